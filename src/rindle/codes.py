@@ -1,0 +1,259 @@
+"""The integer meaning of every operation: the executable twin of docs/numerics.md, whose equations it cites.
+
+Written once over a small array namespace, and run by two of them: :class:`NumPy` on int64 (the reference) and
+``nn.simulate`` on float64 tensors (the simulation). Everything stays below 2**53, so both are exact.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from .formats import Format, RindleError
+
+LIMIT = 2**52
+MAX_SHIFT = 40
+MAX_MULTIPLIER = 2**22
+
+
+class NumPy:
+    """int64 arrays."""
+
+    where = staticmethod(np.where)
+    clip = staticmethod(np.clip)
+    abs = staticmethod(np.abs)
+
+    @staticmethod
+    def array(values) -> np.ndarray:
+        return np.asarray(values, np.int64)
+
+    @staticmethod
+    def zeros(rows: int, columns: int) -> np.ndarray:
+        return np.zeros((rows, columns), np.int64)
+
+    @staticmethod
+    def floor_shift(v, s: int):
+        return v >> s
+
+    @staticmethod
+    def product(x, matrix):
+        return x @ matrix.T
+
+    @staticmethod
+    def concat(arrays):
+        return np.concatenate(arrays)
+
+    @staticmethod
+    def mean(total, count: int):
+        """(21)."""
+        return (2 * total + count) // (2 * count)
+
+    @staticmethod
+    def take(table, k):
+        return table[k]
+
+    @staticmethod
+    def count(mask) -> int:
+        return int(np.count_nonzero(mask))
+
+    @staticmethod
+    def split(y, sizes):
+        return tuple(np.split(y, np.cumsum(sizes)[:-1], axis=-1))
+
+
+def round_shift(xp, v, s: int):
+    """(6): round half up. The only place that rounds at run time; a negative s is an exact left shift."""
+    if s <= 0:
+        return v * 2**-s
+    return xp.floor_shift(v + 2 ** (s - 1), s)
+
+
+def saturate(xp, v, fmt: Format):
+    """(5)."""
+    return xp.clip(v, fmt.lo, fmt.hi)
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """One term of an affine, converted. weight: int64 codes [rows, columns]; multiplier: M [rows].
+
+    step: what a weight's code 1 is worth, a number or one per row; not needed to compute.
+    """
+
+    weight: np.ndarray
+    format: Format  # bits, and the scale if there is one for the whole matrix
+    multiplier: np.ndarray
+    row_scales: np.ndarray | None = None  # float32 [rows]
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """(7), converted. products: one per term of the operation. bias: int64 [rows]."""
+
+    products: tuple[Product, ...]
+    bias: np.ndarray
+    shift: int
+
+
+@dataclass(frozen=True)
+class Rescale:
+    """(9), converted."""
+
+    multiplier: int
+    shift: int
+
+
+def alignment(op_kind: str, f: tuple[int, ...], result: int) -> tuple[tuple[int, ...], int]:
+    """Section 4: the left shift of each term to the largest fraction F, and s = F − frac(result).
+
+    f: the operands' fractions. Terms: a and b; a·b; a·b and c·d; z·a and (one−z)·b.
+    """
+    if op_kind in ("add", "sub"):
+        fractions = f
+    elif op_kind == "mul":
+        fractions = (f[0] + f[1],)
+    elif op_kind == "sum_of_products":
+        fractions = (f[0] + f[1], f[2] + f[3])
+    elif op_kind == "lerp":
+        fractions = (f[0] + f[1], f[0] + f[2])
+    else:
+        raise ValueError(op_kind)
+    largest = max(fractions)
+    return tuple(largest - one for one in fractions), largest - result
+
+
+def worst_case(op_kind: str, operands: tuple[Format, ...], result: Format) -> int:
+    """(15): the largest magnitude that the formats allow before the final shift, rounding and left shifts included."""
+    lefts, s = alignment(op_kind, tuple(o.frac for o in operands), result.frac)
+    top = [max(-o.lo, o.hi) for o in operands]
+    if op_kind in ("add", "sub"):
+        terms = top
+    elif op_kind == "mul":
+        terms = [top[0] * top[1]]
+    elif op_kind == "sum_of_products":
+        terms = [top[0] * top[1], top[2] * top[3]]
+    else:
+        one = _one(operands[0])
+        terms = [top[0] * top[1], max(abs(one - operands[0].lo), abs(one - operands[0].hi)) * top[2]]
+    v = sum(term << left for term, left in zip(terms, lefts))
+    return v + 2 ** (s - 1) if s >= 1 else v << -s
+
+
+def _one(z: Format) -> int:
+    return 2**z.frac if z.frac >= 0 else 0
+
+
+def check_elementwise(op_kind: str, operands: tuple[Format, ...], result: Format, where: str) -> None:
+    """Raises unless (15) holds, and unless "one" of a lerp is an integer code."""
+    if op_kind == "lerp" and operands[0].frac < 0:
+        raise RindleError(f"{where}: a lerp weight needs fraction bits >= 0, not {operands[0]}: 1 would not be a code")
+    worst = worst_case(op_kind, operands, result)
+    if worst >= LIMIT:
+        raise RindleError(
+            f"{where}: {op_kind} of {', '.join(map(str, operands))} into {result} can reach 2^{math.log2(worst):.1f}, "
+            f"which is not below 2^52; use formats whose fraction bits lie closer together"
+        )
+
+
+def evaluate_table(table, x, fmt: Format, xp=NumPy):
+    """(17) to (19). x: codes; fmt: the result's format."""
+    start = xp.abs(x) if table.flag != "none" else x - table.x0
+    u = xp.clip(start, 0, table.top)
+    k = xp.floor_shift(u, table.p)
+    y = xp.take(xp.array(table.base), k)
+    if table.degree:
+        t = u - k * 2**table.p
+        y = saturate(xp, y + round_shift(xp, xp.take(xp.array(table.slope), k) * t, table.q), fmt)
+    if table.flag == "none":
+        return y
+    mirrored = -y if table.flag == "odd" else 2**fmt.frac - y
+    return xp.where(x < 0, saturate(xp, mirrored, fmt), y)
+
+
+class Codes:
+    """Numerics for :func:`rindle.program.step` on one converted layer's integer codes.
+
+    saturations: operation (by its first result) -> elements that (5) changed, numerics section 8.
+    changes: held code path -> elements that (20) let through; frames: rows x frames seen.
+    """
+
+    def __init__(self, layer, xp=NumPy):
+        self.layer, self.xp = layer, xp
+        self.vectors = {name: xp.array(codes) for name, codes in layer.vectors.items()}
+        self.thetas = {code: xp.array(theta) for code, theta in layer.thetas.items()}
+        self.saturations = {op.out[0]: 0 for op in layer.program.ops if op.kind not in ("clip", "table")}
+        self.changes = dict.fromkeys(layer.thetas, 0)
+        self.frames = 0
+        self._affines = {
+            op.out: [
+                (xp.array(p.weight), xp.array(p.multiplier), op.out.index(term.gates[0]), len(term.gates))
+                for term, p in zip(op.terms, layer.constants[op.out[0]].products)
+            ]
+            for op in layer.program.affines
+        }
+
+    def initial(self, batch: int) -> tuple[dict, dict]:
+        """States and v̂ before the first frame: zero."""
+        size = self.layer.program.sizes
+        zeros = {path: self.xp.zeros(batch, size[path]) for path, _ in self.layer.program.states}
+        return zeros, {code: self.xp.zeros(batch, size[code]) for code in self.layer.thetas}
+
+    def _format(self, path: str) -> Format:
+        return self.layer.formats[path]
+
+    def _saturate(self, op, v, fmt: Format):
+        self.saturations[op.out[0]] += self.xp.count((v < fmt.lo) | (v > fmt.hi))
+        return saturate(self.xp, v, fmt)
+
+    def affine(self, op, *codes):
+        xp, constant, size = self.xp, self.layer.constants[op.out[0]], self.layer.program.sizes
+        sums = list(xp.split(xp.array(constant.bias), [size[gate] for gate in op.out]))
+        for x, (weight, multiplier, first, count) in zip(codes, self._affines[op.out]):
+            gates = op.out[first : first + count]
+            parts = xp.split(xp.product(x, weight) * multiplier, [size[gate] for gate in gates])
+            for i, part in enumerate(parts, first):
+                sums[i] = sums[i] + part  # Σ_t M·acc + b
+        return tuple(
+            self._saturate(op, round_shift(xp, v, constant.shift), self._format(gate)) for gate, v in zip(op.out, sums)
+        )
+
+    def requantize(self, op, x):
+        rescale = self.layer.constants[op.out[0]]
+        return self._saturate(op, round_shift(self.xp, x * rescale.multiplier, rescale.shift), self._format(op.out[0]))
+
+    def _elementwise(self, op, *terms):
+        """(10) to (14)."""
+        result = self._format(op.out[0])
+        lefts, s = alignment(op.kind, tuple(self._format(a).frac for a in op.args), result.frac)
+        v = sum(term * 2**left for term, left in zip(terms, lefts))
+        return self._saturate(op, round_shift(self.xp, v, s), result)
+
+    def add(self, op, a, b):
+        return self._elementwise(op, a, b)
+
+    def sub(self, op, a, b):
+        return self._elementwise(op, a, -b)
+
+    def mul(self, op, a, b):
+        return self._elementwise(op, a * b)
+
+    def sum_of_products(self, op, a, b, c, d):
+        return self._elementwise(op, a * b, c * d)
+
+    def lerp(self, op, z, a, b):
+        one = _one(self._format(op.args[0]))
+        return self._elementwise(op, z * a, (one - z) * b)
+
+    def clip(self, op, x):
+        return self.xp.clip(x, *self.layer.constants[op.out[0]])  # (16)
+
+    def table(self, op, x):
+        return evaluate_table(self.layer.constants[op.out[0]], x, self._format(op.out[0]), self.xp)
+
+    def hold(self, code, v, held):
+        """(20)."""
+        fires = self.xp.abs(v - held) > self.thetas[code]
+        self.changes[code] += self.xp.count(fires)
+        return self.xp.where(fires, v, held)

@@ -1,0 +1,605 @@
+"""The JSON document of a .rindle file <-> an :class:`~rindle.artifact.Artifact`, every rule of docs/format.md checked."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .artifact import Artifact, Golden, Layer, check_theta, ordered
+from .codes import LIMIT, MAX_MULTIPLIER, MAX_SHIFT, Affine, Product, Rescale, check_elementwise
+from .formats import FRAC_LIMIT, Format, RindleError, pack, unpack
+from .graph import INPUT, KINDS, Graph, Node
+from .program import ARITY, Op, Program, Term
+from .tables import Table
+
+SIZE_LIMIT = 2**20
+ELEMENT_LIMIT = 2**31
+GOLDEN_LIMIT = 65536
+
+
+def value_size(graph: Graph, name: str) -> int:
+    """Features of a node's value."""
+    if name == INPUT:
+        return graph.input_size
+    node = graph.node(name)
+    return node.layer.program.sizes[node.layer.program.output] if node.layer else value_size(graph, node.source)
+
+
+def value_format(graph: Graph, input_format: Format, name: str) -> Format:
+    if name == INPUT:
+        return input_format
+    node = graph.node(name)
+    return (
+        node.layer.formats[node.layer.program.output] if node.layer else value_format(graph, input_format, node.source)
+    )
+
+
+# ------------------------------------------------------------------------------------------------------- writing
+
+
+def to_document(artifact: Artifact) -> tuple[dict, dict[str, np.ndarray]]:
+    """The document, without its id, and the tensors that it names."""
+    tensors: dict[str, np.ndarray] = {}
+    tables: dict[str, dict] = {}
+    golden = artifact.golden
+    tensors["golden/inputs"] = np.asarray(golden.inputs, np.int16)
+    tensors["golden/lengths"] = np.asarray(golden.lengths, np.int32)
+    tensors["golden/outputs"] = np.asarray(golden.outputs, np.int16)
+    nodes = []
+    for node in artifact.graph.nodes:
+        entry = {"name": node.name, "kind": node.kind, "input": node.source}
+        if node.layer:
+            entry["program"] = _write_program(node.name, node.layer, tensors, tables)
+        nodes.append(entry)
+    document = {
+        "version": 1,
+        "input": {"size": artifact.graph.input_size, "format": _write_format(artifact.input_format)},
+        "output": artifact.graph.output,
+        "nodes": nodes,
+        "tables": tables,
+        "golden": {part: f"golden/{part}" for part in ("inputs", "lengths", "outputs")},
+        "provenance": artifact.provenance,
+    }
+    return document, tensors
+
+
+def _write_format(fmt: Format) -> dict:
+    entry = {"bits": fmt.bits} | ({"frac": fmt.frac} if fmt.is_fixed else {"scale": fmt.step})
+    return entry if fmt.signed else entry | {"signed": False}
+
+
+def _write_program(node: str, layer: Layer, tensors: dict, tables: dict) -> dict:
+    program = layer.program
+
+    def path(name: str) -> dict:
+        return {"size": program.sizes[name]} | _write_format(layer.formats[name])
+
+    codes, vectors = {}, {}
+    for name in program.codes:
+        codes[name] = path(name)
+        theta = layer.thetas.get(name)
+        if isinstance(theta, np.ndarray):
+            theta_name = f"{node}/{name}.theta"
+            tensors[theta_name] = theta.astype(np.int16)
+            theta = theta_name
+        if theta is not None:
+            codes[name]["theta"] = theta
+    for name in program.vectors:
+        vectors[name] = path(name) | {"tensor": f"{node}/{name}"}
+        tensors[f"{node}/{name}"] = layer.vectors[name].astype(np.int16)
+    return {
+        "cell": program.cell,
+        "input": program.input,
+        "states": [list(pair) for pair in program.states],
+        "output": program.output,
+        "paths": {p: path(p) for p in program.sizes if p not in program.codes and p not in program.vectors},
+        "codes": codes,
+        "vectors": vectors,
+        "ops": [_write_op(node, layer, op, tensors, tables) for op in program.ops],
+    }
+
+
+def _write_op(node: str, layer: Layer, op: Op, tensors: dict, tables: dict) -> dict:
+    constant = layer.constants.get(op.out[0])
+    entry = {"op": op.kind, "out": list(op.out) if op.kind == "affine" else op.out[0]}
+    if op.kind == "affine":
+        bias = f"{node}/bias.{'_'.join(op.out)}"
+        tensors[bias] = constant.bias.astype(np.int64)
+        terms = [_write_term(node, term, p, tensors) for term, p in zip(op.terms, constant.products)]
+        return entry | {"terms": terms, "bias": bias, "shift": constant.shift}
+    entry["in"] = op.args[0] if len(op.args) == 1 else list(op.args)
+    if op.kind == "requantize":
+        entry |= {"multiplier": constant.multiplier, "shift": constant.shift}
+    elif op.kind == "clip":
+        entry |= {"lo": constant[0], "hi": constant[1]}
+    elif op.kind == "table":
+        entry["table"] = _write_table(constant, tensors, tables)
+    return entry
+
+
+def _write_term(node: str, term: Term, product: Product, tensors: dict) -> dict:
+    fmt = product.format
+    name = f"{node}/weight.{term.weight}"
+    tensors[name] = pack(product.weight, fmt.bits)
+    tensors[f"{name}.multiplier"] = product.multiplier.astype(np.int32)
+    entry = {"in": term.code, "gates": list(term.gates), "weight": name, "multiplier": f"{name}.multiplier"}
+    if product.row_scales is None:
+        return entry | _write_format(fmt)
+    tensors[f"{name}.scales"] = product.row_scales.astype(np.float32)
+    return entry | {"bits": fmt.bits, "scales": f"{name}.scales"}
+
+
+def _write_table(table: Table, tensors: dict, tables: dict) -> str:
+    """Equal tables are stored once."""
+    parts = {"base": table.base} | ({"slope": table.slope} if table.degree else {})
+    entry = {
+        "function": table.function,
+        "degree": table.degree,
+        "flag": table.flag,
+        "x0": table.x0,
+        "p": table.p,
+        "q": table.q,
+        "max_error": table.max_error,
+    }
+    for number in range(len(tables) + 1):
+        name = f"{table.function}.{number}"
+        names = {part: f"table/{name}.{part}" for part in parts}
+        if name not in tables:
+            tables[name] = entry | names
+            tensors.update({names[part]: values.astype(np.int16) for part, values in parts.items()})
+            return name
+        if tables[name] == entry | names and all(np.array_equal(tensors[names[p]], v) for p, v in parts.items()):
+            return name
+    raise AssertionError("unreachable: one of len + 1 names is free")
+
+
+# ------------------------------------------------------------------------------------------------------- reading
+
+
+class Fields:
+    """One JSON object, read key by key: a wrong type, a missing or an unknown key is an error that names the place."""
+
+    def __init__(self, value, where: str):
+        if not isinstance(value, dict):
+            raise RindleError(f"{where} is {_short(value)}; it must be an object")
+        self.where, self._left = where, dict(value)
+
+    def take(self, key: str, kind: type, default=...):
+        if key not in self._left:
+            if default is not ...:
+                return default
+            raise RindleError(f"{self.where}.{key} is missing")
+        value = self._left.pop(key)
+        wanted = (int, float) if kind is float else kind
+        if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
+            raise RindleError(f"{self.where}.{key} is {_short(value)}; it must be {_KINDS[kind]}")
+        if kind is str and not 0 < len(value.encode("utf-8", "surrogatepass")) <= 256:
+            raise RindleError(f"{self.where}.{key} has {len(value)} characters; a name has 1..256 bytes")
+        return value
+
+    def integer(self, key: str, lo: int, hi: int) -> int:
+        value = self.take(key, int)
+        if not lo <= value <= hi:
+            raise RindleError(f"{self.where}.{key} is {value}; it must be {lo}..{hi}")
+        return value
+
+    def has(self, key: str) -> bool:
+        return key in self._left
+
+    def done(self) -> None:
+        if self._left:
+            raise RindleError(f"{self.where} has an unknown key {next(iter(self._left))!r}")
+
+
+_KINDS = {
+    int: "an integer",
+    float: "a number",
+    str: "a string",
+    dict: "an object",
+    list: "an array",
+    bool: "true or false",
+}
+
+
+def _short(value) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _names(value, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise RindleError(f"{where} is {_short(value)}; it must be an array of names")
+    return tuple(value)
+
+
+class Tensors:
+    """The file's tensors; each must be asked for."""
+
+    def __init__(self, tensors: dict[str, np.ndarray]):
+        self._tensors, self._asked = tensors, set()
+
+    def take(self, name: str, where: str, dtype, shape: tuple) -> np.ndarray:
+        """shape: None stands for any size >= 1."""
+        if name not in self._tensors:
+            raise RindleError(f"{where} names the tensor {name!r}, which the file does not have")
+        self._asked.add(name)
+        tensor = self._tensors[name]
+        if tensor.dtype != dtype:
+            raise RindleError(f"the tensor {name!r} has dtype {tensor.dtype}; {where} must be {np.dtype(dtype)}")
+        if len(tensor.shape) != len(shape) or any(n < 1 or w not in (None, n) for n, w in zip(tensor.shape, shape)):
+            wanted = ", ".join("any" if n is None else str(n) for n in shape)
+            raise RindleError(f"the tensor {name!r} has shape {list(tensor.shape)}; {where} must be [{wanted}]")
+        if tensor.size >= ELEMENT_LIMIT:
+            raise RindleError(f"the tensor {name!r} has {tensor.size} elements; at most 2^31 - 1 are allowed")
+        return tensor
+
+    def done(self) -> None:
+        extra = sorted(set(self._tensors) - self._asked)
+        if extra:
+            raise RindleError(f"the file has a tensor {extra[0]!r} that the document does not name")
+
+
+def from_document(document: dict, tensors: dict[str, np.ndarray]) -> Artifact:
+    """Raises RindleError, which names the field, for anything that docs/format.md forbids."""
+    top, store = Fields(document, "document"), Tensors(tensors)
+    top.integer("version", 1, 1)
+    identifier = top.take("id", str)
+    if len(identifier) != 64 or not set(identifier) <= set("0123456789abcdef"):
+        raise RindleError(f"document.id is {_short(identifier)}; it must be 64 hex digits")
+    entry = Fields(top.take("input", dict), "input")
+    input_size = entry.integer("size", 1, SIZE_LIMIT)
+    form = Fields(entry.take("format", dict), "input.format")
+    input_format = _read_format(form, product=False)
+    if not input_format.is_fixed or input_format.bits < 16:
+        input_format = input_format.as_product()
+    form.done()
+    entry.done()
+    tables = {
+        name: _read_table(Fields(value, f"tables.{name}"), store) for name, value in top.take("tables", dict).items()
+    }
+    used_tables: set[str] = set()
+    entries = top.take("nodes", list)
+    if not 1 <= len(entries) <= 1024:
+        raise RindleError(f"nodes has {len(entries)} entries; a model has 1..1024")
+    graph = Graph(input_size, (), INPUT)
+    for index, value in enumerate(entries):
+        node = _read_node(Fields(value, f"nodes[{index}]"), graph, input_format, store, tables, used_tables)
+        graph = Graph(input_size, (*graph.nodes, node), INPUT)
+    for name in tables.keys() - used_tables:
+        raise RindleError(f"tables.{name} is not used by any operation")
+    output = top.take("output", str)
+    if output not in [node.name for node in graph.nodes]:
+        raise RindleError(f"output is {output!r}, which is not a node")
+    graph = Graph(input_size, graph.nodes, output)
+    if "golden" not in document:
+        raise RindleError(
+            "golden is missing: a file without a golden vector cannot be verified; convert the model again"
+        )
+    golden = _read_golden(Fields(top.take("golden", dict), "golden"), store, graph, input_format)
+    provenance = top.take("provenance", dict)
+    top.done()
+    store.done()
+    return Artifact(graph, input_format, golden, provenance)
+
+
+def _read_format(entry: Fields, product: bool) -> Format:
+    """Takes bits, frac or scale, and signed from entry."""
+    bits = entry.integer("bits", 2, 16)
+    signed = entry.take("signed", bool, True)
+    if entry.has("frac") == entry.has("scale"):
+        raise RindleError(f"{entry.where} must have one of frac and scale")
+    if entry.has("frac"):
+        scale = {"frac": entry.integer("frac", -FRAC_LIMIT, FRAC_LIMIT)}
+    else:
+        scale = {"step": float(entry.take("scale", float))}
+    try:
+        return Format(bits, **scale, signed=signed, product=product or not signed)
+    except RindleError as error:
+        raise RindleError(f"{entry.where}: {error}") from None
+
+
+def _read_table(entry: Fields, store: Tensors) -> Table:
+    function = entry.take("function", str)
+    degree = entry.integer("degree", 0, 1)
+    flag = entry.take("flag", str)
+    if flag not in ("none", "odd", "sigmoid"):
+        raise RindleError(f"{entry.where}.flag is {flag!r}; it must be none, odd or sigmoid")
+    x0 = entry.integer("x0", -(2**31), 2**31 - 1)
+    if flag != "none" and x0 != 0:
+        raise RindleError(f"{entry.where}.x0 is {x0}; with the flag {flag} it must be 0")
+    p, q = entry.integer("p", 0, 15), entry.integer("q", 0, 30)
+    max_error = entry.take("max_error", float)
+    if not 0 <= max_error < math.inf:
+        raise RindleError(f"{entry.where}.max_error is {max_error}; it must be finite and not negative")
+    base = store.take(entry.take("base", str), f"{entry.where}.base", np.int16, (None,)).astype(np.int64)
+    n = len(base)
+    if n > 256 or n & (n - 1):
+        raise RindleError(f"{entry.where}.base has {n} segments; it must be a power of two up to 256")
+    slope = None
+    if degree:
+        slope = store.take(entry.take("slope", str), f"{entry.where}.slope", np.int16, (n,)).astype(np.int64)
+    entry.done()
+    return Table(function, degree, flag, x0, p, q, base, slope, float(max_error))
+
+
+def _read_node(entry: Fields, graph: Graph, input_format: Format, store, tables, used_tables) -> Node:
+    name, kind, source = (entry.take(key, str) for key in ("name", "kind", "input"))
+    where = f"node {name!r}"
+    known = [INPUT, *(node.name for node in graph.nodes)]
+    if name in known:
+        raise RindleError(f"{entry.where}.name is {name!r}, which is taken")
+    if kind not in KINDS:
+        raise RindleError(f"{where}.kind is {kind!r}; it must be one of {', '.join(KINDS)}")
+    if source not in known:
+        raise RindleError(f"{where}.input is {source!r}, which is neither the input nor an earlier node")
+    sequence = graph.is_sequence(source)
+    layer = None
+    if kind == "program":
+        program = Fields(entry.take("program", dict), where)
+        size, fmt = value_size(graph, source), value_format(graph, input_format, source)
+        layer = _read_program(program, size, fmt, store, tables, used_tables)
+        if layer.program.states and not sequence:
+            raise RindleError(f"{where} has states, but its input {source!r} is not a sequence")
+    elif not sequence:
+        raise RindleError(f"{where}.input is {source!r}, which is not a sequence")
+    entry.done()
+    return Node(name, kind, source, layer)
+
+
+def _read_program(entry: Fields, size: int, fmt: Format, store, tables, used_tables) -> Layer:
+    where = entry.where
+    cell, input_path, output = (entry.take(key, str) for key in ("cell", "input", "output"))
+    states = tuple(_names(pair, f"{where}.states") for pair in entry.take("states", list))
+    if any(len(pair) != 2 for pair in states):
+        raise RindleError(f"{where}.states must be pairs of a state and its next value")
+    sizes, formats, vectors, thetas, section = {}, {}, {}, {}, {}
+    for group in ("paths", "codes", "vectors"):
+        for path, value in entry.take(group, dict).items():
+            if path in sizes or not 0 < len(path.encode()) <= 256:
+                raise RindleError(f"{where}.{group}: the path name {path[:60]!r} is empty, too long or taken")
+            item = Fields(value, f"{where}.{group}.{path}")
+            sizes[path], section[path] = item.integer("size", 1, SIZE_LIMIT), group
+            formats[path] = form = _read_format(item, product=group == "codes")
+            if group != "codes" and path != input_path and not form.is_fixed:
+                raise RindleError(f"{item.where} has a scale; an element-wise path must be fixed")
+            if group != "codes" and path != input_path and not form.signed:
+                raise RindleError(f"{item.where} is unsigned; only a code path can be")
+            if group == "vectors":
+                codes = store.take(item.take("tensor", str), f"{item.where}.tensor", np.int16, (sizes[path],))
+                vectors[path] = codes.astype(np.int64)
+                _check_range(vectors[path], form, item.where)
+            if group == "codes" and item.has("theta"):
+                theta = item._left.pop("theta")
+                if isinstance(theta, str):
+                    theta = store.take(theta, f"{item.where}.theta", np.int16, (sizes[path],))
+                elif not isinstance(theta, int) or isinstance(theta, bool):
+                    raise RindleError(
+                        f"{item.where}.theta is {_short(theta)}; it must be an integer or a tensor's name"
+                    )
+                thetas[path] = check_theta(theta, form, sizes[path], item.where)
+            item.done()
+
+    def path(name: str, at: str, *groups: str) -> str:
+        if section.get(name) not in groups:
+            raise RindleError(f"{at} is {_short(name)}, which is not one of the {' or '.join(groups)}")
+        return name
+
+    path(input_path, f"{where}.input", "paths")
+    if (sizes[input_path], _comparable(formats[input_path])) != (size, _comparable(fmt)):
+        raise RindleError(
+            f"{where}.paths.{input_path} is {sizes[input_path]} x {formats[input_path]}, but its input is {size} x {fmt}"
+        )
+    formats[input_path] = fmt
+    written = {input_path: None} | dict.fromkeys(vectors)
+    for state, following in states:
+        for one in (state, following):
+            path(one, f"{where}.states", "paths")
+        if state in written:
+            raise RindleError(f"{where}.states names {state!r} twice")
+        if (sizes[state], formats[state]) != (sizes[following], formats[following]):
+            raise RindleError(f"{where}.states: {state!r} and {following!r} must have one size and one format")
+        written[state] = None
+    if len({following for _, following in states}) != len(states):
+        raise RindleError(f"{where}.states: two states have one next value")
+    reader = _Operations(where, sizes, formats, section, dict((b, a) for a, b in states), store, tables, used_tables)
+    items = entry.take("ops", list)
+    if not 1 <= len(items) <= 256:
+        raise RindleError(f"{where}.ops has {len(items)} entries; a program has 1..256")
+    ops, constants, read = [], {}, set()
+    for index, value in enumerate(items):
+        op, constant = reader.read(Fields(value, f"{where}.ops[{index}]"))
+        for name in op.reads:
+            if name not in written:
+                raise RindleError(f"{where}.ops[{index}] reads {name!r} before anything has written it")
+            read.add(name)
+        for name in op.out:
+            if name in written:
+                raise RindleError(f"{where}.ops[{index}] writes {name!r}, which is written already")
+            written[name] = None
+        ops.append(op)
+        if constant is not None:
+            constants[op.out[0]] = constant
+    path(output, f"{where}.output", "paths")
+    for name in (output, *(following for _, following in states)):
+        if name not in written:
+            raise RindleError(f"{where}: nothing writes {name!r}")
+        read.add(name)
+    for name in sizes:
+        if name not in written or name not in read:
+            raise RindleError(f"{where}: the path {name!r} is never {'read' if name in written else 'written'}")
+    entry.done()
+    codes = tuple(op.out[0] for op in ops if op.out[0] in section and section[op.out[0]] == "codes")
+    program = Program(cell, input_path, states, output, tuple(ops), sizes, codes, tuple(vectors))
+    return Layer(program, formats, constants, vectors, ordered(program, thetas))
+
+
+def _comparable(fmt: Format) -> tuple:
+    return fmt.bits, fmt.frac, fmt.step, fmt.signed
+
+
+def _check_range(codes: np.ndarray, fmt: Format, where: str) -> None:
+    if codes.min() < fmt.lo or codes.max() > fmt.hi:
+        worst = codes.min() if codes.min() < fmt.lo else codes.max()
+        raise RindleError(f"{where} holds the code {worst}, outside the range {fmt.lo}..{fmt.hi} of {fmt}")
+
+
+class _Operations:
+    """Reads the operations of one program."""
+
+    def __init__(self, where, sizes, formats, section, state_of, store, tables, used_tables):
+        self.where, self.sizes, self.formats, self.section = where, sizes, formats, section
+        self.state_of, self.store, self.tables, self.used_tables = state_of, store, tables, used_tables
+        self.source_of: dict[str, str] = {}
+
+    def read(self, entry: Fields) -> tuple[Op, object]:
+        kind = entry.take("op", str)
+        if kind not in ARITY:
+            raise RindleError(f"{entry.where}.op is {kind!r}; it must be one of {', '.join(ARITY)}")
+        op, constant = self._affine(entry) if kind == "affine" else self._other(entry, kind)
+        entry.done()
+        return op, constant
+
+    def _path(self, name: str, at: str, *groups: str) -> str:
+        if self.section.get(name) not in groups:
+            raise RindleError(f"{at} is {_short(name)}, which is not one of the program's {' or '.join(groups)}")
+        return name
+
+    def _other(self, entry: Fields, kind: str) -> tuple[Op, object]:
+        arity = ARITY[kind]
+        args = (entry.take("in", str),) if arity == 1 else _names(entry.take("in", list), f"{entry.where}.in")
+        if len(args) != arity:
+            raise RindleError(f"{entry.where}.in has {len(args)} operands; {kind} takes {arity}")
+        groups = ("paths", "codes") if kind == "requantize" else ("paths",)
+        out = self._path(entry.take("out", str), f"{entry.where}.out", *groups)
+        for arg in args:
+            self._path(arg, f"{entry.where}.in", "paths", "vectors")
+            if self.sizes[arg] != self.sizes[out]:
+                raise RindleError(
+                    f"{entry.where}: {arg!r} has {self.sizes[arg]} elements and {out!r} has {self.sizes[out]}; they must agree"
+                )
+            if kind != "requantize" and not (self.formats[arg].is_fixed and self.formats[arg].signed):
+                raise RindleError(
+                    f"{entry.where}: {kind} reads {arg!r}, which is {self.formats[arg]}; it must be fixed"
+                )
+        result, first = self.formats[out], self.formats[args[0]]
+        op = Op(kind, (out,), args)
+        if kind == "requantize":
+            rescale = Rescale(entry.integer("multiplier", 0, MAX_MULTIPLIER - 1), entry.integer("shift", 0, MAX_SHIFT))
+            check_sum(np.array([max(-first.lo, first.hi) * rescale.multiplier]), rescale.shift, entry.where)
+            self.source_of[out] = self.state_of.get(args[0], args[0])
+            return op, rescale
+        if kind == "clip":
+            bounds = entry.integer("lo", first.lo, first.hi), entry.integer("hi", first.lo, first.hi)
+            if bounds[0] > bounds[1]:
+                raise RindleError(f"{entry.where}: lo is {bounds[0]}, above hi, {bounds[1]}")
+            if result != first:
+                raise RindleError(
+                    f"{entry.where}: clip keeps its format, but {args[0]!r} is {first} and {out!r} is {result}"
+                )
+            return op, bounds
+        if kind == "table":
+            name = entry.take("table", str)
+            if name not in self.tables:
+                raise RindleError(f"{entry.where}.table is {name!r}, which is not one of the tables")
+            self.used_tables.add(name)
+            table = self.tables[name]
+            if not table.degree:
+                _check_range(table.base, result, f"{entry.where}: the table {name!r}")
+            if table.flag == "sigmoid" and not 0 <= result.frac <= 30:
+                raise RindleError(
+                    f"{entry.where}: the mirrored table {name!r} needs a result with 0..30 fraction bits, not {result}"
+                )
+            return Op(kind, (out,), args, function=table.function), table
+        check_elementwise(kind, tuple(self.formats[arg] for arg in args), result, entry.where)
+        return op, None
+
+    def _affine(self, entry: Fields) -> tuple[Op, Affine]:
+        where = entry.where
+        gates = _names(entry.take("out", list), f"{where}.out")
+        if not gates or len(set(gates)) != len(gates):
+            raise RindleError(f"{where}.out must name one gate or more, each once")
+        for gate in gates:
+            self._path(gate, f"{where}.out", "paths")
+        starts = np.cumsum([0, *(self.sizes[gate] for gate in gates)])
+        rows = int(starts[-1])
+        bias = self.store.take(entry.take("bias", str), f"{where}.bias", np.int64, (rows,))
+        shift = entry.integer("shift", 0, MAX_SHIFT)
+        items = entry.take("terms", list)
+        if not 1 <= len(items) <= 64:
+            raise RindleError(f"{where}.terms has {len(items)} entries; an affine has 1..64")
+        if np.any((bias <= -LIMIT) | (bias >= LIMIT)):
+            raise RindleError(f"{where}.bias holds a value of magnitude 2^52 or more")
+        worst = np.abs(bias)
+        terms, products = [], []
+        for index, value in enumerate(items):
+            term, product = self._term(Fields(value, f"{where}.terms[{index}]"), gates)
+            first = gates.index(term.gates[0])
+            span = slice(starts[first], starts[first + len(term.gates)])
+            reach = np.abs(product.weight).sum(1) * max(-self.formats[term.code].lo, self.formats[term.code].hi)
+            # float64 guards the int64 sum below: it only has to tell "far above 2^52" from "below"
+            if np.any(reach.astype(np.float64) * product.multiplier + worst[span] >= 2.0**60):
+                raise RindleError(f"{where}.terms[{index}]: the sums can pass 2^60; (8b) allows less than 2^52")
+            worst[span] += reach * product.multiplier
+            terms.append(term)
+            products.append(product)
+        check_sum(worst, shift, where)
+        return Op("affine", gates, terms=tuple(terms), biased=gates), Affine(tuple(products), bias, shift)
+
+    def _term(self, entry: Fields, gates: tuple[str, ...]) -> tuple[Term, Product]:
+        code = self._path(entry.take("in", str), f"{entry.where}.in", "codes")
+        run = _names(entry.take("gates", list), f"{entry.where}.gates")
+        first = gates.index(run[0]) if run and run[0] in gates else -1
+        if first < 0 or gates[first : first + len(run)] != run:
+            raise RindleError(f"{entry.where}.gates is {list(run)}; it must be consecutive gates of {list(gates)}")
+        rows, columns = sum(self.sizes[gate] for gate in run), self.sizes[code]
+        weight_name = entry.take("weight", str)
+        row_scales = None
+        if entry.has("scales"):
+            bits = entry.integer("bits", 2, 16)
+            row_scales = self.store.take(entry.take("scales", str), f"{entry.where}.scales", np.float32, (rows,))
+            if not np.all((row_scales > 0) & np.isfinite(row_scales)):
+                raise RindleError(f"{entry.where}.scales holds a value that is not positive and finite")
+            fmt = Format(bits, step=1.0, product=True)
+        else:
+            fmt = _read_format(entry, product=True)
+            if not fmt.signed:
+                raise RindleError(f"{entry.where}: weights are signed")
+        packed = self.store.take(weight_name, f"{entry.where}.weight", np.uint8, (rows, (columns * fmt.bits + 7) // 8))
+        try:
+            weight = unpack(packed, fmt.bits, columns)
+        except RindleError as error:
+            raise RindleError(f"{entry.where}.weight: {error}") from None
+        _check_range(weight, fmt, f"{entry.where}.weight")
+        multiplier = self.store.take(entry.take("multiplier", str), f"{entry.where}.multiplier", np.int32, (rows,))
+        if np.any((multiplier < 0) | (multiplier >= MAX_MULTIPLIER)):
+            raise RindleError(f"{entry.where}.multiplier holds a value outside 0..2^22-1")
+        entry.done()
+        return Term(code, self.source_of.get(code, ""), run), Product(
+            weight, fmt, multiplier.astype(np.int64), row_scales
+        )
+
+
+def check_sum(worst: np.ndarray, shift: int, where: str) -> None:
+    """(8b): worst is Σ A·M + |b| per row."""
+    reached = int(worst.max()) + (2 ** (shift - 1) if shift else 0)
+    if reached >= LIMIT:
+        raise RindleError(
+            f"{where}: Σ A·M + |b| + R reaches {reached} (2^{math.log2(reached):.2f}); (8b) allows less than 2^52"
+        )
+
+
+def _read_golden(entry: Fields, store: Tensors, graph: Graph, input_format: Format) -> Golden:
+    inputs = store.take(entry.take("inputs", str), "golden.inputs", np.int16, (None, None, graph.input_size))
+    batch, time, _ = inputs.shape
+    if batch * time > GOLDEN_LIMIT:
+        raise RindleError(f"golden.inputs has {batch * time} frames; at most {GOLDEN_LIMIT} are allowed")
+    _check_range(inputs, input_format, "golden.inputs")
+    lengths = store.take(entry.take("lengths", str), "golden.lengths", np.int32, (batch,))
+    if lengths.min() < 1 or lengths.max() > time:
+        raise RindleError(f"golden.lengths must be 1..{time}")
+    size = value_size(graph, graph.output)
+    shape = (batch, time, size) if graph.is_sequence(graph.output) else (batch, size)
+    outputs = store.take(entry.take("outputs", str), "golden.outputs", np.int16, shape)
+    entry.done()
+    return Golden(inputs, lengths, outputs)

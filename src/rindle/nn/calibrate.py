@@ -1,0 +1,373 @@
+"""From a float graph, a scheme and data to a plan: every path's format, every weight's scale."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from ..formats import FRAC_LIMIT, Format, RindleError, RindleWarning, integer
+from ..graph import INPUT, Graph, execute
+from ..program import Op, Program, Term
+from ..scheme import Rule, resolve
+from ..tables import FUNCTIONS
+from .numerics import Real, RealArrays
+from .quantizers import QUANTIZERS
+
+BINS = 2048
+GRID = 2.0 ** np.arange(-FRAC_LIMIT, FRAC_LIMIT + 1)
+
+
+@dataclass
+class LayerPlan:
+    """How one layer will be converted.
+
+    program: lowered, so that every product has one code and one weight format. formats: path -> Format, of element-wise
+    paths, codes and vectors. weights: term name -> (Format, steps per row or None).
+    """
+
+    program: Program
+    formats: dict[str, Format]
+    weights: dict[str, tuple[Format, np.ndarray | None]] = field(default_factory=dict)
+
+
+@dataclass
+class Plan:
+    graph: Graph
+    input_format: Format
+    layers: dict[str, LayerPlan]
+    samples: list[np.ndarray]  # calibration sequences, [B, T, I] float32, for the golden vector
+    rules: dict[tuple[str, str], Rule]
+
+
+class Histogram:
+    """Of |v|: BINS equal bins up to a power of two that doubles as needed, by merging pairs of bins."""
+
+    def __init__(self):
+        self.counts, self.top, self.largest = np.zeros(BINS), 0.0, 0.0
+
+    def add(self, values: torch.Tensor) -> None:
+        magnitude = values.detach().abs().flatten().double()
+        largest = float(magnitude.max())
+        self.largest = max(self.largest, largest)
+        if largest > 0 and self.top == 0.0:
+            self.top = 2.0 ** np.ceil(np.log2(largest))
+        while largest > self.top:
+            self.counts = np.concatenate([self.counts.reshape(-1, 2).sum(1), np.zeros(BINS // 2)])
+            self.top *= 2
+        if self.top:
+            self.counts += torch.histc(magnitude, BINS, 0.0, self.top).numpy()
+
+    def magnitudes(self) -> tuple[np.ndarray, np.ndarray]:
+        """(centres, counts) of the bins in use, the exact maximum standing for the last."""
+        used = np.flatnonzero(self.counts)
+        if not self.top or not len(used):
+            return np.zeros(1), np.ones(1)
+        centres = (used + 0.5) * self.top / BINS
+        centres[-1] = self.largest
+        return centres, self.counts[used]
+
+
+class Recorder(Real):
+    """float numerics that keep every path's values of one run."""
+
+    def __init__(self, layer):
+        super().__init__(layer)
+        self.values: dict[str, list] = {}
+
+    def result(self, path, value):
+        self.values.setdefault(path, []).append(value)
+        return value
+
+
+def batches(calibration, batch_first: bool) -> Iterable[np.ndarray]:
+    """Checked calibration batches, [B, T, I] float32. calibration: one tensor or array, or an iterable of them; a
+    (sequences, targets) pair of a data loader counts as its first part.
+    """
+    if isinstance(calibration, (torch.Tensor, np.ndarray)):
+        calibration = [calibration]
+    empty = True
+    for number, batch in enumerate(calibration):
+        if isinstance(batch, (tuple, list)):
+            batch = batch[0]
+        array = batch.detach().cpu().numpy() if isinstance(batch, torch.Tensor) else np.asarray(batch)
+        if array.ndim != 3 or 0 in array.shape:
+            raise RindleError(
+                f"calibration batch {number} has shape {array.shape}; give three dimensions, none of them 0"
+            )
+        if array.dtype.kind not in "fiu":
+            raise RindleError(f"calibration batch {number} has dtype {array.dtype}; give real numbers")
+        array = np.ascontiguousarray(array if batch_first else array.transpose(1, 0, 2), dtype=np.float32)
+        if not np.isfinite(array).all():
+            where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+            raise RindleError(
+                f"calibration batch {number} holds NaN or infinity at [row, frame, feature] = {list(where)}"
+            )
+        empty = False
+        yield array
+    if empty:
+        raise RindleError("the calibration data are empty; give at least one sequence")
+
+
+def keys_of(graph: Graph) -> dict[str, list[str]]:
+    """Layer -> the paths that a scheme can choose a format for."""
+    keys = {}
+    for node in graph.programs:
+        program = node.layer.program
+        fixed_elsewhere = {op.out[0] for op in program.ops if op.kind == "clip"}
+        if not _reads_input(graph, node):
+            fixed_elsewhere.add(program.input)
+        keys[node.name] = [path for path in (*program.paths, *program.vectors) if path not in fixed_elsewhere]
+        keys[node.name] += [
+            f"{kind}.{gate}.{source}" for kind in ("weight", "code") for gate, source in program.products
+        ]
+    return keys
+
+
+def calibrate(graph: Graph, calibration, batch_first: bool, scheme, overrides=None, check=None) -> Plan:
+    """Observes every path on the calibration data and chooses its format by the scheme's rules.
+
+    check(x, y): called with the first batch and the captured graph's output on it.
+    """
+    rules = resolve(scheme, overrides, keys_of(graph))
+    histograms: dict[tuple[str, str], Histogram] = {}
+    samples = []
+    for batch in batches(calibration, batch_first):
+        if batch.shape[2] != graph.input_size:
+            raise RindleError(
+                f"the calibration data have {batch.shape[2]} features; the model takes {graph.input_size}"
+            )
+        with torch.no_grad():
+            recorders = {node.name: Recorder(node.layer) for node in graph.programs}
+            x = torch.from_numpy(batch)
+            values = execute(graph, recorders, RealArrays, list(x.unbind(1)))
+        if check is not None and not samples:
+            output = values[graph.output]
+            check(x, torch.stack(output, 1) if isinstance(output, list) else output)
+        samples.append(batch)
+        for node in graph.programs:
+            program = node.layer.program
+            source = values[node.source]
+            observed = dict(recorders[node.name].values)
+            observed[program.input] = source if isinstance(source, list) else [source]
+            for path, frames in observed.items():
+                key = node.name, program.format_name(path)
+                histograms.setdefault(key, Histogram()).add(torch.cat(frames))
+    plan = Plan(graph, None, {}, samples, rules)
+    formats_of: dict[str, Format | None] = {INPUT: None}
+    for node in graph.nodes:
+        if node.kind != "program":
+            formats_of[node.name] = formats_of[node.source]
+            continue
+        plan.layers[node.name] = one = _plan_layer(node, rules, histograms, formats_of[node.source])
+        formats_of[node.name] = one.formats.get(one.program.output)
+    plan.input_format = _input_format(plan)
+    for node in graph.programs:
+        if _reads_input(graph, node):
+            one = plan.layers[node.name]
+            one.formats[one.program.input] = plan.input_format
+    return plan
+
+
+def _reads_input(graph: Graph, node) -> bool:
+    """Whether the node's input is the model's, perhaps through last or mean."""
+    source = node.source
+    while source != INPUT and graph.node(source).kind != "program":
+        source = graph.node(source).source
+    return source == INPUT
+
+
+def _input_format(plan: Plan) -> Format:
+    """The narrow format if all consumers are products that use that same format, else 16-bit fixed. Numerics, section 1."""
+    narrow, wide = set(), []
+    for node in plan.graph.programs:
+        if not _reads_input(plan.graph, node):
+            continue
+        one = plan.layers[node.name]
+        program = one.program
+        wide.append(one.formats[program.input])
+        for op in program.ops:
+            if program.input in op.args:
+                narrow.add(one.formats[op.out[0]] if op.out[0] in program.codes else None)
+    averaged = any(node.kind == "mean" and node.source == INPUT for node in plan.graph.nodes)
+    if len(narrow) == 1 and None not in narrow and not averaged:
+        fmt = narrow.pop()
+        return replace(fmt, product=False) if fmt.is_fixed and fmt.bits == 16 else fmt
+    return min(wide, key=lambda fmt: fmt.frac)
+
+
+def _plan_layer(node, rules, histograms, input_format: Format | None) -> LayerPlan:
+    program, blocks = node.layer.program, node.layer.blocks
+    bounds = bounds_of(program)
+    saturating = _saturating(program)
+
+    def choose(path: str, rule: Rule, product: bool) -> Format:
+        """Format of an element-wise path or of the code of a source."""
+        if rule.frac is not None:
+            return Format(rule.bits, frac=rule.frac, product=product)
+        histogram = histograms.get((node.name, path))
+        values, counts = histogram.magnitudes() if histogram else (np.zeros(1), np.ones(1))
+        if not product and rule.method == "max" and path in bounds:
+            # 16 bits are enough for all that can ever come
+            values, counts, rule = np.array([bounds[path]]), None, replace(rule, parameter=None)
+        limit = min(bounds.get(path, np.inf), np.inf if product else saturating.get(path, np.inf))
+        values = np.minimum(values, limit / (rule.parameter or 1.0) if rule.method == "max" else limit)
+        return _format(rule, values, counts, product, f"{node.name}/{path}")
+
+    formats: dict[str, Format] = {}
+    for path in program.paths:
+        if (node.name, path) in rules:
+            formats[path] = choose(path, rules[node.name, path], False)
+    if input_format is not None:
+        formats[program.input] = input_format
+    for path in program.vectors:
+        values = blocks[path].abs().double().numpy()
+        formats[path] = _format(rules[node.name, path], values, None, False, f"{node.name}/{path}")
+    codes = {}
+    for gate, source in program.products:
+        codes[gate, source] = choose(source, rules[node.name, f"code.{gate}.{source}"], True)
+    weight_rules = {pair: rules[node.name, "weight.{}.{}".format(*pair)] for pair in program.products}
+    lowered, code_formats = lower(program, codes, weight_rules)
+    formats |= code_formats
+    for op in lowered.ops:
+        for path in op.out:
+            if op.kind == "clip":
+                formats[path] = formats[op.args[0]]
+            elif path not in formats:
+                formats[path] = formats[program.format_name(path)]
+    weights = {}
+    for op in lowered.affines:
+        for term in op.terms:
+            matrix = torch.cat([blocks[f"{gate}.{term.source}"] for gate in term.gates])
+            rule = weight_rules[term.gates[0], term.source]
+            weights[term.weight] = _weight_format(rule, matrix.double().numpy(), f"{node.name}/weight.{term.weight}")
+    return LayerPlan(lowered, formats, weights)
+
+
+def _format(rule: Rule, values: np.ndarray, counts, product: bool, where: str) -> Format:
+    """values: |v| [N]."""
+    if rule.frac is not None:
+        return Format(rule.bits, frac=rule.frac, product=product)
+    hi = 2 ** (rule.bits - 1) - 1
+    grid = GRID if rule.kind == "fixed" else None
+    (step,) = QUANTIZERS[rule.method](values[None], counts, hi, grid, rule.parameter)
+    if not step > 0:
+        warnings.warn(
+            f"{where} is 0 throughout the calibration data; its scale is set to 1", RindleWarning, stacklevel=2
+        )
+        step = 1.0
+    if grid is None:
+        return integer(rule.bits, step)
+    return Format(rule.bits, frac=int(-np.log2(step)), product=product)
+
+
+def _weight_format(rule: Rule, matrix: np.ndarray, where: str) -> tuple[Format, np.ndarray | None]:
+    """int: a step per row. fixed: one number of fraction bits for the matrix."""
+    magnitude = np.abs(matrix)
+    if rule.kind == "fixed":
+        return _format(rule, magnitude.ravel(), None, True, where), None
+    steps = QUANTIZERS[rule.method](magnitude, None, 2 ** (rule.bits - 1) - 1, None, rule.parameter)
+    steps = np.asarray(steps, np.float32)
+    empty = ~(steps > 0)
+    if empty.any():
+        warnings.warn(
+            f"{where} has {empty.sum()} rows of zeros, the first is {int(np.argmax(empty))}; their scale is set to 1",
+            RindleWarning,
+            stacklevel=2,
+        )
+        steps[empty] = 1.0
+    return Format(rule.bits, step=1.0, product=True), steps
+
+
+def bounds_of(program: Program) -> dict[str, float]:
+    """Magnitudes that hold whatever the data: of tables' results, and of what is made of them alone.
+
+    Path -> bound, infinite ones left out. A fixed point over the states, which start at 0; what still grows in the
+    third round has no bound.
+    """
+    states, round_ = {state: 0.0 for state, _ in program.states}, 0
+    while True:
+        known = _propagate(program, states)
+        after = {state: max(states[state], known[following]) for state, following in program.states}
+        if after == states:
+            return {program.format_name(path): bound for path, bound in known.items() if np.isfinite(bound)}
+        round_ += 1
+        states = {s: np.inf if round_ > 2 and after[s] > states[s] else after[s] for s in states}
+
+
+def _propagate(program: Program, states: dict[str, float]) -> dict[str, float]:
+    known = {program.input: np.inf, **dict.fromkeys(program.vectors, np.inf), **states}
+    unit = set()  # paths within 0..1
+    for op in program.ops:
+        a = [known[path] for path in op.args]
+        bound = np.inf
+        if op.kind == "table":
+            bound = FUNCTIONS[op.function].bound
+            unit |= {op.out[0]} if FUNCTIONS[op.function].flag == "sigmoid" else set()
+        elif op.kind in ("add", "sub"):
+            bound = a[0] + a[1]
+        elif op.kind == "lerp" and op.args[0] in unit:
+            bound = max(a[1:])
+        elif op.kind in ("clip", "requantize"):
+            bound = a[0]
+        elif op.kind in ("mul", "sum_of_products") and np.isfinite(a).all():
+            bound = a[0] * a[1] + (a[2] * a[3] if op.kind == "sum_of_products" else 0.0)
+        known |= dict.fromkeys(op.out, bound)
+    return known
+
+
+def _saturating(program: Program) -> dict[str, float]:
+    """Paths that only tables read need no range beyond where the tables are flat."""
+    readers: dict[str, set] = {}
+    for op in program.ops:
+        for path in op.args:
+            readers.setdefault(program.format_name(path), set()).add(op.function)
+    kept = {program.output, *(state for state, _ in program.states), *(following for _, following in program.states)}
+    return {
+        path: max(FUNCTIONS[f].saturates for f in functions)
+        for path, functions in readers.items()
+        if None not in functions and path not in kept
+    }
+
+
+def lower(
+    program: Program, codes: dict[tuple[str, str], Format], weights: dict[tuple[str, str], Rule]
+) -> tuple[Program, dict[str, Format]]:
+    """Splits products so that each term has one code format and one weight rule.
+
+    codes, weights: (gate, source) -> its format or rule. A source whose gates all use one format keeps its one
+    code path; otherwise each format gets a code path named after its gates. Returns the program and its codes' formats.
+    """
+    users: dict[str, dict[Format, list[str]]] = {}  # code path -> format -> gates
+    for op in program.affines:
+        for term in op.terms:
+            for gate in term.gates:
+                gates = users.setdefault(term.code, {}).setdefault(codes[gate, term.source], [])
+                gates.append(gate)
+    names: dict[tuple[str, Format], str] = {}
+    for code, by_format in users.items():
+        for fmt, gates in by_format.items():
+            names[code, fmt] = code if len(by_format) == 1 else f"{code}.{'_'.join(gates)}"
+    ops: list[Op] = []
+    for op in program.ops:
+        if op.out[0] in users:
+            ops += [replace(op, out=(names[op.out[0], fmt],)) for fmt in users[op.out[0]]]
+            continue
+        terms: list[Term] = []
+        for term in op.terms:
+            previous = None
+            for gate in term.gates:
+                key = codes[gate, term.source], weights[gate, term.source]
+                if key == previous:
+                    terms[-1] = replace(terms[-1], gates=(*terms[-1].gates, gate))
+                else:
+                    terms.append(Term(names[term.code, key[0]], term.source, (gate,)))
+                previous = key
+        ops.append(replace(op, terms=tuple(terms)))
+    sizes = {path: size for path, size in program.sizes.items() if path not in users}
+    sizes |= {name: program.sizes[code] for (code, _), name in names.items()}
+    lowered = replace(program, ops=tuple(ops), sizes=sizes, codes=tuple(names.values()))
+    return lowered, {name: fmt for (_, fmt), name in names.items()}

@@ -1,0 +1,303 @@
+"""A torch model -> a graph of programs with real weights, by torch.export. What is unknown is refused by name."""
+
+from __future__ import annotations
+
+import copy
+import operator
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ..cells import gru, linear, lstm
+from ..formats import RindleError
+from ..graph import INPUT, Graph, Node
+from ..program import Cell
+from .modules import Recurrent, blocks_of
+from .numerics import FloatLayer
+
+aten = torch.ops.aten
+BATCH_TIME, TIME_BATCH, VECTOR = "[B, T, F]", "[T, B, F]", "[B, F]"
+
+
+@dataclass(frozen=True)
+class Value:
+    """What a traced tensor is: a node's value, laid out in one of three ways."""
+
+    node: str
+    layout: str
+
+
+@dataclass(frozen=True)
+class Finals:
+    """Final states of a stack of layers, or of one layer, whose output is the state; node names from first to last."""
+
+    nodes: tuple[str, ...]
+
+
+ZEROS = object()  # an initial state
+
+
+class Refused(RindleError):
+    """The model does something that Rindle cannot take over."""
+
+
+def capture(model: nn.Module, example: torch.Tensor) -> tuple[Graph, bool]:
+    """The graph of ``model`` and whether its input is batch first.
+
+    example: float input in the model's own layout, [B, T, I] or [T, B, I]; its time is arbitrary. Raises RindleError that
+    names the operation and the module path for anything but recurrent layers, Linear, and a choice of the last
+    frame or the mean over time.
+    """
+    was_training = model.training
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            exported = torch.export.export(copy.deepcopy(model).eval(), (example,))
+    except Exception as error:
+        first = str(error).strip().split("\n")[0]
+        raise RindleError(f"torch.export cannot capture {type(model).__name__}: {first}") from error
+    finally:
+        model.train(was_training)
+    refusals = []
+    for layout in (BATCH_TIME, TIME_BATCH):
+        try:
+            return _Capture(model, exported).run(layout), layout == BATCH_TIME
+        except Refused as refusal:
+            refusals.append(refusal)
+    layouts = [refusal for refusal in refusals if "laid out" not in str(refusal)]
+    raise RindleError(str((layouts or refusals)[0])) from None
+
+
+class _Capture:
+    def __init__(self, model, exported):
+        self.model, self.exported = model, exported
+        self.nodes: list[Node] = []
+        signature = exported.graph_signature
+        targets = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+        self.tensors = {name: (target, exported.state_dict[target]) for name, target in targets.items()}
+        self.handlers = {
+            aten.linear.default: self.linear,
+            aten.gru.input: self.gru,
+            aten.lstm.input: self.lstm,
+            torch.ops.rindle.recurrent.default: self.recurrent,
+            operator.getitem: lambda fx: self.values[fx.args[0]][fx.args[1]],
+            aten.select.int: self.select,
+            aten.squeeze.dim: self.squeeze,
+            aten.mean.dim: self.mean,
+            aten.transpose.int: self.transpose,
+            aten.stack.default: self.stack,
+            aten.zeros.default: lambda fx: ZEROS,
+            aten.dropout.default: self.same,
+            aten.clone.default: self.same,
+            aten.contiguous.default: self.same,
+        }
+
+    def run(self, layout: str) -> Graph:
+        self.values: dict = {}
+        inputs = [fx for fx in self.exported.graph.nodes if fx.op == "placeholder" and fx.name not in self.tensors]
+        users = set(self.exported.graph_signature.user_inputs)
+        inputs = [fx for fx in inputs if fx.name in users]
+        if len(inputs) != 1:
+            raise Refused(f"the model takes {len(inputs)} tensors; it must take one sequence")
+        shape = inputs[0].meta["val"].shape
+        if len(shape) != 3:
+            raise Refused(
+                f"the model's input has {len(shape)} dimensions {tuple(shape)}; it must have 3: [B, T, I] or [T, B, I]"
+            )
+        self.input_size = int(shape[2])
+        self.values[inputs[0]] = Value(INPUT, layout)
+        (output,) = (fx for fx in self.exported.graph.nodes if fx.op == "output")
+        needed = self._needed(output)
+        for fx in self.exported.graph.nodes:
+            if fx.op == "call_function" and fx in needed:
+                self.values[fx] = self._call(fx)
+        results = [self.values[fx] if fx in self.values else fx for fx in output.args[0]]
+        if not isinstance(results[0], Value) or not all(
+            state is None or isinstance(state, Finals) for state in results[1:]
+        ):
+            raise Refused("the model must return one tensor, or one and the final states of a recurrent layer")
+        if results[0].layout not in (layout, VECTOR):
+            raise Refused(f"the output is laid out {results[0].layout}, but the input {layout}")
+        if results[0].node == INPUT:
+            raise Refused("the model returns its input unchanged; there is nothing to run")
+        return Graph(self.input_size, tuple(self.nodes), results[0].node)
+
+    def _needed(self, output) -> set:
+        needed, queue = set(), [output]
+        while queue:
+            fx = queue.pop()
+            for source in fx.all_input_nodes:
+                if source not in needed:
+                    needed.add(source)
+                    queue.append(source)
+        return needed
+
+    def _call(self, fx):
+        handler = self.handlers.get(fx.target)
+        if handler is None:
+            raise self._refuse(fx, "is not supported")
+        return handler(fx)
+
+    def _refuse(self, fx, why: str) -> Refused:
+        path = self._path(fx)
+        where = f"in the module {path!r}" if path else "in the model's forward"
+        return Refused(f"{fx.target} {where} {why}")
+
+    @staticmethod
+    def _path(fx) -> str:
+        stack = list((fx.meta.get("nn_module_stack") or {}).values())
+        return stack[-1][0] if stack else ""
+
+    def _name(self, wanted: str) -> str:
+        taken = {INPUT, *(node.name for node in self.nodes)}
+        name, number = wanted, 2
+        while name in taken:
+            name, number = f"{wanted}#{number}", number + 1
+        return name
+
+    def _parameter(self, fx, argument) -> torch.Tensor | None:
+        if argument is None:
+            return None
+        if argument.name not in self.tensors:
+            raise self._refuse(fx, f"computes its weight {argument.name!r}; weights must be parameters or buffers")
+        name, tensor = self.tensors[argument.name]
+        if not torch.isfinite(tensor).all():
+            raise RindleError(f"the parameter {name!r} holds NaN or infinity; a trained model has finite weights")
+        return tensor.detach().to(torch.float32)
+
+    def _value(self, fx, index: int = 0) -> Value:
+        value = self.values.get(fx.args[index])
+        if not isinstance(value, Value):
+            raise self._refuse(fx, "reads something that is not a sequence or a vector of features")
+        return value
+
+    def _program(self, name: str, source: str, cell: Cell, parameters: dict, **sizes: int) -> str:
+        program = cell.program.with_sizes(**sizes)
+        layer = FloatLayer(program, blocks_of(cell, parameters, program))
+        self.nodes.append(Node(name, "program", source, layer))
+        return name
+
+    # -- operations
+
+    def linear(self, fx):
+        value = self._value(fx)
+        weight, bias = self._parameter(fx, fx.args[1]), self._parameter(fx, fx.args[2] if len(fx.args) > 2 else None)
+        name = self._name(self._path(fx) or fx.name)
+        rows, columns = weight.shape
+        return Value(
+            self._program(name, value.node, linear, {"weight": weight, "bias": bias}, I=columns, O=rows), value.layout
+        )
+
+    def gru(self, fx):
+        return self._torch_stack(fx, gru, [fx.args[1]])
+
+    def lstm(self, fx):
+        return self._torch_stack(fx, lstm, fx.args[1])
+
+    def _torch_stack(self, fx, cell: Cell, initial):
+        """aten.gru.input and aten.lstm.input: (x, h0, parameters, has_biases, layers, dropout, train, bidirectional, batch_first)."""
+        flat, biases, layers, _, _, bidirectional, batch_first = fx.args[2:]
+        if bidirectional:
+            raise self._refuse(fx, "is bidirectional, which is not supported yet")
+        if any(self.values.get(state) is not ZEROS for state in initial):
+            raise self._refuse(
+                fx, "is given an initial state; only zeros (or none) are supported, and a stream carries the state"
+            )
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if biases else 2]
+        if len(flat) != layers * len(names):
+            raise self._refuse(fx, "has a projection (proj_size), which is not supported yet")
+        value = self._sequence(fx, BATCH_TIME if batch_first else TIME_BATCH)
+        source, made = value.node, []
+        for k in range(layers):
+            parameters = {n: self._parameter(fx, flat[k * len(names) + i]) for i, n in enumerate(names)}
+            source = self._layer(
+                fx, k, source, cell, parameters, parameters["weight_ih"].shape[1], parameters["weight_hh"].shape[1]
+            )
+            made.append(source)
+        # only the output's own state, h, can be read off the output sequence
+        return (Value(source, value.layout), Finals(tuple(made)), None)[: 1 + len(initial)]
+
+    def recurrent(self, fx):
+        """One layer of our own Recurrent, whose module says which cell it is."""
+        value = self._sequence(fx, TIME_BATCH)
+        path = self._path(fx)
+        module = self.model.get_submodule(path)
+        if not isinstance(module, Recurrent):
+            raise self._refuse(fx, "is used outside a Recurrent module")
+        cell, hidden, k = module.cell, fx.args[2], fx.args[3]
+        tensors = [self._parameter(fx, argument) for argument in fx.args[1]]
+        width = module.input_size if k == 0 else hidden
+        made = self._layer(fx, k, value.node, cell, dict(zip(cell.layout, tensors)), width, hidden)
+        program = cell.program
+        finals = [Finals((made,)) if following == program.output else None for _, following in program.states]
+        return [Value(made, value.layout), *finals]
+
+    def _layer(self, fx, k: int, source: str, cell: Cell, parameters: dict, width: int, hidden: int) -> str:
+        return self._program(
+            self._name(f"{self._path(fx) or cell.name}.l{k}"), source, cell, parameters, I=width, H=hidden
+        )
+
+    def _sequence(self, fx, layout: str) -> Value:
+        value = self._value(fx)
+        if value.layout == VECTOR:
+            raise self._refuse(fx, "gets a vector, not a sequence")
+        if value.layout != layout:
+            raise self._refuse(fx, f"takes a sequence laid out {layout}, but gets {value.layout}; check batch_first")
+        return value
+
+    def _time(self, fx, value: Value, dim: int) -> bool:
+        rank = 2 if value.layout == VECTOR else 3
+        return value.layout != VECTOR and dim % rank == (1 if value.layout == BATCH_TIME else 0)
+
+    def select(self, fx):
+        source, dim, index = self.values.get(fx.args[0]), *fx.args[1:3]
+        if isinstance(source, Finals) and dim == 0:
+            return self._pick(source.nodes[index])
+        value = self._value(fx)
+        if not self._time(fx, value, dim) or index != -1:
+            raise self._refuse(
+                fx, f"selects index {index} of dimension {dim}; only the last frame, index -1 of the time, is supported"
+            )
+        return self._pick(value.node)
+
+    def _pick(self, source: str) -> Value:
+        for node in self.nodes:
+            if node.kind == "last" and node.source == source:
+                return Value(node.name, VECTOR)
+        self.nodes.append(Node(self._name(f"{source}.last"), "last", source))
+        return Value(self.nodes[-1].name, VECTOR)
+
+    def squeeze(self, fx):
+        source = self.values.get(fx.args[0])
+        if isinstance(source, Finals) and fx.args[1] == 0 and len(source.nodes) == 1:
+            return self._pick(source.nodes[0])
+        raise self._refuse(fx, "is supported only on the final state of one layer")
+
+    def stack(self, fx):
+        parts = [self.values.get(part) for part in fx.args[0]]
+        if all(isinstance(part, Finals) for part in parts):
+            return Finals(tuple(node for part in parts for node in part.nodes))
+        return None  # final states that are not the output: an error only if something reads them
+
+    def mean(self, fx):
+        value, dims = self._value(fx), fx.args[1]
+        keep = len(fx.args) > 2 and fx.args[2]
+        if keep or len(dims) != 1 or not self._time(fx, value, dims[0]):
+            raise self._refuse(
+                fx, f"is over the dimensions {list(dims)}; only the mean over time, without keepdim, is supported"
+            )
+        self.nodes.append(Node(self._name(f"{value.node}.mean"), "mean", value.node))
+        return Value(self.nodes[-1].name, VECTOR)
+
+    def transpose(self, fx):
+        value = self._value(fx)
+        if value.layout == VECTOR or {fx.args[1] % 3, fx.args[2] % 3} != {0, 1}:
+            raise self._refuse(fx, "is supported only between batch and time")
+        return Value(value.node, TIME_BATCH if value.layout == BATCH_TIME else BATCH_TIME)
+
+    def same(self, fx):
+        if fx.target is aten.dropout.default and fx.args[2]:
+            raise self._refuse(fx, "is active; call model.eval() or make it depend on self.training")
+        return self.values[fx.args[0]]

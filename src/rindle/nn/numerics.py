@@ -1,0 +1,169 @@
+"""Real-valued numerics for ``program.step``: torch float, and fake-quantized for training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..codes import NumPy
+from ..formats import Format
+from ..program import Program
+
+
+class RealArrays:
+    """The array namespace that ``graph.execute`` needs, over real values."""
+
+    concat = staticmethod(torch.cat)
+
+    @staticmethod
+    def mean(total, count: int):
+        return total / count
+
+
+@dataclass(frozen=True, eq=False)
+class FloatLayer:
+    """A program with its real parameters. blocks: block -> tensor; matrices ``gate.source`` [rows, columns], biases
+    ``gate`` [rows], vectors [n]; program.sizes are numbers.
+    """
+
+    program: Program
+    blocks: dict[str, torch.Tensor]
+
+
+FUNCTIONS = {"sigmoid": torch.sigmoid, "tanh": torch.tanh}
+
+
+class Real:
+    """float: every operation as its equation; formats do not exist, so requantize does nothing."""
+
+    def __init__(self, layer: FloatLayer):
+        program, blocks = layer.program, layer.blocks
+        self.program = program
+        self.frames = 0
+        self.vectors = {name: self.parameter(name, blocks[name]) for name in program.vectors}
+        self._weights, self._biases = {}, {}
+        for op in program.affines:
+            self._weights[op.out] = [
+                self.parameter(f"weight.{t.weight}", torch.cat([blocks[f"{gate}.{t.source}"] for gate in t.gates]))
+                for t in op.terms
+            ]
+            zero = {
+                g: torch.zeros_like(blocks[f"{g}.{op.terms[0].source}"][:, 0]) for g in op.out if g not in op.biased
+            }
+            self._biases[op.out] = [zero[g] if g in zero else blocks[g] for g in op.out]
+
+    def initial(self, batch: int) -> tuple[dict, dict]:
+        like = next(iter(self._weights.values()))[0] if self._weights else torch.zeros(())
+        size = self.program.sizes
+        return {state: like.new_zeros(batch, size[state]) for state, _ in self.program.states}, {}
+
+    def parameter(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        """Each weight matrix and vector passes here once."""
+        return value
+
+    def result(self, path: str, value: torch.Tensor) -> torch.Tensor:
+        """Every operation's result passes here."""
+        return value
+
+    def affine(self, op, *codes):
+        size = self.program.sizes
+        sums = list(self._biases[op.out])
+        for x, weight, term in zip(codes, self._weights[op.out], op.terms):
+            first = op.out.index(term.gates[0])
+            for i, part in enumerate((x @ weight.T).split([size[gate] for gate in term.gates], -1), first):
+                sums[i] = sums[i] + part
+        return tuple(self.result(gate, v) for gate, v in zip(op.out, sums))
+
+    def requantize(self, op, x):
+        return self.result(op.out[0], x)
+
+    def add(self, op, a, b):
+        return self.result(op.out[0], a + b)
+
+    def sub(self, op, a, b):
+        return self.result(op.out[0], a - b)
+
+    def mul(self, op, a, b):
+        return self.result(op.out[0], a * b)
+
+    def sum_of_products(self, op, a, b, c, d):
+        return self.result(op.out[0], a * b + c * d)
+
+    def lerp(self, op, z, a, b):
+        return self.result(op.out[0], z * a + (1 - z) * b)
+
+    def clip(self, op, x):
+        return self.result(op.out[0], x.clamp(*op.bounds))
+
+    def table(self, op, x):
+        return self.result(op.out[0], FUNCTIONS[op.function](x))
+
+
+def fake_quantize(v: torch.Tensor, scale, fmt: Format) -> torch.Tensor:
+    """Rounds values to their codes and back, (3); the gradient passes straight through where nothing saturates."""
+    code = torch.floor(v / scale + 0.5)
+    inside = (code >= fmt.lo) & (code <= fmt.hi)
+    rounded = code.clamp(fmt.lo, fmt.hi) * scale
+    through = v * inside
+    return through + (rounded - through).detach()
+
+
+class FakeQuantized(Real):
+    """float values that lie on the codes' grid: for training under quantization. No promise of equal bits (design 4).
+
+    plan: a calibrated ``calibrate.LayerPlan``, whose program is the layer's, lowered.
+    """
+
+    def __init__(self, layer: FloatLayer, plan):
+        self.plan = plan
+        super().__init__(FloatLayer(plan.program, layer.blocks))
+
+    def parameter(self, name, value):
+        if name in self.plan.formats:  # a constant vector
+            fmt = self.plan.formats[name]
+            return fake_quantize(value, fmt.scale, fmt)
+        fmt, steps = self.plan.weights[name.removeprefix("weight.")]
+        scale = fmt.scale if steps is None else torch.as_tensor(steps, dtype=value.dtype)[:, None]
+        return fake_quantize(value, scale, fmt)
+
+    def result(self, path, value):
+        fmt = self.plan.formats[path]
+        return fake_quantize(value, fmt.scale, fmt)
+
+
+class DoubleCodes(NumPy):
+    """The namespace of the simulation: integer codes held in float64 tensors, exact below 2**53."""
+
+    where = staticmethod(torch.where)
+    abs = staticmethod(torch.abs)
+    clip = staticmethod(torch.clamp)
+    concat = staticmethod(torch.cat)
+
+    @staticmethod
+    def array(values):
+        return torch.as_tensor(values, dtype=torch.float64)
+
+    @staticmethod
+    def zeros(rows, columns):
+        return torch.zeros(rows, columns, dtype=torch.float64)
+
+    @staticmethod
+    def floor_shift(v, s):
+        return torch.floor(v * 2.0**-s)
+
+    @staticmethod
+    def take(table, k):
+        return table[k.long()]
+
+    @staticmethod
+    def count(mask):
+        return int(mask.sum())
+
+    @staticmethod
+    def split(y, sizes):
+        return y.split(list(sizes), -1)
+
+    @staticmethod
+    def mean(total, count):
+        return torch.floor((2 * total + count) / (2 * count))

@@ -1,0 +1,15 @@
+"""The largest value fits; the parameter is a margin on it (1.25: a quarter of headroom)."""
+
+import numpy as np
+
+
+def step(values, counts, hi, grid=None, parameter=None):
+    return cover(values.max(axis=1) * (parameter or 1.0), hi, grid)
+
+
+def cover(limits, hi, grid):
+    """The smallest allowed step with which codes reach each limit; on a grid, to within one code."""
+    if grid is None:
+        return limits / hi
+    index = np.searchsorted(grid * (hi + 1), limits)
+    return np.where(limits > 0, grid[np.minimum(index, len(grid) - 1)], 0.0)

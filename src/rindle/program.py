@@ -1,0 +1,389 @@
+"""What a traced cell is: a straight-line list of operations on named paths, and the one interpreter that runs it.
+
+A cell is written once, as its equation, and runs only under a :class:`Tracer`, which records a :class:`Program`.
+:func:`step` executes a program over any *numerics*: an object with one method per kind of operation. There are three
+of them: real values (``nn.numerics``: torch float, and fake-quantized for training) and integer codes
+(``codes``: NumPy int64, the reference, and torch float64, the simulation).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from .formats import RindleError
+
+# kind -> number of operands (affine: its terms instead). docs/numerics.md, sections 3 to 5.
+ARITY = {
+    "affine": 0,
+    "requantize": 1,
+    "add": 2,
+    "sub": 2,
+    "mul": 2,
+    "sum_of_products": 4,
+    "lerp": 3,
+    "clip": 1,
+    "table": 1,
+}
+NEXT = ".next"
+
+
+@dataclass(frozen=True)
+class Term:
+    """One product of an affine: a matrix times a code path, added to a run of consecutive gates."""
+
+    code: str
+    source: str
+    gates: tuple[str, ...]
+
+    @property
+    def weight(self) -> str:
+        """Name of the matrix: its row blocks in order, and what it multiplies."""
+        return f"{'_'.join(self.gates)}.{self.source}"
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operation. out: the paths it writes (an affine: its gates, else one). args: the paths it reads."""
+
+    kind: str
+    out: tuple[str, ...]
+    args: tuple[str, ...] = ()
+    terms: tuple[Term, ...] = ()
+    biased: tuple[str, ...] = ()  # affine: the gates that have a bias
+    function: str | None = None  # table: its name in FUNCTIONS
+    bounds: tuple[float, float] | None = None  # clip: in value units
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return self.args + tuple(term.code for term in self.terms)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A traced cell. sizes: path -> dimension ("I", "H", … until weights are bound, then a number)."""
+
+    cell: str
+    input: str
+    states: tuple[tuple[str, str], ...]  # (state, the path that holds its next value)
+    output: str
+    ops: tuple[Op, ...]
+    sizes: dict[str, str | int]
+    codes: tuple[str, ...]
+    vectors: tuple[str, ...] = ()
+
+    @cached_property
+    def paths(self) -> tuple[str, ...]:
+        """The element-wise paths that need a format of their own, in program order; the list that schemes refer to."""
+        written = [out for op in self.ops for out in op.out if out not in self.codes]
+        named = [self.input, *(state for state, _ in self.states), *map(self.format_name, written)]
+        return tuple(dict.fromkeys(named))
+
+    @cached_property
+    def products(self) -> tuple[tuple[str, str], ...]:
+        """Every (gate, source) pair that has a weight block."""
+        return tuple((gate, t.source) for op in self.ops for t in op.terms for gate in t.gates)
+
+    @cached_property
+    def affines(self) -> tuple[Op, ...]:
+        return tuple(op for op in self.ops if op.kind == "affine")
+
+    def format_name(self, path: str) -> str:
+        """The name under which a path's format is chosen: a state and its next value share one."""
+        for state, following in self.states:
+            if path == following:
+                return state
+        return path
+
+    def parameters(self) -> dict[str, tuple[str, ...]]:
+        """Default parameter layout: one matrix per source, one bias, the vectors. name -> blocks stacked in it."""
+        layout: dict[str, tuple[str, ...]] = {}
+        for gate, source in self.products:
+            layout[f"weight_{source}"] = (*layout.get(f"weight_{source}", ()), f"{gate}.{source}")
+        biased = tuple(gate for op in self.affines for gate in op.biased)
+        if biased:
+            layout["bias"] = biased
+        return layout | {vector: (vector,) for vector in self.vectors}
+
+    def block_shape(self, block: str) -> tuple:
+        """Dimensions of one weight block ``gate.source``, bias ``gate`` or vector."""
+        return tuple(self.sizes[part] for part in block.split("."))
+
+    def with_sizes(self, **dimensions: int) -> Program:
+        """Dimensions replaced by numbers."""
+        return replace(self, sizes={path: dimensions.get(d, d) for path, d in self.sizes.items()})
+
+
+def step(program: Program, numerics, x, states: dict, held: dict) -> tuple:
+    """One frame. x: [batch, I]; states: path -> [batch, n]; held: code path -> its v̂ [batch, n], (20).
+
+    Returns (output, next states, next held). The values are whatever ``numerics`` computes with.
+    """
+    env = {program.input: x, **states, **numerics.vectors}
+    following = {}
+    for op in program.ops:
+        results = getattr(numerics, op.kind)(op, *(env[path] for path in op.reads))
+        if op.kind != "affine":
+            results = (results,)
+        env.update(zip(op.out, results))
+        if op.out[0] in held:
+            (code,) = op.out
+            following[code] = env[code] = numerics.hold(code, env[code], held[code])
+    return env[program.output], {state: env[path] for state, path in program.states}, following
+
+
+# ---------------------------------------------------------------------------------------------------- tracing
+
+
+@dataclass(eq=False)
+class Path:
+    """A value while a cell is traced. It carries no number; only the tracer's operations accept it."""
+
+    tracer: Tracer
+    size: str
+    name: str | None = None
+    parts: list = field(default_factory=list)
+
+    def __iter__(self):
+        raise RindleError("an affine with one gate returns one path; name several gates to unpack several")
+
+    def __bool__(self):
+        raise RindleError("a cell is a straight line: a path has no truth value, so it cannot steer an if or a while")
+
+    def _no_operator(self, *_):
+        raise RindleError("paths have no operators; use n.add, n.mul, n.lerp, … so that every result is a named path")
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __neg__ = __matmul__ = _no_operator
+
+
+class Tracer:
+    """``n`` in a cell: the closed set of operations. Each records itself and returns the path that it makes."""
+
+    def __init__(self, cell: str):
+        self.cell = cell
+        self.records: list[dict] = []
+        self.code_of: dict[int, Path] = {}
+        self.vectors: list[Path] = []
+        self.frozen: set[int] = set()  # paths whose name is given: inputs, states, gates, vectors
+
+    # -- the operations that a cell may use
+
+    def affine(self, gates: str, *inputs: Path, bias: str | bool = True, size: str = "H"):
+        """Σ W·input + b for each gate named in ``gates``; the gates' elements stand one after the other.
+
+        bias: True, False, or the gates that have one. size: dimension of each gate. Returns a path per gate.
+        """
+        names = tuple(gates.split())
+        if not names or len(set(names)) != len(names):
+            raise RindleError(f"{self.cell}: an affine needs distinct gate names, not {gates!r}")
+        if not inputs:
+            raise RindleError(f"{self.cell}: the affine {gates!r} has no input")
+        self._check("affine", inputs)
+        biased = names if bias is True else tuple(bias.split()) if bias else ()
+        if not set(biased) <= set(names):
+            raise RindleError(f"{self.cell}: bias={bias!r} names a gate that the affine {gates!r} does not have")
+        codes = [self._code(path) for path in inputs]
+        out = [Path(self, size, name) for name in names]
+        self.frozen.update(map(id, out))
+        self.records.append(dict(kind="affine", out=out, terms=list(zip(codes, inputs)), biased=biased))
+        return out[0] if len(out) == 1 else tuple(out)
+
+    def requantize(self, x: Path) -> Path:
+        """The same value in another format."""
+        return self._record("requantize", x)
+
+    def add(self, a: Path, b: Path) -> Path:
+        """a + b"""
+        return self._record("add", a, b)
+
+    def sub(self, a: Path, b: Path) -> Path:
+        """a − b"""
+        return self._record("sub", a, b)
+
+    def mul(self, a: Path, b: Path) -> Path:
+        """a · b"""
+        return self._record("mul", a, b)
+
+    def sum_of_products(self, a: Path, b: Path, c: Path, d: Path) -> Path:
+        """a·b + c·d, rounded once."""
+        return self._record("sum_of_products", a, b, c, d)
+
+    def lerp(self, z: Path, a: Path, b: Path) -> Path:
+        """z·a + (1 − z)·b, rounded once."""
+        return self._record("lerp", z, a, b)
+
+    def clip(self, x: Path, lo: float, hi: float) -> Path:
+        """min(max(x, lo), hi), in x's format."""
+        return self._record("clip", x, bounds=(lo, hi))
+
+    def relu(self, x: Path) -> Path:
+        """max(x, 0)"""
+        return self.clip(x, 0.0, float("inf"))
+
+    def table(self, function: str, x: Path) -> Path:
+        """A function of one variable from ``rindle.tables.FUNCTIONS``, evaluated by a table of its codes."""
+        return self._record("table", x, function=function)
+
+    def sigmoid(self, x: Path) -> Path:
+        return self.table("sigmoid", x)
+
+    def tanh(self, x: Path) -> Path:
+        return self.table("tanh", x)
+
+    def vector(self, name: str, size: str = "H") -> Path:
+        """A constant vector, such as a peephole weight."""
+        path = Path(self, size, name)
+        self.vectors.append(path)
+        self.frozen.add(id(path))
+        return path
+
+    def path(self, name: str, x: Path) -> Path:
+        """Names a result, so that schemes can refer to it."""
+        if id(x) in self.frozen:
+            raise RindleError(f"{self.cell}: {x.name!r} has its name already and cannot become {name!r}")
+        x.name = name
+        return x
+
+    # -- recording
+
+    def _check(self, kind: str, args) -> None:
+        for arg in args:
+            if not isinstance(arg, Path) or arg.tracer is not self:
+                raise RindleError(f"{self.cell}: n.{kind} takes paths of this cell, not {arg!r}")
+
+    def _record(self, kind: str, *args: Path, **attributes) -> Path:
+        self._check(kind, args)
+        if len({arg.size for arg in args}) != 1:
+            sizes = ", ".join(f"{arg.name or '?'}: {arg.size}" for arg in args)
+            raise RindleError(f"{self.cell}: the operands of n.{kind} differ in size ({sizes})")
+        out = Path(self, args[0].size)
+        self.records.append(dict(kind=kind, out=[out], args=args, **attributes))
+        return out
+
+    def _code(self, path: Path) -> Path:
+        """The narrow code of a path, made once, however many products read it."""
+        if id(path) not in self.code_of:
+            code = self._record("requantize", path)
+            self.frozen.add(id(code))
+            self.code_of[id(path)] = code
+        return self.code_of[id(path)]
+
+
+def trace(function: Callable, name: str, states: tuple[str, ...], width: str = "I") -> Program:
+    """Runs a cell function once under a tracer. Its arguments are n, x and the states, in this order."""
+    arguments = tuple(inspect.signature(function).parameters)
+    if len(arguments) < 2 or arguments[2:] != states:
+        raise RindleError(f"the cell {name!r} must take (n, x, {', '.join(states)}), not ({', '.join(arguments)})")
+    n = Tracer(name)
+    x = Path(n, width, arguments[1])
+    before = [Path(n, "H", state) for state in states]
+    n.frozen.update(map(id, (x, *before)))
+    returned = function(n, x, *before)
+    returned = returned if isinstance(returned, tuple) else (returned,)
+    n._check("return", returned)
+    if len(returned) not in (max(len(states), 1), len(states) + 1):
+        raise RindleError(
+            f"the cell {name!r} must return its output and {len(states)} states (or only the states, the first being "
+            f"the output), not {len(returned)} paths"
+        )
+    output, after = returned[0], returned[len(returned) - len(states) :]
+
+    made_by = {id(record["out"][0]): record["kind"] for record in n.records}
+
+    def own(path: Path, wanted: str) -> Path:
+        # A next state needs a path, and a format, of its own: copy inputs, gates and what already has another role.
+        if id(path) in n.frozen or made_by.get(id(path)) == "clip":
+            path = n._record("requantize", path)
+        path.name = wanted
+        n.frozen.add(id(path))
+        return path
+
+    following = []
+    for state, path in zip(states, after):
+        copy = own(path, state + NEXT)
+        output = copy if output is path else output
+        following.append((state, copy))
+    if output in n.vectors:
+        output = n._record("requantize", output)
+    if output.name is None:
+        output.name = "y"
+
+    # Names: given ones, then "<first operand>.<operation>" in program order.
+    short = {state + NEXT: state for state in states}
+    taken: dict[str, Path] = {}
+
+    def claim(path: Path) -> str:
+        if taken.setdefault(path.name, path) is not path:
+            raise RindleError(f"the cell {name!r} has two paths named {path.name!r}: name one with n.path(…)")
+        return path.name
+
+    for path in (x, *before, *n.vectors):
+        claim(path)
+    ops, codes = [], []
+    code_ids = {id(code) for code in n.code_of.values()}
+    for record in n.records:
+        kind, outs = record["kind"], record["out"]
+        args = tuple(arg.name for arg in record.get("args", ()))
+        for out in outs:
+            if out.name is None:
+                first = short.get(args[0], args[0])
+                suffix = "code" if id(out) in code_ids else record.get("function") or kind
+                out.name = f"{first}.{suffix}"
+            claim(out)
+            if id(out) in code_ids:
+                codes.append(out.name)
+        gates = tuple(out.name for out in outs)
+        terms = tuple(Term(code.name, short.get(s.name, s.name), gates) for code, s in record.get("terms", ()))
+        extra = {k: record[k] for k in ("biased", "function", "bounds") if k in record}
+        ops.append(Op(kind, gates, args, terms, **extra))
+    program = Program(
+        cell=name,
+        input=x.name,
+        states=tuple((state, path.name) for state, path in following),
+        output=output.name,
+        ops=tuple(ops),
+        sizes={path.name: path.size for path in taken.values()},
+        codes=tuple(codes),
+        vectors=tuple(path.name for path in n.vectors),
+    )
+    _check_use(program)
+    return program
+
+
+def _check_use(program: Program) -> None:
+    used = {path for op in program.ops for path in op.reads} | {program.output} | {p for _, p in program.states}
+    for path in program.sizes:
+        if path not in used:
+            raise RindleError(f"the cell {program.cell!r} makes the path {path!r} and never uses it")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell: its program, and how a module's parameters stack its weight blocks.
+
+    layout: parameter name -> blocks stacked along its rows, in order. A block is ``gate.source`` (matrix), ``gate``
+    (bias) or a vector's name. A bias that stands in two parameters is their sum.
+    """
+
+    name: str
+    program: Program
+    layout: dict[str, tuple[str, ...]]
+    doc: str
+
+
+def cell(
+    states: tuple[str, ...] = (), layout: dict[str, str] | None = None, width: str = "I"
+) -> Callable[[Callable], Cell]:
+    """Makes a function of (n, x, states…) a :class:`Cell`.
+
+    layout defaults to ``Program.parameters()``. width: dimension of x; "H" where x must be as wide as the state.
+    """
+
+    def decorate(function: Callable) -> Cell:
+        program = trace(function, function.__name__, tuple(states), width)
+        blocks = {name: tuple(rows.split()) for name, rows in layout.items()} if layout else program.parameters()
+        return Cell(function.__name__, program, blocks, inspect.getdoc(function) or "")
+
+    return decorate

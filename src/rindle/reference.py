@@ -1,0 +1,66 @@
+"""Integer inference in NumPy: the definition of correct."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .codes import Codes, NumPy
+from .formats import encode_input
+from .graph import INPUT, execute
+
+
+@dataclass
+class Result:
+    """codes: int64 [B, T, O] (0 past a row's length) or [B, O]. paths: node -> value codes, laid out likewise.
+
+    saturations: (node, operation) -> elements; ("input", "input") for the input rule. changes: (node, code path) ->
+    (elements changed, frames).
+    """
+
+    codes: np.ndarray
+    values: dict[str, np.ndarray]
+    saturations: dict[tuple[str, str], int]
+    changes: dict[tuple[str, str], tuple[int, int]]
+
+
+def run(artifact, x: np.ndarray, lengths: np.ndarray | None = None, xp=NumPy, make=Codes) -> Result:
+    """x: float32 values or int codes [B, T, I]; lengths: int [B], 1..T.
+
+    Callers validate: ``Model.run`` does. xp and make choose another namespace for the same integers.
+    """
+    batch, time, _ = x.shape
+    lengths = np.full(batch, time) if lengths is None else np.asarray(lengths)
+    saturated = 0
+    order = np.argsort(-lengths, kind="stable")
+    if x.dtype.kind == "f":
+        codes = np.zeros(x.shape, np.int64)
+        for row, length in enumerate(lengths):
+            codes[row, :length], outside = encode_input(x[row, :length], artifact.input_format)
+            saturated += outside
+    else:
+        codes = x.astype(np.int64)
+    frames = [xp.array(codes[order[lengths[order] > t], t]) for t in range(int(lengths.max()))]
+    numerics = {node.name: make(node.layer, xp) for node in artifact.graph.programs}
+    values = execute(artifact.graph, numerics, xp, frames)
+    arrays = {name: _restore(value, order, time) for name, value in values.items()}
+    saturations = {(INPUT, INPUT): saturated}
+    changes = {}
+    for name, one in numerics.items():
+        saturations |= {(name, op): count for op, count in one.saturations.items()}
+        changes |= {(name, code): (count, one.frames) for code, count in one.changes.items()}
+    return Result(arrays[artifact.graph.output], arrays, saturations, changes)
+
+
+def _restore(value, order: np.ndarray, time: int) -> np.ndarray:
+    """Back from sorted rows and falling batches to [B, T, F] or [B, F]."""
+    if not isinstance(value, list):
+        sorted_rows = np.asarray(value)
+        out = np.zeros_like(sorted_rows)
+        out[order] = sorted_rows
+        return out.astype(np.int64)
+    out = np.zeros((len(order), time, value[0].shape[-1]), np.int64)
+    for t, frame in enumerate(value):
+        out[order[: len(frame)], t] = np.asarray(frame)
+    return out

@@ -1,0 +1,136 @@
+"""Which path has which format: presets as plain data, and overrides from one file.
+
+A scheme maps patterns to rules; a later rule wins. A rule is a format and how its scale is calibrated:
+
+    "int8 max"          8 bits, any scale (weights: one per row), so that the largest value just fits
+    "int4 mmse"         the scale with the least squared error
+    "int8 percentile(99.9)"
+    "fixed16 max(1.25)" 16 bits, a power-of-two scale, with 25 % headroom
+    "fixed(16,11)"      fraction bits given: nothing is calibrated
+
+Keys are ``layer/path`` with shell wildcards; without a slash they hold for every layer. The paths of a layer:
+
+    weight.<gate>.<source>   a block of a weight matrix              weight.g.h: the candidate's recurrent weights
+    code.<gate>.<source>     the code that this block multiplies     code.*.h:   every narrow code of h
+    <path>                   an element-wise path, a state, a constant vector: c, f.sigmoid, v_f
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from .formats import RindleError
+
+SCHEMES: dict[str, dict[str, str]] = {
+    "int8": {"*": "fixed16 max(1.25)", "weight.*": "int8 max", "code.*": "int8 mmse"},
+    "w4a8": {"*": "fixed16 max(1.25)", "weight.*": "int4 mmse", "code.*": "int8 mmse"},
+    "fixed16": {"*": "fixed16 max(1.25)", "weight.*": "fixed16 max", "code.*": "fixed16 max(1.25)"},
+    "fixed8": {"*": "fixed16 max(1.25)", "weight.*": "fixed8 mmse", "code.*": "fixed8 mmse"},
+}
+CALIBRATIONS = ("max", "percentile", "mmse")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """kind: "int" or "fixed". frac: given, or None to calibrate by ``method`` with its ``parameter``."""
+
+    kind: str
+    bits: int
+    frac: int | None = None
+    method: str = "max"
+    parameter: float | None = None
+
+    def __str__(self) -> str:
+        if self.frac is not None:
+            return f"fixed({self.bits},{self.frac})"
+        return f"{self.kind}{self.bits} {self.method}" + ("" if self.parameter is None else f"({self.parameter:g})")
+
+
+def parse_rule(text: str, where: str = "a rule") -> Rule:
+    """Raises RindleError for anything that is not a rule."""
+    match = re.fullmatch(
+        r"\s*(int|fixed)\s*(?:(\d+)|\(\s*(\d+)\s*,\s*(-?\d+)\s*\))(?:\s+([a-z]+)(?:\(([\d.]+)\))?)?\s*", text
+    )
+    if not match:
+        raise RindleError(f'{where} is {text!r}; write for example "int8 max", "fixed16 mmse" or "fixed(16,11)"')
+    kind, plain, bits, frac, method, parameter = match.groups()
+    if frac is not None and (kind == "int" or method):
+        raise RindleError(f"{where} is {text!r}; only a fixed format has given fraction bits, and then no calibration")
+    if method not in (None, *CALIBRATIONS):
+        near = get_close_matches(method, CALIBRATIONS, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(CALIBRATIONS)}"
+        raise RindleError(f"{where}: unknown calibration {method!r}; {hint}")
+    rule = Rule(
+        kind,
+        int(plain or bits),
+        None if frac is None else int(frac),
+        method or "max",
+        float(parameter) if parameter else None,
+    )
+    if not 2 <= rule.bits <= 16:
+        raise RindleError(f"{where} is {text!r}; a format has 2..16 bits")
+    return rule
+
+
+def load_overrides(source) -> dict[str, str]:
+    """None, a dict, or a .toml or .json file of one: key -> rule text."""
+    if source is None:
+        return {}
+    if isinstance(source, dict):
+        table = source
+    else:
+        path = Path(source)
+        try:
+            text = path.read_text()
+            table = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        except OSError as error:
+            raise RindleError(f"the override file {path} cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise RindleError(f"the override file {path} is not valid {path.suffix[1:] or 'TOML'}: {error}") from None
+    for key, rule in table.items():
+        if not isinstance(rule, str):
+            raise RindleError(f'the override {key!r} is {rule!r}; it must be a rule such as "int4 mmse"')
+    return dict(table)
+
+
+def resolve(scheme, overrides, keys: dict[str, list[str]]) -> dict[tuple[str, str], Rule]:
+    """The rule of every (layer, path).
+
+    scheme: a preset's name, or a dict like one. keys: layer -> its paths. Raises RindleError for an unknown scheme, and
+    for a pattern that fits no path, with the nearest one.
+    """
+    if isinstance(scheme, str):
+        if scheme not in SCHEMES:
+            near = get_close_matches(scheme, SCHEMES, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(SCHEMES)}"
+            raise RindleError(f"unknown scheme {scheme!r}; {hint}")
+        scheme = SCHEMES[scheme]
+    everything = [(layer, path) for layer, paths in keys.items() for path in paths]
+    rules: dict[tuple[str, str], Rule] = {}
+    for table, must_fit in ((scheme, False), (load_overrides(overrides), True)):
+        for pattern, text in table.items():
+            rule = parse_rule(text, f"the rule for {pattern!r}")
+            fits = [key for key in everything if _fits(pattern, *key)]
+            if must_fit and not fits:
+                names = [f"{layer}/{path}" for layer, path in everything] + [path for _, path in everything]
+                near = get_close_matches(pattern, names, 1, cutoff=0.4)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise RindleError(f"no path fits the override {pattern!r}{hint}")
+            rules.update(dict.fromkeys(fits, rule))
+    for layer, path in everything:
+        if (layer, path) not in rules:
+            raise RindleError(f'the scheme has no rule for {layer}/{path}; add one for "*"')
+        element_wise = not path.startswith(("weight.", "code."))
+        if element_wise and rules[layer, path].kind != "fixed":
+            raise RindleError(f"{layer}/{path} is element-wise, and so it must be fixed, not {rules[layer, path]}")
+    return rules
+
+
+def _fits(pattern: str, layer: str, path: str) -> bool:
+    return fnmatchcase(f"{layer}/{path}" if "/" in pattern else path, pattern)
