@@ -1,0 +1,48 @@
+"""Rindle: small, fast recurrent networks whose integers are the same everywhere. README.md has the tour.
+
+Models run without torch; what makes them (quantize, Recurrent, SRU, …) loads it on first use.
+"""
+
+from importlib import import_module
+
+from .artifact import Artifact
+from .cells import CELLS
+from .formats import Format, RindleError, RindleWarning, fixed, integer
+from .program import Cell, cell
+from .runtime import Model, Stream, load, save
+from .scheme import SCHEMES
+
+_TORCH = {"SRU": ".nn", "Recurrent": ".nn", "load_weights": ".nn", "quantize": ".nn"}
+
+__all__ = [
+    "CELLS",
+    "SCHEMES",
+    "Artifact",
+    "Cell",
+    "Format",
+    "Model",
+    "RindleError",
+    "RindleWarning",
+    "Stream",
+    "cell",
+    "fixed",
+    "integer",
+    "load",
+    "save",
+    *sorted(_TORCH),
+]
+
+
+def __getattr__(name: str):
+    if name not in _TORCH:
+        raise AttributeError(f"module 'rindle' has no attribute {name!r}")
+    try:
+        return getattr(import_module(_TORCH[name], __name__), name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ImportError(f"rindle.{name} needs torch: pip install 'rindle[torch]'") from None
+
+
+def __dir__():
+    return __all__

@@ -21,6 +21,7 @@ from .graph import Graph
 from .program import Program
 
 VERSION = 1
+DTYPES = ("U8", "I16", "I32", "I64", "F32")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,15 +60,15 @@ class Artifact:
 
     @property
     def output_format(self) -> Format:
-        from .document import value_format
-
-        return value_format(self.graph, self.input_format, self.graph.output)
+        return self.format_of(self.graph.output)
 
     @property
     def output_size(self) -> int:
-        from .document import value_size
+        return self.graph.size_of(self.graph.output)
 
-        return value_size(self.graph, self.graph.output)
+    def format_of(self, name: str) -> Format:
+        """Format of a node's value, or of the input."""
+        return self.graph.format_of(name, self.input_format)
 
     def held_codes(self) -> dict[str, tuple[str, str]]:
         """Every input that can have a threshold: "node/source" -> (node, code path); see ``Model.thresholds``."""
@@ -118,16 +119,16 @@ class Artifact:
         return replace(self, golden=Golden(inputs.astype(np.int16), lengths.astype(np.int32), outputs))
 
     def to_bytes(self) -> bytes:
-        from .document import to_document
+        from .document_write import to_document
 
         document, tensors = to_document(self)
         document["id"] = identity(document, tensors)
-        return safetensors.numpy.save(tensors, {"rindle": json.dumps(document, sort_keys=True)})
+        return safetensors.numpy.save(tensors, {"rindle": json.dumps(document, sort_keys=True, separators=(",", ":"))})
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str = "the file") -> Artifact:
         """Reads and validates. Raises RindleError, which names the field, for anything that docs/format.md forbids."""
-        from .document import from_document
+        from .document_read import from_document
 
         try:
             document, tensors = _open(data)
@@ -145,7 +146,7 @@ class Artifact:
 
     @property
     def id(self) -> str:
-        from .document import to_document
+        from .document_write import to_document
 
         return identity(*to_document(self))
 
@@ -186,14 +187,18 @@ def identity(document: dict, tensors: dict[str, np.ndarray]) -> str:
 def _open(data: bytes) -> tuple[dict, dict[str, np.ndarray]]:
     """Header, document and tensors of a safetensors file, its own rules checked by the safetensors library."""
     try:
-        tensors = safetensors.numpy.load(data)
         (length,) = struct.unpack_from("<Q", data)
         header = json.loads(data[8 : 8 + length], object_pairs_hook=_unique)
-        text = header.get("__metadata__", {}).get("rindle")
-        if text is None:
-            raise RindleError('the safetensors metadata has no "rindle" document')
-        check_depth(text)
-        document = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        metadata = header.pop("__metadata__", {})
+        if set(metadata) != {"rindle"}:
+            raise RindleError(f'the safetensors metadata has the keys {sorted(metadata)}; it must have "rindle" alone')
+        for name, entry in header.items():
+            if entry["dtype"] not in DTYPES:
+                raise RindleError(f"the tensor {name!r} has dtype {entry['dtype']}; only {', '.join(DTYPES)} occur")
+        tensors = safetensors.numpy.load(data)
+        check_depth(metadata["rindle"])
+        document = json.loads(metadata["rindle"], object_pairs_hook=_unique)
+        json.dumps(document, allow_nan=False)
     except RindleError:
         raise
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
@@ -217,10 +222,6 @@ def _unique(pairs: list) -> dict:
     if len(result) != len(pairs):
         raise RindleError(f"a key stands twice in one JSON object: {', '.join(sorted(key for key, _ in pairs))}")
     return result
-
-
-def _no_constant(name: str):
-    raise RindleError(f"{name} is not a JSON number")
 
 
 def write_file(path: str | os.PathLike, data: bytes) -> None:

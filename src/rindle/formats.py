@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 FRAC_LIMIT = 64
+MIN_STEP = 2.0**-FRAC_LIMIT
 
 
 class RindleError(ValueError):
@@ -40,10 +40,12 @@ class Format:
             raise RindleError("a format has either a number of fraction bits or a step, and not both")
         if self.frac is not None and not -FRAC_LIMIT <= self.frac <= FRAC_LIMIT:
             raise RindleError(f"a fixed format has -{FRAC_LIMIT}..{FRAC_LIMIT} fraction bits, not {self.frac}")
-        if self.step is not None and not (0 < self.step < math.inf and float(np.float32(self.step)) == self.step):
-            raise RindleError(f"the step of an int format is a positive float32, not {self.step!r}")
+        if self.step is not None and not (MIN_STEP <= self.step <= 1 / MIN_STEP and np.float32(self.step) == self.step):
+            raise RindleError(f"the scale of an int format is a float32 between 2^-64 and 2^64, not {self.step!r}")
         if not self.signed and (self.bits > 7 or not self.product):
             raise RindleError(f"unsigned codes have at most 7 bits and stand only in products, not {self.bits} bits")
+        if self.bits < 16 or self.step is not None:  # the range is symmetric anyway: one meaning, one Format
+            object.__setattr__(self, "product", True)
 
     @property
     def scale(self) -> float:
@@ -78,7 +80,7 @@ def fixed(bits: int, frac: int, product: bool = False) -> Format:
 
 
 def integer(bits: int, step: float, signed: bool = True) -> Format:
-    """A code path (or weight) of any positive scale."""
+    """A code path (or weight) of any scale from 2^-64 to 2^64."""
     return Format(bits, step=float(np.float32(step)), signed=signed, product=True)
 
 
@@ -110,14 +112,14 @@ def pack(codes: np.ndarray, bits: int) -> np.ndarray:
 
 
 def unpack(packed: np.ndarray, bits: int, columns: int) -> np.ndarray:
-    """The inverse of :func:`pack`: int64 [rows, columns]. Raises if a row's unused bits are not zero."""
+    """The inverse of :func:`pack`: int8 or int16 [rows, columns]. Raises if a row's unused bits are not zero."""
     rows = len(packed)
     if bits in (8, 16):
-        return np.ascontiguousarray(packed).view(f"<i{bits // 8}").astype(np.int64)
+        return np.ascontiguousarray(packed).view(f"<i{bits // 8}")
     planes = np.unpackbits(packed, axis=1, bitorder="little")
     if planes[:, columns * bits :].any():
         raise RindleError("the unused bits at the end of a packed row are not zero")
     planes = planes[:, : columns * bits].reshape(rows, columns, bits).astype(np.int64)
     weights = 1 << np.arange(bits, dtype=np.int64)
     weights[-1] = -weights[-1]
-    return planes @ weights
+    return (planes @ weights).astype(np.int8 if bits < 8 else np.int16)

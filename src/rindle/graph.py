@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .formats import Format
 from .program import step
 
 INPUT = "input"
@@ -48,6 +49,22 @@ class Graph:
             return True
         node = self.node(name)
         return node.kind == "program" and self.is_sequence(node.source)
+
+    def size_of(self, name: str) -> int:
+        """Features of a node's value, or of the input."""
+        if name == INPUT:
+            return self.input_size
+        node = self.node(name)
+        return node.layer.program.sizes[node.layer.program.output] if node.layer else self.size_of(node.source)
+
+    def format_of(self, name: str, input_format: Format) -> Format:
+        """Format of a node's value, or of the input, once converted."""
+        if name == INPUT:
+            return input_format
+        node = self.node(name)
+        return (
+            node.layer.formats[node.layer.program.output] if node.layer else self.format_of(node.source, input_format)
+        )
 
     @property
     def whole_sequence(self) -> str | None:

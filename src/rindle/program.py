@@ -41,7 +41,7 @@ class Term:
     @property
     def weight(self) -> str:
         """Name of the matrix: its row blocks in order, and what it multiplies."""
-        return f"{'_'.join(self.gates)}.{self.source}"
+        return f"{'+'.join(self.gates)}.{self.source}"
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Program:
 
     def block_shape(self, block: str) -> tuple:
         """Dimensions of one weight block ``gate.source``, bias ``gate`` or vector."""
-        return tuple(self.sizes[part] for part in block.split("."))
+        return tuple(self.sizes[part] for part in block.split(".", 1))
 
     def with_sizes(self, **dimensions: int) -> Program:
         """Dimensions replaced by numbers."""
@@ -175,7 +175,7 @@ class Tracer:
 
         bias: True, False, or the gates that have one. size: dimension of each gate. Returns a path per gate.
         """
-        names = tuple(gates.split())
+        names = tuple(map(self._name, gates.split()))
         if not names or len(set(names)) != len(names):
             raise RindleError(f"{self.cell}: an affine needs distinct gate names, not {gates!r}")
         if not inputs:
@@ -216,6 +216,8 @@ class Tracer:
 
     def clip(self, x: Path, lo: float, hi: float) -> Path:
         """min(max(x, lo), hi), in x's format."""
+        if not lo <= hi:
+            raise RindleError(f"{self.cell}: n.clip needs lo <= hi, not {lo} and {hi}")
         return self._record("clip", x, bounds=(lo, hi))
 
     def relu(self, x: Path) -> Path:
@@ -234,7 +236,7 @@ class Tracer:
 
     def vector(self, name: str, size: str = "H") -> Path:
         """A constant vector, such as a peephole weight."""
-        path = Path(self, size, name)
+        path = Path(self, size, self._name(name))
         self.vectors.append(path)
         self.frozen.add(id(path))
         return path
@@ -243,15 +245,25 @@ class Tracer:
         """Names a result, so that schemes can refer to it."""
         if id(x) in self.frozen:
             raise RindleError(f"{self.cell}: {x.name!r} has its name already and cannot become {name!r}")
-        x.name = name
+        x.name = self._name(name)
         return x
 
     # -- recording
+
+    def _name(self, name: str) -> str:
+        if not name.isidentifier():
+            raise RindleError(f"{self.cell}: a path's name must be a word of letters, digits and _, not {name!r}")
+        return name
 
     def _check(self, kind: str, args) -> None:
         for arg in args:
             if not isinstance(arg, Path) or arg.tracer is not self:
                 raise RindleError(f"{self.cell}: n.{kind} takes paths of this cell, not {arg!r}")
+        if all(arg in self.vectors for arg in args) or (kind in ("affine", "return") and set(args) & set(self.vectors)):
+            names = ", ".join(arg.name for arg in args if arg in self.vectors)
+            raise RindleError(
+                f"{self.cell}: n.{kind} of the constant {names}: compute it before, as a vector of its own"
+            )
 
     def _record(self, kind: str, *args: Path, **attributes) -> Path:
         self._check(kind, args)
@@ -305,8 +317,6 @@ def trace(function: Callable, name: str, states: tuple[str, ...], width: str = "
         copy = own(path, state + NEXT)
         output = copy if output is path else output
         following.append((state, copy))
-    if output in n.vectors:
-        output = n._record("requantize", output)
     if output.name is None:
         output.name = "y"
 
@@ -328,9 +338,9 @@ def trace(function: Callable, name: str, states: tuple[str, ...], width: str = "
         args = tuple(arg.name for arg in record.get("args", ()))
         for out in outs:
             if out.name is None:
-                first = short.get(args[0], args[0])
-                suffix = "code" if id(out) in code_ids else record.get("function") or kind
-                out.name = f"{first}.{suffix}"
+                is_code = id(out) in code_ids
+                first = args[0] if is_code else short.get(args[0], args[0])
+                out.name = f"{first}.{'code' if is_code else record.get('function') or kind}"
             claim(out)
             if id(out) in code_ids:
                 codes.append(out.name)

@@ -25,7 +25,8 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from .formats import RindleError
+from .formats import FRAC_LIMIT, RindleError
+from .quantizers import QUANTIZERS
 
 SCHEMES: dict[str, dict[str, str]] = {
     "int8": {"*": "fixed16 max(1.25)", "weight.*": "int8 max", "code.*": "int8 mmse"},
@@ -33,7 +34,6 @@ SCHEMES: dict[str, dict[str, str]] = {
     "fixed16": {"*": "fixed16 max(1.25)", "weight.*": "fixed16 max", "code.*": "fixed16 max(1.25)"},
     "fixed8": {"*": "fixed16 max(1.25)", "weight.*": "fixed8 mmse", "code.*": "fixed8 mmse"},
 }
-CALIBRATIONS = ("max", "percentile", "mmse")
 
 
 @dataclass(frozen=True)
@@ -54,27 +54,36 @@ class Rule:
 
 def parse_rule(text: str, where: str = "a rule") -> Rule:
     """Raises RindleError for anything that is not a rule."""
+    if not isinstance(text, str):
+        hint = "; quote a key that has dots in it" if isinstance(text, dict) else ""
+        raise RindleError(f'{where} is {text!r}; write for example "int8 max"{hint}')
     match = re.fullmatch(
-        r"\s*(int|fixed)\s*(?:(\d+)|\(\s*(\d+)\s*,\s*(-?\d+)\s*\))(?:\s+([a-z]+)(?:\(([\d.]+)\))?)?\s*", text
+        r"\s*(int|fixed)\s*(?:(\d+)|\(\s*(\d+)\s*,\s*(-?\d+)\s*\))(?:\s+([a-z]+)(?:\((\d+(?:\.\d+)?)\))?)?\s*", text
     )
     if not match:
         raise RindleError(f'{where} is {text!r}; write for example "int8 max", "fixed16 mmse" or "fixed(16,11)"')
     kind, plain, bits, frac, method, parameter = match.groups()
     if frac is not None and (kind == "int" or method):
         raise RindleError(f"{where} is {text!r}; only a fixed format has given fraction bits, and then no calibration")
-    if method not in (None, *CALIBRATIONS):
-        near = get_close_matches(method, CALIBRATIONS, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(CALIBRATIONS)}"
+    if method not in (None, *QUANTIZERS):
+        near = get_close_matches(method, QUANTIZERS, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(QUANTIZERS)}"
         raise RindleError(f"{where}: unknown calibration {method!r}; {hint}")
     rule = Rule(
         kind,
         int(plain or bits),
         None if frac is None else int(frac),
         method or "max",
-        float(parameter) if parameter else None,
+        None if parameter is None else float(parameter),
     )
+    lowest, highest = QUANTIZERS[rule.method].PARAMETER
     if not 2 <= rule.bits <= 16:
         raise RindleError(f"{where} is {text!r}; a format has 2..16 bits")
+    if rule.frac is not None and abs(rule.frac) > FRAC_LIMIT:
+        raise RindleError(f"{where} is {text!r}; a format has -{FRAC_LIMIT}..{FRAC_LIMIT} fraction bits")
+    if rule.parameter is not None and not lowest < rule.parameter <= highest:
+        limits = f"takes a number above {lowest} and up to {highest}" if highest else "takes no number"
+        raise RindleError(f"{where} is {text!r}; {rule.method} {limits}")
     return rule
 
 
@@ -93,9 +102,10 @@ def load_overrides(source) -> dict[str, str]:
             raise RindleError(f"the override file {path} cannot be read: {error.strerror}") from None
         except ValueError as error:
             raise RindleError(f"the override file {path} is not valid {path.suffix[1:] or 'TOML'}: {error}") from None
-    for key, rule in table.items():
-        if not isinstance(rule, str):
-            raise RindleError(f'the override {key!r} is {rule!r}; it must be a rule such as "int4 mmse"')
+    if not isinstance(table, dict):
+        raise RindleError(f"the override file {source} holds a {type(table).__name__}; it must map paths to rules")
+    for key, text in table.items():
+        parse_rule(text, f"the override of {key!r}")
     return dict(table)
 
 
@@ -110,10 +120,14 @@ def resolve(scheme, overrides, keys: dict[str, list[str]]) -> dict[tuple[str, st
             near = get_close_matches(scheme, SCHEMES, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(SCHEMES)}"
             raise RindleError(f"unknown scheme {scheme!r}; {hint}")
-        scheme = SCHEMES[scheme]
+        scheme, named = SCHEMES[scheme], True
+    elif isinstance(scheme, dict):
+        named = False
+    else:
+        raise RindleError(f"the scheme is {scheme!r}; give one of {', '.join(SCHEMES)}, or a dict of rules")
     everything = [(layer, path) for layer, paths in keys.items() for path in paths]
     rules: dict[tuple[str, str], Rule] = {}
-    for table, must_fit in ((scheme, False), (load_overrides(overrides), True)):
+    for table, must_fit in ((scheme, not named), (load_overrides(overrides), True)):
         for pattern, text in table.items():
             rule = parse_rule(text, f"the rule for {pattern!r}")
             fits = [key for key in everything if _fits(pattern, *key)]
@@ -121,7 +135,7 @@ def resolve(scheme, overrides, keys: dict[str, list[str]]) -> dict[tuple[str, st
                 names = [f"{layer}/{path}" for layer, path in everything] + [path for _, path in everything]
                 near = get_close_matches(pattern, names, 1, cutoff=0.4)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise RindleError(f"no path fits the override {pattern!r}{hint}")
+                raise RindleError(f"no path fits {pattern!r}{hint}")
             rules.update(dict.fromkeys(fits, rule))
     for layer, path in everything:
         if (layer, path) not in rules:

@@ -62,6 +62,8 @@ def build(function: str, x: Format, y: Format, segments: int = SEGMENTS) -> Tabl
     """
     if function not in FUNCTIONS:
         raise RindleError(f"unknown function {function!r}; there are {', '.join(sorted(FUNCTIONS))}")
+    if FUNCTIONS[function].flag == "sigmoid" and not 0 <= y.frac <= 30:
+        raise RindleError(f"a table of {function} mirrors at 1, so its result needs 0..30 fraction bits, not {y}")
     return min((_fit(FUNCTIONS[function], x, y, segments, p) for p in range(16)), key=lambda table: table.max_error)
 
 

@@ -2,5 +2,6 @@
 
 from .modules import SRU, Recurrent
 from .quantize import quantize
+from .weights import load_weights
 
-__all__ = ["SRU", "Recurrent", "quantize"]
+__all__ = ["SRU", "Recurrent", "load_weights", "quantize"]

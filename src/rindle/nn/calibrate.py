@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from ..formats import FRAC_LIMIT, Format, RindleError, RindleWarning, integer
+from ..formats import FRAC_LIMIT, MIN_STEP, Format, RindleError, RindleWarning, integer
 from ..graph import INPUT, Graph, execute
 from ..program import Op, Program, Term
+from ..quantizers import QUANTIZERS
 from ..scheme import Rule, resolve
 from ..tables import FUNCTIONS
 from .numerics import Real, RealArrays
-from .quantizers import QUANTIZERS
 
 BINS = 2048
 GRID = 2.0 ** np.arange(-FRAC_LIMIT, FRAC_LIMIT + 1)
@@ -91,7 +91,7 @@ def batches(calibration, batch_first: bool) -> Iterable[np.ndarray]:
         calibration = [calibration]
     empty = True
     for number, batch in enumerate(calibration):
-        if isinstance(batch, (tuple, list)):
+        if isinstance(batch, (tuple, list)) and batch:
             batch = batch[0]
         array = batch.detach().cpu().numpy() if isinstance(batch, torch.Tensor) else np.asarray(batch)
         if array.ndim != 3 or 0 in array.shape:
@@ -100,11 +100,12 @@ def batches(calibration, batch_first: bool) -> Iterable[np.ndarray]:
             )
         if array.dtype.kind not in "fiu":
             raise RindleError(f"calibration batch {number} has dtype {array.dtype}; give real numbers")
-        array = np.ascontiguousarray(array if batch_first else array.transpose(1, 0, 2), dtype=np.float32)
+        with np.errstate(over="ignore"):
+            array = np.ascontiguousarray(array if batch_first else array.transpose(1, 0, 2), dtype=np.float32)
         if not np.isfinite(array).all():
             where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
             raise RindleError(
-                f"calibration batch {number} holds NaN or infinity at [row, frame, feature] = {list(where)}"
+                f"calibration batch {number} holds a value that is not a finite float32, at [row, frame, feature] = {list(where)}"
             )
         empty = False
         yield array
@@ -195,7 +196,7 @@ def _input_format(plan: Plan) -> Format:
     averaged = any(node.kind == "mean" and node.source == INPUT for node in plan.graph.nodes)
     if len(narrow) == 1 and None not in narrow and not averaged:
         fmt = narrow.pop()
-        return replace(fmt, product=False) if fmt.is_fixed and fmt.bits == 16 else fmt
+        return replace(fmt, product=False)  # 16 bits fixed: the model's input uses the whole range
     return min(wide, key=lambda fmt: fmt.frac)
 
 
@@ -253,12 +254,16 @@ def _format(rule: Rule, values: np.ndarray, counts, product: bool, where: str) -
         return Format(rule.bits, frac=rule.frac, product=product)
     hi = 2 ** (rule.bits - 1) - 1
     grid = GRID if rule.kind == "fixed" else None
-    (step,) = QUANTIZERS[rule.method](values[None], counts, hi, grid, rule.parameter)
+    (step,) = QUANTIZERS[rule.method].step(values[None], counts, hi, grid, rule.parameter)
     if not step > 0:
         warnings.warn(
             f"{where} is 0 throughout the calibration data; its scale is set to 1", RindleWarning, stacklevel=2
         )
         step = 1.0
+    if not MIN_STEP <= step <= 1 / MIN_STEP:
+        raise RindleError(
+            f"{where} reaches {values.max():.3g}: its scale would be {step:.3g}, outside 2^-64..2^64; rescale the data"
+        )
     if grid is None:
         return integer(rule.bits, step)
     return Format(rule.bits, frac=int(-np.log2(step)), product=product)
@@ -269,7 +274,7 @@ def _weight_format(rule: Rule, matrix: np.ndarray, where: str) -> tuple[Format, 
     magnitude = np.abs(matrix)
     if rule.kind == "fixed":
         return _format(rule, magnitude.ravel(), None, True, where), None
-    steps = QUANTIZERS[rule.method](magnitude, None, 2 ** (rule.bits - 1) - 1, None, rule.parameter)
+    steps = QUANTIZERS[rule.method].step(magnitude, None, 2 ** (rule.bits - 1) - 1, None, rule.parameter)
     steps = np.asarray(steps, np.float32)
     empty = ~(steps > 0)
     if empty.any():
@@ -350,7 +355,7 @@ def lower(
     names: dict[tuple[str, Format], str] = {}
     for code, by_format in users.items():
         for fmt, gates in by_format.items():
-            names[code, fmt] = code if len(by_format) == 1 else f"{code}.{'_'.join(gates)}"
+            names[code, fmt] = code if len(by_format) == 1 else f"{code}.{'+'.join(gates)}"
     ops: list[Op] = []
     for op in program.ops:
         if op.out[0] in users:

@@ -45,7 +45,10 @@ def convert_layer(name: str, layer: FloatLayer, plan: LayerPlan) -> Layer:
         elif op.kind == "requantize":
             constants[op.out[0]] = rescale(operands[0], result, where)
         elif op.kind == "table":
-            constants[op.out[0]] = build(op.function, operands[0], result)
+            try:
+                constants[op.out[0]] = build(op.function, operands[0], result)
+            except RindleError as error:
+                raise RindleError(f"{where}: {error}") from None
         elif op.kind == "clip":
             lo, hi = (encode(np.clip(bound, -1e30, 1e30), result.scale, result.lo, result.hi) for bound in op.bounds)
             constants[op.out[0]] = int(lo), int(hi)

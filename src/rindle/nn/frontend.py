@@ -120,8 +120,8 @@ class _Capture:
             raise Refused("the model must return one tensor, or one and the final states of a recurrent layer")
         if results[0].layout not in (layout, VECTOR):
             raise Refused(f"the output is laid out {results[0].layout}, but the input {layout}")
-        if results[0].node == INPUT:
-            raise Refused("the model returns its input unchanged; there is nothing to run")
+        if all(node.kind != "program" for node in self.nodes):
+            raise Refused("the model has no recurrent or Linear layer; there is nothing to quantize")
         return Graph(self.input_size, tuple(self.nodes), results[0].node)
 
     def _needed(self, output) -> set:

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+PARAMETER = (0, 1000)
+
 
 def step(values, counts, hi, grid=None, parameter=None):
     return cover(values.max(axis=1) * (parameter or 1.0), hi, grid)

@@ -1,14 +1,18 @@
-"""The JSON document of a .rindle file <-> an :class:`~rindle.artifact.Artifact`, every rule of docs/format.md checked."""
+"""The JSON document and the tensors of a .rindle file -> an :class:`~rindle.artifact.Artifact`.
+
+A file is hostile until every rule of docs/format.md has been checked, here and in core/document*.cc alike.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
-from .artifact import Artifact, Golden, Layer, check_theta, ordered
+from .artifact import VERSION, Artifact, Golden, Layer, check_theta, ordered
 from .codes import LIMIT, MAX_MULTIPLIER, MAX_SHIFT, Affine, Product, Rescale, check_elementwise
-from .formats import FRAC_LIMIT, Format, RindleError, pack, unpack
+from .formats import FRAC_LIMIT, Format, RindleError, unpack
 from .graph import INPUT, KINDS, Graph, Node
 from .program import ARITY, Op, Program, Term
 from .tables import Table
@@ -16,145 +20,6 @@ from .tables import Table
 SIZE_LIMIT = 2**20
 ELEMENT_LIMIT = 2**31
 GOLDEN_LIMIT = 65536
-
-
-def value_size(graph: Graph, name: str) -> int:
-    """Features of a node's value."""
-    if name == INPUT:
-        return graph.input_size
-    node = graph.node(name)
-    return node.layer.program.sizes[node.layer.program.output] if node.layer else value_size(graph, node.source)
-
-
-def value_format(graph: Graph, input_format: Format, name: str) -> Format:
-    if name == INPUT:
-        return input_format
-    node = graph.node(name)
-    return (
-        node.layer.formats[node.layer.program.output] if node.layer else value_format(graph, input_format, node.source)
-    )
-
-
-# ------------------------------------------------------------------------------------------------------- writing
-
-
-def to_document(artifact: Artifact) -> tuple[dict, dict[str, np.ndarray]]:
-    """The document, without its id, and the tensors that it names."""
-    tensors: dict[str, np.ndarray] = {}
-    tables: dict[str, dict] = {}
-    golden = artifact.golden
-    tensors["golden/inputs"] = np.asarray(golden.inputs, np.int16)
-    tensors["golden/lengths"] = np.asarray(golden.lengths, np.int32)
-    tensors["golden/outputs"] = np.asarray(golden.outputs, np.int16)
-    nodes = []
-    for node in artifact.graph.nodes:
-        entry = {"name": node.name, "kind": node.kind, "input": node.source}
-        if node.layer:
-            entry["program"] = _write_program(node.name, node.layer, tensors, tables)
-        nodes.append(entry)
-    document = {
-        "version": 1,
-        "input": {"size": artifact.graph.input_size, "format": _write_format(artifact.input_format)},
-        "output": artifact.graph.output,
-        "nodes": nodes,
-        "tables": tables,
-        "golden": {part: f"golden/{part}" for part in ("inputs", "lengths", "outputs")},
-        "provenance": artifact.provenance,
-    }
-    return document, tensors
-
-
-def _write_format(fmt: Format) -> dict:
-    entry = {"bits": fmt.bits} | ({"frac": fmt.frac} if fmt.is_fixed else {"scale": fmt.step})
-    return entry if fmt.signed else entry | {"signed": False}
-
-
-def _write_program(node: str, layer: Layer, tensors: dict, tables: dict) -> dict:
-    program = layer.program
-
-    def path(name: str) -> dict:
-        return {"size": program.sizes[name]} | _write_format(layer.formats[name])
-
-    codes, vectors = {}, {}
-    for name in program.codes:
-        codes[name] = path(name)
-        theta = layer.thetas.get(name)
-        if isinstance(theta, np.ndarray):
-            theta_name = f"{node}/{name}.theta"
-            tensors[theta_name] = theta.astype(np.int16)
-            theta = theta_name
-        if theta is not None:
-            codes[name]["theta"] = theta
-    for name in program.vectors:
-        vectors[name] = path(name) | {"tensor": f"{node}/{name}"}
-        tensors[f"{node}/{name}"] = layer.vectors[name].astype(np.int16)
-    return {
-        "cell": program.cell,
-        "input": program.input,
-        "states": [list(pair) for pair in program.states],
-        "output": program.output,
-        "paths": {p: path(p) for p in program.sizes if p not in program.codes and p not in program.vectors},
-        "codes": codes,
-        "vectors": vectors,
-        "ops": [_write_op(node, layer, op, tensors, tables) for op in program.ops],
-    }
-
-
-def _write_op(node: str, layer: Layer, op: Op, tensors: dict, tables: dict) -> dict:
-    constant = layer.constants.get(op.out[0])
-    entry = {"op": op.kind, "out": list(op.out) if op.kind == "affine" else op.out[0]}
-    if op.kind == "affine":
-        bias = f"{node}/bias.{'_'.join(op.out)}"
-        tensors[bias] = constant.bias.astype(np.int64)
-        terms = [_write_term(node, term, p, tensors) for term, p in zip(op.terms, constant.products)]
-        return entry | {"terms": terms, "bias": bias, "shift": constant.shift}
-    entry["in"] = op.args[0] if len(op.args) == 1 else list(op.args)
-    if op.kind == "requantize":
-        entry |= {"multiplier": constant.multiplier, "shift": constant.shift}
-    elif op.kind == "clip":
-        entry |= {"lo": constant[0], "hi": constant[1]}
-    elif op.kind == "table":
-        entry["table"] = _write_table(constant, tensors, tables)
-    return entry
-
-
-def _write_term(node: str, term: Term, product: Product, tensors: dict) -> dict:
-    fmt = product.format
-    name = f"{node}/weight.{term.weight}"
-    tensors[name] = pack(product.weight, fmt.bits)
-    tensors[f"{name}.multiplier"] = product.multiplier.astype(np.int32)
-    entry = {"in": term.code, "gates": list(term.gates), "weight": name, "multiplier": f"{name}.multiplier"}
-    if product.row_scales is None:
-        return entry | _write_format(fmt)
-    tensors[f"{name}.scales"] = product.row_scales.astype(np.float32)
-    return entry | {"bits": fmt.bits, "scales": f"{name}.scales"}
-
-
-def _write_table(table: Table, tensors: dict, tables: dict) -> str:
-    """Equal tables are stored once."""
-    parts = {"base": table.base} | ({"slope": table.slope} if table.degree else {})
-    entry = {
-        "function": table.function,
-        "degree": table.degree,
-        "flag": table.flag,
-        "x0": table.x0,
-        "p": table.p,
-        "q": table.q,
-        "max_error": table.max_error,
-    }
-    for number in range(len(tables) + 1):
-        name = f"{table.function}.{number}"
-        names = {part: f"table/{name}.{part}" for part in parts}
-        if name not in tables:
-            tables[name] = entry | names
-            tensors.update({names[part]: values.astype(np.int16) for part, values in parts.items()})
-            return name
-        if tables[name] == entry | names and all(np.array_equal(tensors[names[p]], v) for p, v in parts.items()):
-            return name
-    raise AssertionError("unreachable: one of len + 1 names is free")
-
-
-# ------------------------------------------------------------------------------------------------------- reading
 
 
 class Fields:
@@ -174,8 +39,13 @@ class Fields:
         wanted = (int, float) if kind is float else kind
         if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
             raise RindleError(f"{self.where}.{key} is {_short(value)}; it must be {_KINDS[kind]}")
-        if kind is str and not 0 < len(value.encode("utf-8", "surrogatepass")) <= 256:
-            raise RindleError(f"{self.where}.{key} has {len(value)} characters; a name has 1..256 bytes")
+        if kind is str and not is_name(value):
+            raise RindleError(f"{self.where}.{key} is {_short(value)}; a name has 1..256 bytes of UTF-8")
+        if kind is float:
+            try:
+                return float(value)
+            except OverflowError:
+                raise RindleError(f"{self.where}.{key} is {_short(value)}; it must be a float64") from None
         return value
 
     def integer(self, key: str, lo: int, hi: int) -> int:
@@ -200,6 +70,13 @@ _KINDS = {
     list: "an array",
     bool: "true or false",
 }
+
+
+def is_name(text: str) -> bool:
+    try:
+        return 0 < len(text.encode()) <= 256
+    except UnicodeEncodeError:
+        return False
 
 
 def _short(value) -> str:
@@ -243,7 +120,7 @@ class Tensors:
 def from_document(document: dict, tensors: dict[str, np.ndarray]) -> Artifact:
     """Raises RindleError, which names the field, for anything that docs/format.md forbids."""
     top, store = Fields(document, "document"), Tensors(tensors)
-    top.integer("version", 1, 1)
+    top.integer("version", VERSION, VERSION)
     identifier = top.take("id", str)
     if len(identifier) != 64 or not set(identifier) <= set("0123456789abcdef"):
         raise RindleError(f"document.id is {_short(identifier)}; it must be 64 hex digits")
@@ -251,8 +128,6 @@ def from_document(document: dict, tensors: dict[str, np.ndarray]) -> Artifact:
     input_size = entry.integer("size", 1, SIZE_LIMIT)
     form = Fields(entry.take("format", dict), "input.format")
     input_format = _read_format(form, product=False)
-    if not input_format.is_fixed or input_format.bits < 16:
-        input_format = input_format.as_product()
     form.done()
     entry.done()
     tables = {
@@ -292,7 +167,7 @@ def _read_format(entry: Fields, product: bool) -> Format:
     if entry.has("frac"):
         scale = {"frac": entry.integer("frac", -FRAC_LIMIT, FRAC_LIMIT)}
     else:
-        scale = {"step": float(entry.take("scale", float))}
+        scale = {"step": entry.take("scale", float)}
     try:
         return Format(bits, **scale, signed=signed, product=product or not signed)
     except RindleError as error:
@@ -320,7 +195,7 @@ def _read_table(entry: Fields, store: Tensors) -> Table:
     if degree:
         slope = store.take(entry.take("slope", str), f"{entry.where}.slope", np.int16, (n,)).astype(np.int64)
     entry.done()
-    return Table(function, degree, flag, x0, p, q, base, slope, float(max_error))
+    return Table(function, degree, flag, x0, p, q, base, slope, max_error)
 
 
 def _read_node(entry: Fields, graph: Graph, input_format: Format, store, tables, used_tables) -> Node:
@@ -337,7 +212,7 @@ def _read_node(entry: Fields, graph: Graph, input_format: Format, store, tables,
     layer = None
     if kind == "program":
         program = Fields(entry.take("program", dict), where)
-        size, fmt = value_size(graph, source), value_format(graph, input_format, source)
+        size, fmt = graph.size_of(source), graph.format_of(source, input_format)
         layer = _read_program(program, size, fmt, store, tables, used_tables)
         if layer.program.states and not sequence:
             raise RindleError(f"{where} has states, but its input {source!r} is not a sequence")
@@ -356,8 +231,10 @@ def _read_program(entry: Fields, size: int, fmt: Format, store, tables, used_tab
     sizes, formats, vectors, thetas, section = {}, {}, {}, {}, {}
     for group in ("paths", "codes", "vectors"):
         for path, value in entry.take(group, dict).items():
-            if path in sizes or not 0 < len(path.encode()) <= 256:
-                raise RindleError(f"{where}.{group}: the path name {path[:60]!r} is empty, too long or taken")
+            if path in sizes or not is_name(path):
+                raise RindleError(
+                    f"{where}.{group}: the path name {path[:60]!r} is taken, or not 1..256 bytes of UTF-8"
+                )
             item = Fields(value, f"{where}.{group}.{path}")
             sizes[path], section[path] = item.integer("size", 1, SIZE_LIMIT), group
             formats[path] = form = _read_format(item, product=group == "codes")
@@ -386,7 +263,7 @@ def _read_program(entry: Fields, size: int, fmt: Format, store, tables, used_tab
         return name
 
     path(input_path, f"{where}.input", "paths")
-    if (sizes[input_path], _comparable(formats[input_path])) != (size, _comparable(fmt)):
+    if (sizes[input_path], replace(formats[input_path], product=fmt.product)) != (size, fmt):
         raise RindleError(
             f"{where}.paths.{input_path} is {sizes[input_path]} x {formats[input_path]}, but its input is {size} x {fmt}"
         )
@@ -434,10 +311,6 @@ def _read_program(entry: Fields, size: int, fmt: Format, store, tables, used_tab
     return Layer(program, formats, constants, vectors, ordered(program, thetas))
 
 
-def _comparable(fmt: Format) -> tuple:
-    return fmt.bits, fmt.frac, fmt.step, fmt.signed
-
-
 def _check_range(codes: np.ndarray, fmt: Format, where: str) -> None:
     if codes.min() < fmt.lo or codes.max() > fmt.hi:
         worst = codes.min() if codes.min() < fmt.lo else codes.max()
@@ -473,7 +346,7 @@ class _Operations:
         groups = ("paths", "codes") if kind == "requantize" else ("paths",)
         out = self._path(entry.take("out", str), f"{entry.where}.out", *groups)
         for arg in args:
-            self._path(arg, f"{entry.where}.in", "paths", "vectors")
+            self._path(arg, f"{entry.where}.in", "paths", *(("vectors",) if arity > 1 else ()))
             if self.sizes[arg] != self.sizes[out]:
                 raise RindleError(
                     f"{entry.where}: {arg!r} has {self.sizes[arg]} elements and {out!r} has {self.sizes[out]}; they must agree"
@@ -482,6 +355,8 @@ class _Operations:
                 raise RindleError(
                     f"{entry.where}: {kind} reads {arg!r}, which is {self.formats[arg]}; it must be fixed"
                 )
+        if all(self.section[arg] == "vectors" for arg in args):
+            raise RindleError(f"{entry.where}.in names constants only; one operand at least must not be a vector")
         result, first = self.formats[out], self.formats[args[0]]
         op = Op(kind, (out,), args)
         if kind == "requantize":
@@ -598,7 +473,7 @@ def _read_golden(entry: Fields, store: Tensors, graph: Graph, input_format: Form
     lengths = store.take(entry.take("lengths", str), "golden.lengths", np.int32, (batch,))
     if lengths.min() < 1 or lengths.max() > time:
         raise RindleError(f"golden.lengths must be 1..{time}")
-    size = value_size(graph, graph.output)
+    size = graph.size_of(graph.output)
     shape = (batch, time, size) if graph.is_sequence(graph.output) else (batch, size)
     outputs = store.take(entry.take("outputs", str), "golden.outputs", np.int16, shape)
     entry.done()

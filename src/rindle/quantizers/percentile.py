@@ -4,6 +4,8 @@ import numpy as np
 
 from .maximum import cover
 
+PARAMETER = (0, 100)
+
 
 def step(values, counts, hi, grid=None, parameter=None):
     share = (99.9 if parameter is None else parameter) / 100

@@ -4,6 +4,7 @@ Rezk et al. 2022 choose their clipping thresholds so).
 
 import numpy as np
 
+PARAMETER = (0, 0)
 CANDIDATES = np.linspace(0.1, 1.0, 91)
 
 

@@ -1,0 +1,113 @@
+"""What a run cost: operations and weight bytes, from measured activity. Design, section 6."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Input:
+    """One product input of a recurrent layer over a measured run.
+
+    hidden: it is the layer's own state; else it comes from below. theta: None if dense. macs, weight_bits: of the
+    products that read it, per frame. density: share of its elements that changed, 1 if dense. frames: real ones.
+    """
+
+    node: str
+    path: str
+    hidden: bool
+    size: int
+    theta: int | np.ndarray | None
+    macs: int
+    weight_bits: int
+    density: float
+    frames: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.node}/{self.path}"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """output: what ``Model.run`` gives. inputs: every product input of the recurrent layers. saturations: (node,
+    operation) -> elements that were clipped; ("input", "input") is the model's own input.
+    """
+
+    output: np.ndarray
+    inputs: tuple[Input, ...]
+    saturations: dict[tuple[str, str], int]
+
+    def eliminated(self, hidden: bool | None = None) -> float:
+        """Share of the recurrent multiply-accumulates that no changed element asked for: of all products in the
+        recurrent layers; hidden True or False: of those on the state, or on the input, alone.
+        """
+        return self._share("macs", hidden)
+
+    def eliminated_weight_bytes(self) -> float:
+        """Share of the recurrent layers' weight bytes that need not be read."""
+        return self._share("weight_bits", None)
+
+    def _share(self, what: str, hidden: bool | None) -> float:
+        chosen = [one for one in self.inputs if hidden in (None, one.hidden)]
+        whole = sum(getattr(one, what) * one.frames for one in chosen)
+        spared = sum(getattr(one, what) * one.frames * (1 - one.density) for one in chosen)
+        return spared / whole if whole else 0.0
+
+
+def measured_inputs(artifact, changes: dict[tuple[str, str], tuple[int, int]], frames: int) -> tuple[Input, ...]:
+    """changes: (node, held code) -> (elements changed, frames). frames: real frames of the run."""
+    names = {key: name.split("/", 1)[1] for name, key in artifact.held_codes().items()}
+    rows = []
+    for node in artifact.graph.recurrent:
+        layer = node.layer
+        states = {state for state, _ in layer.program.states}
+        for code in layer.program.codes:
+            macs = bits = 0
+            for op in layer.program.affines:
+                for term, product in zip(op.terms, layer.constants[op.out[0]].products):
+                    if term.code == code:
+                        source = term.source
+                        macs += product.weight.size
+                        bits += product.weight.size * product.format.bits
+            size = layer.program.sizes[code]
+            changed, seen = changes.get((node.name, code), (size * frames, frames))
+            density = changed / (size * seen) if seen else 1.0
+            rows.append(
+                Input(
+                    node.name,
+                    names[node.name, code],
+                    source in states,
+                    size,
+                    layer.thetas.get(code),
+                    macs,
+                    bits,
+                    density,
+                    seen,
+                )
+            )
+    return tuple(rows)
+
+
+def sizes(artifact) -> dict[str, int]:
+    """Bytes of the file by what they hold: weights, scaling (multipliers, scales, biases), tables, …; sums to its size."""
+    from .document_write import to_document
+
+    _, tensors = to_document(artifact)
+    kinds = {"weights": 0, "scaling and biases": 0, "tables": 0, "vectors and thresholds": 0, "golden vector": 0}
+    for name, tensor in tensors.items():
+        leaf = name.split("/", 1)[1]
+        if name.startswith("golden/"):
+            kind = "golden vector"
+        elif name.startswith("table/"):
+            kind = "tables"
+        elif leaf.startswith("bias.") or leaf.endswith((".multiplier", ".scales")):
+            kind = "scaling and biases"
+        elif leaf.startswith("weight."):
+            kind = "weights"
+        else:
+            kind = "vectors and thresholds"
+        kinds[kind] += tensor.nbytes
+    return kinds | {"document": len(artifact.to_bytes()) - sum(kinds.values())}

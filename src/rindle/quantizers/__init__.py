@@ -1,0 +1,18 @@
+"""How a scale is chosen from data. A quantizer is a file here and a line in QUANTIZERS.
+
+Each file has one function, and the range (above, up to) of the number that a rule may give it in parentheses:
+
+    step(values, counts, hi, grid, parameter) -> steps [R]
+    PARAMETER = (lowest, highest)        (0, 0): it takes none
+
+values: |v| [R, N]. counts: how often each column occurred [N], or None for once. hi: the largest code. grid: the steps
+that the format allows, rising, or None for any. parameter: that number, or None. A row of zeros gets 0.
+"""
+
+from . import maximum, mmse, percentile
+
+QUANTIZERS = {
+    "max": maximum,
+    "percentile": percentile,
+    "mmse": mmse,
+}

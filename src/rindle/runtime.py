@@ -1,0 +1,279 @@
+"""Model and Stream: a converted model in the C++ core. Needs no torch."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from . import _core
+from .artifact import Artifact, write_file
+from .cost import Measurement, measured_inputs
+from .formats import RindleError, decode
+from .graph import INPUT
+from .reference import Result
+from .reference import run as reference_run
+
+
+class Model:
+    """A model of integers, ready to run. ``rindle.quantize`` and ``rindle.load`` make them; it never changes.
+
+    It may be used by any number of threads at once; streams belong to one thread at a time.
+    """
+
+    def __init__(self, artifact: Artifact, data: bytes | None = None, kernel: str | None = None):
+        """data: the artifact's bytes, where they are at hand. kernel: forces one by name; else RINDLE_KERNEL or the best."""
+        self.artifact = artifact
+        self.data = artifact.to_bytes() if data is None else data
+        try:
+            self._core = _core.Model(self.data, kernel)
+        except ValueError as error:
+            raise RindleError(str(error)) from None
+
+    def __repr__(self) -> str:
+        nodes = " -> ".join(node.name for node in self.artifact.graph.nodes)
+        return (
+            f"<rindle.Model {self.input_size} -> {nodes} -> {self.output_size}, {len(self.data)} bytes, {self.kernel}>"
+        )
+
+    @property
+    def input_size(self) -> int:
+        """Features of one input frame, I."""
+        return self.artifact.graph.input_size
+
+    @property
+    def output_size(self) -> int:
+        """Features of one output, O."""
+        return self.artifact.output_size
+
+    @property
+    def is_sequence(self) -> bool:
+        """Whether the output has a value for every frame, [B, T, O], or one for the whole row, [B, O]."""
+        return self.artifact.graph.is_sequence(self.artifact.graph.output)
+
+    @property
+    def kernel(self) -> str:
+        """The kernel in use."""
+        return self._core.kernel
+
+    @property
+    def thresholds(self) -> dict[str, int | np.ndarray | None]:
+        """θ of every product input, "node/source" -> None (dense), an integer in code units, or one per element."""
+        layers = {node.name: node.layer for node in self.artifact.graph.programs}
+        return {name: layers[node].thetas.get(code) for name, (node, code) in self.artifact.held_codes().items()}
+
+    def with_thresholds(self, thresholds: dict) -> Model:
+        """A copy with these θ; see :meth:`thresholds`. Inputs that are not named keep theirs. RindleError for an unknown
+        name, and for a θ that is negative, fractional or too large.
+        """
+        return Model(self.artifact.with_thresholds(thresholds), kernel=self.kernel)
+
+    def run(self, x: np.ndarray, lengths=None, engine: str = "runtime") -> np.ndarray:
+        """Whole sequences, each from zero states.
+
+        x: float32 [B, T, I] or [T, I]. lengths: real frames of each row, int [B], 1..T; the rest of a row is not read.
+        engine: "runtime" (the C++ core), "reference" (NumPy) or "simulation" (torch): they give the same bits.
+        Returns float32 [B, T, O], with zeros past a row's length, or [B, O]; without B for an input without it.
+        Raises RindleError for a wrong shape, dtype or length and for NaN or infinity.
+        """
+        batch, lengths = self._sequences(x, np.float32, lengths)
+        if engine == "runtime":
+            y = self._empty(batch, np.float32)
+            self._call(_core.Stream(self._core).run, batch, y, lengths)
+        else:
+            y = decode(self._result(engine, batch, lengths).codes, self.artifact.output_format)
+        return y[0] if x.ndim == 2 else y
+
+    def run_codes(self, codes: np.ndarray, lengths=None, engine: str = "runtime") -> np.ndarray:
+        """As :meth:`run`, from int16 input codes to int16 output codes: what the promise of equal bits is about."""
+        batch, lengths = self._sequences(codes, np.int16, lengths)
+        if engine == "runtime":
+            y = self._empty(batch, np.int16)
+            self._call(_core.Stream(self._core).run, batch, y, lengths)
+        else:
+            y = self._result(engine, batch, lengths).codes.astype(np.int16)
+        return y[0] if codes.ndim == 2 else y
+
+    def measure(self, x: np.ndarray, lengths=None) -> Measurement:
+        """Runs x as :meth:`run` does, and reports what it cost: the density of every product input of the recurrent
+        layers, eliminated multiply-accumulates and weight bytes, and what saturated; on real frames only.
+        """
+        batch, lengths = self._sequences(x, np.float32, lengths)
+        stream = _core.Stream(self._core)
+        y = self._empty(batch, np.float32)
+        self._call(stream.run, batch, y, lengths)
+        saturations, changes = self._counts(stream)
+        frames = batch.shape[0] * batch.shape[1] if lengths is None else int(lengths.sum())
+        inputs = measured_inputs(self.artifact, changes, frames)
+        return Measurement(y[0] if x.ndim == 2 else y, inputs, saturations)
+
+    def stream(self) -> Stream:
+        """A new stream with zero states. RindleError if the graph needs whole sequences; it names the module."""
+        module = self.artifact.graph.whole_sequence
+        if module is not None:
+            raise RindleError(f"the node {module!r} needs the whole sequence, so this model has no stream; use run")
+        return Stream(self)
+
+    # -- what both engines and both kinds of value share
+
+    def _sequences(self, x, dtype, lengths) -> tuple[np.ndarray, np.ndarray | None]:
+        kind = np.dtype(dtype).name
+        if not isinstance(x, np.ndarray):
+            raise RindleError(f"x is a {type(x).__name__}; give a NumPy array of {kind}")
+        if x.dtype != dtype:
+            raise RindleError(f"x has dtype {x.dtype}; it must be {kind}: x.astype(np.{kind})")
+        if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
+            raise RindleError(
+                f"x has shape {list(x.shape)}; it must be [T, {self.input_size}] or [B, T, {self.input_size}]"
+            )
+        batch = np.ascontiguousarray(x[None] if x.ndim == 2 else x)
+        if 0 in batch.shape:
+            raise RindleError(
+                f"x has shape {list(x.shape)}; a sequence has at least one frame, a batch at least one row"
+            )
+        if lengths is None:
+            return batch, None
+        rows = np.asarray(lengths)
+        if rows.shape != batch.shape[:1] or rows.dtype.kind not in "iu":
+            raise RindleError(
+                f"lengths is {rows.dtype} {list(rows.shape)}; it must be integers, one for each of the {len(batch)} rows"
+            )
+        if rows.min() < 1 or rows.max() > batch.shape[1]:
+            wrong = int(np.flatnonzero((rows < 1) | (rows > batch.shape[1]))[0])
+            raise RindleError(f"lengths[{wrong}] is {rows[wrong]}; it must be 1..{batch.shape[1]}")
+        return batch, np.ascontiguousarray(rows, np.int32)
+
+    def _empty(self, batch: np.ndarray, dtype) -> np.ndarray:
+        return np.empty((*batch.shape[: 2 if self.is_sequence else 1], self.output_size), dtype)
+
+    @staticmethod
+    def _call(method, *arguments) -> None:
+        try:
+            method(*arguments)
+        except ValueError as error:
+            raise RindleError(str(error)) from None
+
+    def _result(self, engine: str, batch: np.ndarray, lengths) -> Result:
+        if engine == "simulation":
+            from .nn.simulate import run
+        elif engine == "reference":
+            run = reference_run
+        else:
+            raise RindleError(f"unknown engine {engine!r}; there are runtime, reference and simulation")
+        real = np.arange(batch.shape[1]) < (batch.shape[1] if lengths is None else lengths[:, None])
+        frames = batch[np.broadcast_to(real, batch.shape[:2])]
+        if batch.dtype.kind == "f" and not np.isfinite(frames).all():
+            raise RindleError("x holds NaN or infinity; give finite values")
+        fmt = self.artifact.input_format
+        if batch.dtype.kind == "i" and (frames.min() < fmt.lo or frames.max() > fmt.hi):
+            raise RindleError(f"x holds codes outside {fmt.lo}..{fmt.hi}, the range of {fmt}")
+        return run(self.artifact, batch, lengths)
+
+    @cached_property
+    def _places(self) -> list[tuple[str, str]]:
+        """(node, first result) of every counter of saturations, in the core's order."""
+        places = [(INPUT, INPUT)]
+        for node in self.artifact.graph.programs:
+            places += [(node.name, op.out[0]) for op in node.layer.program.ops if op.kind not in ("clip", "table")]
+        return places
+
+    def _counts(self, stream) -> tuple[dict, dict]:
+        """A core stream's counters as ``reference.Result`` has them: saturations, changes."""
+        frames, changed, saturated = (counts.tolist() for counts in stream.counters())
+        held = [(node.name, code) for node in self.artifact.graph.programs for code in node.layer.thetas]
+        return dict(zip(self._places, saturated)), {key: (c, f) for key, c, f in zip(held, changed, frames)}
+
+
+class Stream:
+    """One running copy of a model's states: frames in, one by one, outputs out. From ``Model.stream()``.
+
+    Cheap, and independent of other streams. It belongs to one thread at a time: a second one is refused (RuntimeError).
+    """
+
+    def __init__(self, model: Model):
+        self.model = model
+        self._core = _core.Stream(model._core)
+        self._step = self._core.step
+        self._size = model.output_size
+
+    def step(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """One frame. x: float32 [I]. Returns float32 [O], in ``out`` if given.
+
+        Where the model's output is one vector per sequence, it is what it would be if the sequence ended here.
+        Raises RindleError for a wrong shape or dtype and for NaN or infinity; the states are then unchanged.
+        """
+        if out is None:
+            out = np.empty(self._size, np.float32)
+        try:
+            self._step(x, out)
+        except (TypeError, ValueError) as error:
+            raise self._explain(error, np.float32, x, out) from None
+        return out
+
+    def step_codes(self, codes: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """As :meth:`step`, from int16 input codes [I] to int16 output codes [O]."""
+        if out is None:
+            out = np.empty(self._size, np.int16)
+        try:
+            self._step(codes, out)
+        except (TypeError, ValueError) as error:
+            raise self._explain(error, np.int16, codes, out) from None
+        return out
+
+    def _explain(self, error: Exception, dtype, x, out) -> RindleError:
+        for name, array, size in (("x", x, self.model.input_size), ("out", out, self._size)):
+            kind = np.dtype(dtype).name
+            if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != (size,):
+                found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
+                return RindleError(f"{name} is {found}; it must be a NumPy array of {kind} [{size}]")
+            if not array.flags.c_contiguous or (name == "out" and not array.flags.writeable):
+                return RindleError(f"{name} must be contiguous{' and writable' if name == 'out' else ''}")
+        return RindleError(str(error))
+
+    def reset(self) -> None:
+        """States to zero, as before the first frame."""
+        self._core.reset()
+
+    def save(self) -> bytes:
+        """The states, as bytes that any stream of the same model restores: on any machine, with any kernel."""
+        return self._core.save()
+
+    def restore(self, state: bytes) -> None:
+        """Continues from a saved state. RindleError if it belongs to another model; the stream is then unchanged."""
+        if not isinstance(state, bytes):
+            raise RindleError(f"the state is a {type(state).__name__}; give the bytes that Stream.save returned")
+        self.model._call(self._core.restore, state)
+
+    def measure(self) -> Measurement:
+        """What the frames so far have cost; see ``Model.measure``. Its output is empty."""
+        saturations, changes = self.model._counts(self._core)
+        frames = max((seen for _, seen in changes.values()), default=0)
+        inputs = measured_inputs(self.model.artifact, changes, frames)
+        return Measurement(np.empty(0, np.float32), inputs, saturations)
+
+
+def save(model: Model, path: str | os.PathLike) -> None:
+    """Writes a .rindle file, whole or not at all: beside first, then renamed over an older one."""
+    if not isinstance(model, Model):
+        raise RindleError(
+            f"rindle.save takes a rindle.Model, as rindle.quantize returns it, not a {type(model).__name__}"
+        )
+    try:
+        write_file(path, model.data)
+    except OSError as error:
+        raise RindleError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def load(path: str | os.PathLike, kernel: str | None = None) -> Model:
+    """Reads a .rindle file. It is hostile until every rule of docs/format.md has been checked, by Python and by the core.
+
+    kernel: forces a kernel by name, as the environment variable RINDLE_KERNEL does. Raises RindleError that names the
+    field and the value.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise RindleError(f"{path} cannot be read: {error.strerror}") from None
+    return Model(Artifact.from_bytes(data, str(path)), data, kernel)
