@@ -187,7 +187,11 @@ def identity(document: dict, tensors: dict[str, np.ndarray]) -> str:
 def _open(data: bytes) -> tuple[dict, dict[str, np.ndarray]]:
     """Header, document and tensors of a safetensors file, its own rules checked by the safetensors library."""
     try:
-        (length,) = struct.unpack_from("<Q", data)
+        length = struct.unpack_from("<Q", data)[0] if len(data) >= 8 else 0
+        if not 0 < length <= len(data) - 8:
+            raise RindleError(
+                f"its {len(data)} bytes end inside the header, which says {length}: it is truncated, or not safetensors"
+            )
         header = json.loads(data[8 : 8 + length], object_pairs_hook=_unique)
         metadata = header.pop("__metadata__", {})
         if set(metadata) != {"rindle"}:
@@ -195,6 +199,8 @@ def _open(data: bytes) -> tuple[dict, dict[str, np.ndarray]]:
         for name, entry in header.items():
             if entry["dtype"] not in DTYPES:
                 raise RindleError(f"the tensor {name!r} has dtype {entry['dtype']}; only {', '.join(DTYPES)} occur")
+            if entry["data_offsets"][1] > len(data) - 8 - length:
+                raise RindleError(f"its {len(data)} bytes end before those of the tensor {name!r}: it is truncated")
         tensors = safetensors.numpy.load(data)
         check_depth(metadata["rindle"])
         document = json.loads(metadata["rindle"], object_pairs_hook=_unique)

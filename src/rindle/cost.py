@@ -79,7 +79,7 @@ def measured_inputs(artifact, changes: dict[tuple[str, str], tuple[int, int]], f
                 Input(
                     node.name,
                     names[node.name, code],
-                    source in states,
+                    layer.program.format_name(source) in states,
                     size,
                     layer.thetas.get(code),
                     macs,

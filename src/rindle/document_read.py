@@ -279,7 +279,7 @@ def _read_program(entry: Fields, size: int, fmt: Format, store, tables, used_tab
         written[state] = None
     if len({following for _, following in states}) != len(states):
         raise RindleError(f"{where}.states: two states have one next value")
-    reader = _Operations(where, sizes, formats, section, dict((b, a) for a, b in states), store, tables, used_tables)
+    reader = _Operations(where, sizes, formats, section, store, tables, used_tables)
     items = entry.take("ops", list)
     if not 1 <= len(items) <= 256:
         raise RindleError(f"{where}.ops has {len(items)} entries; a program has 1..256")
@@ -320,9 +320,9 @@ def _check_range(codes: np.ndarray, fmt: Format, where: str) -> None:
 class _Operations:
     """Reads the operations of one program."""
 
-    def __init__(self, where, sizes, formats, section, state_of, store, tables, used_tables):
+    def __init__(self, where, sizes, formats, section, store, tables, used_tables):
         self.where, self.sizes, self.formats, self.section = where, sizes, formats, section
-        self.state_of, self.store, self.tables, self.used_tables = state_of, store, tables, used_tables
+        self.store, self.tables, self.used_tables = store, tables, used_tables
         self.source_of: dict[str, str] = {}
 
     def read(self, entry: Fields) -> tuple[Op, object]:
@@ -362,7 +362,7 @@ class _Operations:
         if kind == "requantize":
             rescale = Rescale(entry.integer("multiplier", 0, MAX_MULTIPLIER - 1), entry.integer("shift", 0, MAX_SHIFT))
             check_sum(np.array([max(-first.lo, first.hi) * rescale.multiplier]), rescale.shift, entry.where)
-            self.source_of[out] = self.state_of.get(args[0], args[0])
+            self.source_of[out] = args[0]
             return op, rescale
         if kind == "clip":
             bounds = entry.integer("lo", first.lo, first.hi), entry.integer("hi", first.lo, first.hi)

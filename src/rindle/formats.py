@@ -40,7 +40,9 @@ class Format:
             raise RindleError("a format has either a number of fraction bits or a step, and not both")
         if self.frac is not None and not -FRAC_LIMIT <= self.frac <= FRAC_LIMIT:
             raise RindleError(f"a fixed format has -{FRAC_LIMIT}..{FRAC_LIMIT} fraction bits, not {self.frac}")
-        if self.step is not None and not (MIN_STEP <= self.step <= 1 / MIN_STEP and np.float32(self.step) == self.step):
+        if self.step is not None and not (
+            MIN_STEP <= self.step <= 1 / MIN_STEP and float(np.float32(self.step)) == self.step
+        ):
             raise RindleError(f"the scale of an int format is a float32 between 2^-64 and 2^64, not {self.step!r}")
         if not self.signed and (self.bits > 7 or not self.product):
             raise RindleError(f"unsigned codes have at most 7 bits and stand only in products, not {self.bits} bits")

@@ -101,7 +101,8 @@ class Program:
         """Default parameter layout: one matrix per source, one bias, the vectors. name -> blocks stacked in it."""
         layout: dict[str, tuple[str, ...]] = {}
         for gate, source in self.products:
-            layout[f"weight_{source}"] = (*layout.get(f"weight_{source}", ()), f"{gate}.{source}")
+            name = f"weight_{source.replace('.', '_')}"
+            layout[name] = (*layout.get(name, ()), f"{gate}.{source}")
         biased = tuple(gate for op in self.affines for gate in op.biased)
         if biased:
             layout["bias"] = biased
@@ -178,8 +179,8 @@ class Tracer:
         names = tuple(map(self._name, gates.split()))
         if not names or len(set(names)) != len(names):
             raise RindleError(f"{self.cell}: an affine needs distinct gate names, not {gates!r}")
-        if not inputs:
-            raise RindleError(f"{self.cell}: the affine {gates!r} has no input")
+        if not inputs or len(set(map(id, inputs))) != len(inputs):
+            raise RindleError(f"{self.cell}: the affine {gates!r} needs at least one input, and each once")
         self._check("affine", inputs)
         biased = names if bias is True else tuple(bias.split()) if bias else ()
         if not set(biased) <= set(names):
@@ -287,7 +288,9 @@ def trace(function: Callable, name: str, states: tuple[str, ...], width: str = "
     """Runs a cell function once under a tracer. Its arguments are n, x and the states, in this order."""
     arguments = tuple(inspect.signature(function).parameters)
     if len(arguments) < 2 or arguments[2:] != states:
-        raise RindleError(f"the cell {name!r} must take (n, x, {', '.join(states)}), not ({', '.join(arguments)})")
+        raise RindleError(
+            f"the cell {name!r} must take ({', '.join(('n', 'x', *states))}), not ({', '.join(arguments)})"
+        )
     n = Tracer(name)
     x = Path(n, width, arguments[1])
     before = [Path(n, "H", state) for state in states]
@@ -312,11 +315,12 @@ def trace(function: Callable, name: str, states: tuple[str, ...], width: str = "
         n.frozen.add(id(path))
         return path
 
-    following = []
+    following, owned = [], {}
     for state, path in zip(states, after):
         copy = own(path, state + NEXT)
-        output = copy if output is path else output
+        owned.setdefault(id(path), copy)
         following.append((state, copy))
+    output = owned.get(id(output), output)
     if output.name is None:
         output.name = "y"
 
@@ -345,7 +349,7 @@ def trace(function: Callable, name: str, states: tuple[str, ...], width: str = "
             if id(out) in code_ids:
                 codes.append(out.name)
         gates = tuple(out.name for out in outs)
-        terms = tuple(Term(code.name, short.get(s.name, s.name), gates) for code, s in record.get("terms", ()))
+        terms = tuple(Term(code.name, source.name, gates) for code, source in record.get("terms", ()))
         extra = {k: record[k] for k in ("biased", "function", "bounds") if k in record}
         ops.append(Op(kind, gates, args, terms, **extra))
     program = Program(

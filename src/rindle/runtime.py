@@ -74,7 +74,7 @@ class Model:
         """Whole sequences, each from zero states.
 
         x: float32 [B, T, I] or [T, I]. lengths: real frames of each row, int [B], 1..T; the rest of a row is not read.
-        engine: "runtime" (the C++ core), "reference" (NumPy) or "simulation" (torch): they give the same bits.
+        engine: "runtime" (the C++ core) or "reference" (NumPy): they give the same bits.
         Returns float32 [B, T, O], with zeros past a row's length, or [B, O]; without B for an input without it.
         Raises RindleError for a wrong shape, dtype or length and for NaN or infinity.
         """
@@ -156,12 +156,8 @@ class Model:
             raise RindleError(str(error)) from None
 
     def _result(self, engine: str, batch: np.ndarray, lengths) -> Result:
-        if engine == "simulation":
-            from .nn.simulate import run
-        elif engine == "reference":
-            run = reference_run
-        else:
-            raise RindleError(f"unknown engine {engine!r}; there are runtime, reference and simulation")
+        if engine != "reference":
+            raise RindleError(f"unknown engine {engine!r}; there are runtime and reference")
         real = np.arange(batch.shape[1]) < (batch.shape[1] if lengths is None else lengths[:, None])
         frames = batch[np.broadcast_to(real, batch.shape[:2])]
         if batch.dtype.kind == "f" and not np.isfinite(frames).all():
@@ -169,7 +165,7 @@ class Model:
         fmt = self.artifact.input_format
         if batch.dtype.kind == "i" and (frames.min() < fmt.lo or frames.max() > fmt.hi):
             raise RindleError(f"x holds codes outside {fmt.lo}..{fmt.hi}, the range of {fmt}")
-        return run(self.artifact, batch, lengths)
+        return reference_run(self.artifact, batch, lengths)
 
     @cached_property
     def _places(self) -> list[tuple[str, str]]:

@@ -71,7 +71,7 @@ def _fit(function: Function, x: Format, y: Format, segments: int, p: int) -> Tab
     mirrored = function.flag != "none"
     x0 = 0 if mirrored else max(x.lo, -(segments << p) // 2)
     knots = x0 + (np.arange(segments + 1) << p)
-    inner = x0 + np.arange(segments)[:, None] * 2**p + np.linspace(0, 2**p, 33)[None, :]
+    inner = knots[:-1, None] + np.unique(np.linspace(0, 2**p - 1, 33).astype(int))[None, :]  # codes that exist
     exact = function.values(inner * x.scale) / y.scale
     ends = function.values(knots * x.scale) / y.scale
     slope = np.diff(ends) / 2**p

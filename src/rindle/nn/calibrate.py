@@ -207,6 +207,7 @@ def _plan_layer(node, rules, histograms, input_format: Format | None) -> LayerPl
 
     def choose(path: str, rule: Rule, product: bool) -> Format:
         """Format of an element-wise path or of the code of a source."""
+        path = program.format_name(path)
         if rule.frac is not None:
             return Format(rule.bits, frac=rule.frac, product=product)
         histogram = histograms.get((node.name, path))

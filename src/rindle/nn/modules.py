@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ..cells import sru
+from ..formats import RindleError
 from ..graph import run_layer
 from ..program import Cell
 from .numerics import FloatLayer, Real
@@ -54,7 +55,7 @@ class Recurrent(nn.Module):
         width = self.input_size if layer == 0 else self.hidden_size
         program = self.cell.program
         if program.sizes[program.input] == "H" and width != self.hidden_size:
-            raise ValueError(
+            raise RindleError(
                 f"the cell {self.cell.name!r} needs an input as wide as its state, not {width} and {self.hidden_size}; "
                 f"put a Linear({width}, {self.hidden_size}) before it"
             )
