@@ -161,7 +161,9 @@ def from_document(document: dict, tensors: dict[str, np.ndarray]) -> Artifact:
 def _read_format(entry: Fields, product: bool) -> Format:
     """Takes bits, frac or scale, and signed from entry."""
     bits = entry.integer("bits", 2, 16)
-    signed = entry.take("signed", bool, True)
+    signed = not entry.has("signed")
+    if not signed and entry.take("signed", bool):
+        raise RindleError(f"{entry.where}.signed is true; it must be false, or left out")
     if entry.has("frac") == entry.has("scale"):
         raise RindleError(f"{entry.where} must have one of frac and scale")
     if entry.has("frac"):
@@ -476,5 +478,8 @@ def _read_golden(entry: Fields, store: Tensors, graph: Graph, input_format: Form
     size = graph.size_of(graph.output)
     shape = (batch, time, size) if graph.is_sequence(graph.output) else (batch, size)
     outputs = store.take(entry.take("outputs", str), "golden.outputs", np.int16, shape)
+    _check_range(outputs, graph.format_of(graph.output, input_format), "golden.outputs")
+    if outputs.ndim == 3 and outputs[np.arange(time) >= lengths[:, None]].any():
+        raise RindleError("golden.outputs is not 0 past a row's length")
     entry.done()
     return Golden(inputs, lengths, outputs)

@@ -1,0 +1,223 @@
+#include "document.h"
+
+#include <algorithm>
+
+#include "error.h"
+#include "reader.h"
+
+namespace rindle {
+namespace {
+
+constexpr std::int64_t kVersion = 1;
+
+// Within these bounds r of (4) is a normal float32 too.
+double read_scale(const Field& field) {
+    const double scale = field.number();
+    if (!(scale >= 0x1p-64 && scale <= 0x1p64) || static_cast<double>(static_cast<float>(scale)) != scale)
+        field.fail("must be a float32 between 2^-64 and 2^64");
+    return scale;
+}
+
+void check_id(const Field& field) {
+    const std::string& id = field.text();
+    const auto hex = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); };
+    if (id.size() != 64 || !std::all_of(id.begin(), id.end(), hex)) field.fail("must be 64 lower-case hex digits");
+}
+
+Table read_table(const std::string& name, const Field& field, Container& tensors) {
+    const bool linear = field.has("degree") && field["degree"].integer(0, 1) == 1;
+    if (linear)
+        field.keys({"function", "degree", "flag", "x0", "p", "q", "base", "slope", "max_error"});
+    else
+        field.keys({"function", "degree", "flag", "x0", "p", "q", "base", "max_error"});
+    field["function"].name();
+    if (field["max_error"].number() < 0) field["max_error"].fail("is negative");
+
+    Table table;
+    table.name = name;
+    table.degree = linear;
+    table.x0 = static_cast<std::int32_t>(field["x0"].integer(INT32_MIN, INT32_MAX));
+    table.p = static_cast<int>(field["p"].integer(0, 15));
+    table.q = static_cast<int>(field["q"].integer(0, 30));
+    const std::string& flag = field["flag"].text();
+    if (flag == "odd")
+        table.symmetry = Symmetry::odd;
+    else if (flag == "sigmoid")
+        table.symmetry = Symmetry::sigmoid;
+    else if (flag != "none")
+        field["flag"].fail("must be \"none\", \"odd\" or \"sigmoid\"");
+    if (table.symmetry != Symmetry::none && table.x0 != 0)
+        field["x0"].fail("is " + std::to_string(table.x0) + ", must be 0 with the flag \"" + flag + "\"");
+
+    const std::int64_t n = tensors.shape(field["base"])[0];
+    if (n > 256 || (n & (n - 1)) != 0)
+        field["base"].fail("has " + std::to_string(n) + " segments, must have a power of two up to 256");
+    table.base = tensors.take_numbers<std::int16_t>(field["base"], "I16", {n});
+    if (linear) table.slope = tensors.take_numbers<std::int16_t>(field["slope"], "I16", {n});
+    return table;
+}
+
+Node read_node(const Field& field, const Document& document, const Names& names, const Names& table_names,
+               Container& tensors) {
+    Node node;
+    const std::string kind = field["kind"].text();
+    if (kind == "program")
+        field.keys({"name", "kind", "input", "program"});
+    else if (kind == "last" || kind == "mean")
+        field.keys({"name", "kind", "input"});
+    else
+        field["kind"].fail("must be \"program\", \"last\" or \"mean\"");
+    node.name = field["name"].name();
+    node.input = look_up(names, field["input"], "an earlier node, or \"input\"");
+
+    const bool from_model = node.input == kModelInput;
+    const Node* before = from_model ? nullptr : &document.nodes[static_cast<std::size_t>(node.input)];
+    const bool sequence = from_model || before->sequence;
+    node.size = from_model ? document.input_size : before->size;
+    node.format = from_model ? document.input_format : before->format;
+    node.range = from_model ? document.input_range : before->range;
+
+    if (kind != "program") {
+        node.kind = kind == "last" ? NodeKind::last : NodeKind::mean;
+        if (!sequence) field["input"].fail("\"" + before->name + "\" is not a sequence; " + kind + " needs one");
+        node.sequence = false;
+        return node;
+    }
+    node.sequence = sequence;
+    node.program = read_program(field["program"], {node.size, node.format, node.range}, document.tables, table_names,
+                                tensors);
+    if (!sequence && !node.program.states.empty())
+        field["program"]["states"].fail("must be empty: the program runs once, on a vector");
+    const Path& output = node.program.paths[static_cast<std::size_t>(node.program.output)];
+    node.size = output.size;
+    node.format = output.format;
+    node.range = output.range;
+    return node;
+}
+
+template <class Codes>
+void check_codes(const Codes& codes, const Range& range, const Field& field) {
+    for (std::size_t i = 0; i < codes.size(); ++i)
+        if (codes[i] < range.lo || codes[i] > range.hi)
+            field.fail("element " + std::to_string(i) + " is " + std::to_string(codes[i]) + ", must be " +
+                       std::to_string(range.lo) + ".." + std::to_string(range.hi));
+}
+
+Golden read_golden(const Field& field, const Document& document, Container& tensors) {
+    field.keys({"inputs", "outputs", "lengths"});
+    const Node& output = document.nodes[static_cast<std::size_t>(document.output)];
+    const auto shape = tensors.shape(field["inputs"]);
+    if (shape.size() != 3) field["inputs"].fail("must have the shape [B, T, I]");
+
+    Golden golden;
+    golden.batch = shape[0];
+    golden.frames = shape[1];
+    if (golden.batch > 65536 / golden.frames) field["inputs"].fail("B*T must be at most 65536");
+    golden.inputs = tensors.take_numbers<std::int16_t>(field["inputs"], "I16",
+                                                       {golden.batch, golden.frames, document.input_size});
+    check_codes(golden.inputs, document.input_range, field["inputs"]);
+    golden.lengths = tensors.take_numbers<std::int32_t>(field["lengths"], "I32", {golden.batch});
+    check_codes(golden.lengths, {1, static_cast<std::int32_t>(golden.frames)}, field["lengths"]);
+    golden.outputs = tensors.take_numbers<std::int16_t>(
+        field["outputs"], "I16",
+        output.sequence ? std::vector<std::int64_t>{golden.batch, golden.frames, output.size}
+                        : std::vector<std::int64_t>{golden.batch, output.size});
+    check_codes(golden.outputs, output.range, field["outputs"]);
+    if (output.sequence) {
+        const auto size = static_cast<std::size_t>(output.size);
+        const auto frames = static_cast<std::size_t>(golden.frames);
+        for (std::size_t i = 0; i < golden.outputs.size(); ++i)
+            if (golden.outputs[i] != 0 &&
+                i / size % frames >= static_cast<std::size_t>(golden.lengths[i / size / frames]))
+                field["outputs"].fail("element " + std::to_string(i) + " is not 0 past its row's length");
+    }
+    return golden;
+}
+
+}  // namespace
+
+Format read_format(const Field& field, bool may_be_int, bool may_be_unsigned) {
+    Format format;
+    format.bits = static_cast<int>(field["bits"].integer(2, 16));
+    if (may_be_int && field.has("scale")) {
+        if (field.has("frac")) field.fail("has both \"frac\" and \"scale\"");
+        format.fixed = false;
+        format.scale = read_scale(field["scale"]);
+    } else {
+        format.frac = static_cast<int>(field["frac"].integer(-64, 64));
+        format.scale = std::ldexp(1.0, -format.frac);
+    }
+    if (may_be_unsigned && field.has("signed")) {
+        if (field["signed"].boolean()) field["signed"].fail("must be false, or left out");
+        if (format.bits > 7)
+            field["signed"].fail("an unsigned code has at most 7 bits, not " + std::to_string(format.bits));
+        format.is_signed = false;
+    }
+    return format;
+}
+
+Range code_range(const Format& format) {
+    if (!format.is_signed) return {0, (1 << format.bits) - 1};
+    const std::int32_t hi = (1 << (format.bits - 1)) - 1;
+    return {-hi, hi};
+}
+
+Range element_range(const Format& format) {
+    if (format.fixed && format.bits == 16) return {-32768, 32767};
+    return code_range(format);
+}
+
+int look_up(const Names& names, const Field& field, const char* what) {
+    const auto found = names.find(field.name());
+    if (found == names.end()) field.fail("\"" + field.name() + "\" is not the name of " + what);
+    return found->second;
+}
+
+Document read_document(std::span<const std::byte> file) {
+    Container tensors(file);
+    const json::Value value = json::parse(tensors.document());
+    const Field root(value, "");
+
+    if (root["version"].is_integer() && root["version"].integer(INT64_MIN, INT64_MAX) > kVersion)
+        throw Error(RINDLE_NEWER_VERSION, "version: the file has format version " +
+                                              std::to_string(root["version"].integer(INT64_MIN, INT64_MAX)) +
+                                              ", this runtime reads up to " + std::to_string(kVersion) +
+                                              ": update rindle");
+    root["version"].integer(1, kVersion);
+    root.keys({"version", "id", "input", "output", "nodes", "tables", "golden", "provenance"});
+    check_id(root["id"]);
+    root["provenance"].check_object();
+
+    Document document;
+    document.id = root["id"].text();
+
+    const Field input = root["input"];
+    input.keys({"size", "format"});
+    document.input_size = static_cast<std::int32_t>(input["size"].integer(1, kMaxSize));
+    input["format"].keys({"bits"}, {"frac", "scale", "signed"});
+    document.input_format = read_format(input["format"], true, true);
+    document.input_range = element_range(document.input_format);
+
+    Names table_names;
+    for (const auto& [name, field] : root["tables"].members()) {
+        table_names.emplace(name, static_cast<int>(document.tables.size()));
+        document.tables.push_back(read_table(name, field, tensors));
+    }
+
+    Names names = {{"input", kModelInput}};
+    for (const Field& field : root["nodes"].items(1, 1024)) {
+        document.nodes.push_back(read_node(field, document, names, table_names, tensors));
+        const std::string& name = document.nodes.back().name;
+        if (!names.emplace(name, static_cast<int>(document.nodes.size()) - 1).second)
+            field["name"].fail(name == "input" ? "\"input\" is reserved for the model's input"
+                                               : "\"" + name + "\" is the name of an earlier node");
+    }
+    document.output = look_up(names, root["output"], "a node");
+    if (document.output == kModelInput) root["output"].fail("must be a node, not the model's input");
+
+    document.golden = read_golden(root["golden"], document, tensors);
+    tensors.refuse_unused();
+    return document;
+}
+
+}  // namespace rindle

@@ -1,0 +1,128 @@
+// What a .rindle file says (docs/format.md), read and completely checked. Names are resolved to indices,
+// weights unpacked to codes; nothing here depends on a kernel.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace rindle {
+
+// (1), (2)
+struct Format {
+    int bits = 16;
+    bool fixed = true;
+    int frac = 0;      // of a fixed format
+    double scale = 1;  // value of one code: 2^-frac, or the float32 of an int format
+    bool is_signed = true;
+
+    bool operator==(const Format&) const = default;
+};
+
+struct Range {
+    std::int32_t lo = 0, hi = 0;
+    std::int32_t magnitude() const { return -lo > hi ? -lo : hi; }
+};
+
+enum class Role { element, code, vector };
+
+struct Path {
+    std::string name;
+    Role role = Role::element;
+    std::int32_t size = 0;
+    Format format;
+    Range range;
+    std::vector<std::int16_t> constant;  // of a vector
+    bool held = false;
+    std::vector<std::int16_t> theta;  // one per element of a held code (20)
+};
+
+enum class OpKind { affine, requantize, add, sub, mul, sum_of_products, lerp, clip, table };
+inline constexpr std::array<const char*, 9> kOpNames = {"affine",          "requantize", "add",  "sub",  "mul",
+                                                        "sum_of_products", "lerp",       "clip", "table"};
+
+// One matrix of an affine, and the rows to which it adds.
+struct Term {
+    int code = 0;        // path
+    int first_gate = 0, gates = 0;
+    std::int32_t rows = 0, columns = 0;
+    int bits = 8;
+    std::vector<std::int16_t> weight;  // [rows, columns]
+    std::vector<std::int32_t> multiplier;
+    std::int64_t largest = 0;  // of A over the rows: 64-bit accumulators from 2^31 up
+};
+
+// Where the terms of an element-wise sum and its result stand (14): v = sum of term[i] << left[i], then round(v, shift).
+struct Alignment {
+    std::array<int, 2> left = {0, 0};
+    int shift = 0;      // >= 0: a left shift of the result has been given to the terms
+    double worst = 0;   // of |v| + R (15)
+};
+
+struct Op {
+    OpKind kind = OpKind::add;
+    std::vector<int> out, in;  // paths
+    int shift = 0;             // affine, requantize
+    std::int32_t multiplier = 0;
+    std::vector<Term> terms;
+    std::vector<std::int64_t> bias;
+    Alignment alignment;  // add .. lerp
+    Range clip;
+    int table = 0;
+};
+
+struct Program {
+    std::vector<Path> paths;
+    int input = 0, output = 0;
+    std::vector<std::array<int, 2>> states;  // state path, path of its next value
+    std::vector<Op> ops;
+};
+
+enum class NodeKind { program, last, mean };
+inline constexpr int kModelInput = -1;
+
+struct Node {
+    std::string name;
+    NodeKind kind = NodeKind::program;
+    int input = kModelInput;  // node
+    Program program;
+    bool sequence = true;  // the value: one vector per frame, or one per row
+    std::int32_t size = 0;
+    Format format;
+    Range range;
+};
+
+enum class Symmetry { none, odd, sigmoid };
+
+struct Table {
+    std::string name;
+    int degree = 0;
+    Symmetry symmetry = Symmetry::none;
+    std::int32_t x0 = 0;
+    int p = 0, q = 0;
+    std::vector<std::int16_t> base, slope;
+};
+
+struct Golden {
+    std::int64_t batch = 0, frames = 0;
+    std::vector<std::int16_t> inputs, outputs;
+    std::vector<std::int32_t> lengths;
+};
+
+struct Document {
+    std::string id;
+    std::int32_t input_size = 0;
+    Format input_format;
+    Range input_range;
+    int output = 0;  // node
+    std::vector<Node> nodes;
+    std::vector<Table> tables;
+    Golden golden;
+};
+
+// Throws Error for anything that docs/format.md does not allow. The bytes are not needed afterwards.
+Document read_document(std::span<const std::byte> file);
+
+}  // namespace rindle

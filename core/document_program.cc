@@ -1,0 +1,314 @@
+// A program of the document: its paths, its operations, and that each path is written once and before it is read.
+#include <algorithm>
+
+#include "error.h"
+#include "reader.h"
+
+namespace rindle {
+namespace {
+
+class ProgramReader {
+  public:
+    ProgramReader(const Field& field, const Source& input, const std::vector<Table>& tables, const Names& table_names,
+                  Container& tensors)
+        : field_(field), input_(input), tables_(tables), table_names_(table_names), tensors_(tensors) {}
+
+    Program read() {
+        field_.keys({"cell", "input", "states", "output", "paths", "codes", "vectors", "ops"});
+        field_["cell"].name();
+        read_paths();
+        read_frame();
+        for (const Field& op : field_["ops"].items(1, 256)) read_op(op);
+        read_results();
+        for (std::size_t i = 0; i < program_.paths.size(); ++i) {
+            const std::string& name = program_.paths[i].name;
+            if (!written_[i]) field_.fail("path \"" + name + "\" is never written");
+            if (!used_[i]) field_.fail("path \"" + name + "\" is never used");
+        }
+        return std::move(program_);
+    }
+
+  private:
+    // ---- Paths
+
+    void read_paths() {
+        for (const auto& [name, field] : field_["paths"].members()) {
+            const bool is_input = name == field_["input"].name();
+            if (is_input)
+                field.keys({"size", "bits"}, {"frac", "scale", "signed"});
+            else
+                field.keys({"size", "bits", "frac"});
+            Path& path = add(name, Role::element, field);
+            path.format = read_format(field, is_input, is_input);
+            path.range = element_range(path.format);
+        }
+        for (const auto& [name, field] : field_["codes"].members()) {
+            field.keys({"size", "bits"}, {"frac", "scale", "signed", "theta"});
+            Path& path = add(name, Role::code, field);
+            path.format = read_format(field, true, true);
+            path.range = code_range(path.format);
+            if (field.has("theta")) read_theta(path, field["theta"]);
+        }
+        for (const auto& [name, field] : field_["vectors"].members()) {
+            field.keys({"size", "bits", "frac", "tensor"});
+            Path& path = add(name, Role::vector, field);
+            path.format = read_format(field, false, false);
+            path.range = element_range(path.format);
+            path.constant = tensors_.take_numbers<std::int16_t>(field["tensor"], "I16", {path.size});
+            for (std::int16_t code : path.constant)
+                if (code < path.range.lo || code > path.range.hi)
+                    field["tensor"].fail("has the code " + std::to_string(code) + ", must be " +
+                                         std::to_string(path.range.lo) + ".." + std::to_string(path.range.hi));
+            written_.back() = true;
+        }
+    }
+
+    Path& add(const std::string& name, Role role, const Field& field) {
+        if (!names_.emplace(name, static_cast<int>(program_.paths.size())).second)
+            field.fail("the name stands in more than one of paths, codes and vectors");
+        Path path;
+        path.name = name;
+        path.role = role;
+        path.size = static_cast<std::int32_t>(field["size"].integer(1, kMaxSize));
+        written_.push_back(false);
+        used_.push_back(false);
+        return program_.paths.emplace_back(std::move(path));
+    }
+
+    void read_theta(Path& path, const Field& field) {
+        path.held = true;
+        if (field.is_integer()) {
+            path.theta.assign(static_cast<std::size_t>(path.size),
+                              static_cast<std::int16_t>(field.integer(0, path.range.hi - 1)));
+            return;
+        }
+        path.theta = tensors_.take_numbers<std::int16_t>(field, "I16", {path.size});
+        for (std::int16_t theta : path.theta)
+            if (theta < 0 || theta >= path.range.hi)
+                field.fail("has the threshold " + std::to_string(theta) + ", must be 0.." +
+                           std::to_string(path.range.hi - 1));
+    }
+
+    const Path& path(int index) const { return program_.paths[static_cast<std::size_t>(index)]; }
+
+    // ---- What the frame writes before the operations, and reads after them
+
+    void read_frame() {
+        program_.input = look_up(names_, field_["input"], "a path");
+        const Path& x = path(program_.input);
+        if (x.role != Role::element) field_["input"].fail("\"" + x.name + "\" must be one of \"paths\"");
+        if (x.size != input_.size || x.format != input_.format)
+            field_["input"].fail("path \"" + x.name + "\" must have the size (" + std::to_string(input_.size) +
+                                 ") and format of the node's input");
+        write(program_.input, field_["input"]);
+        for (const Field& field : field_["states"].items(0, kMaxStates)) {
+            const auto pair = field.items(2, 2);
+            const int state = look_up(names_, pair[0], "a path"), next = look_up(names_, pair[1], "a path");
+            if (path(state).role != Role::element) pair[0].fail("a state must be one of \"paths\"");
+            if (path(next).role != Role::element) pair[1].fail("a state's next value must be one of \"paths\"");
+            if (path(state).size != path(next).size || path(state).format != path(next).format)
+                field.fail("a state and its next value must have one format and size");
+            write(state, pair[0]);
+            program_.states.push_back({state, next});
+        }
+    }
+
+    void read_results() {
+        program_.output = look_up(names_, field_["output"], "a path");
+        if (path(program_.output).role != Role::element) field_["output"].fail("must be one of \"paths\"");
+        use(program_.output, field_["output"]);
+        for (const auto& state : program_.states) use(state[1], field_["states"]);
+    }
+
+    void write(int index, const Field& field) {
+        const auto i = static_cast<std::size_t>(index);
+        if (written_[i]) field.fail("path \"" + path(index).name + "\" is written a second time");
+        written_[i] = true;
+    }
+
+    void use(int index, const Field& field) {
+        const auto i = static_cast<std::size_t>(index);
+        if (!written_[i]) field.fail("path \"" + path(index).name + "\" is read before it is written");
+        used_[i] = true;
+    }
+
+    // ---- Operations
+
+    void read_op(const Field& field) {
+        const std::string& name = field["op"].name();
+        const auto kind = std::find(kOpNames.begin(), kOpNames.end(), name);
+        if (kind == kOpNames.end()) field["op"].fail("\"" + name + "\" is not an operation");
+        Op op;
+        op.kind = static_cast<OpKind>(kind - kOpNames.begin());
+        switch (op.kind) {
+            case OpKind::affine: read_affine(op, field); break;
+            case OpKind::requantize: read_requantize(op, field); break;
+            case OpKind::add:
+            case OpKind::sub:
+            case OpKind::mul: read_elementwise(op, field, 2); break;
+            case OpKind::sum_of_products: read_elementwise(op, field, 4); break;
+            case OpKind::lerp: read_elementwise(op, field, 3); break;
+            case OpKind::clip: read_clip(op, field); break;
+            case OpKind::table: read_table(op, field); break;
+        }
+        program_.ops.push_back(std::move(op));
+    }
+
+    int read_operand(const Field& field, bool fixed = true) {
+        const int index = look_up(names_, field, "a path");
+        if (path(index).role == Role::code) field.fail("\"" + path(index).name + "\" is a code, which only an affine reads");
+        if (fixed && !(path(index).format.fixed && path(index).format.is_signed))
+            field.fail("\"" + path(index).name + "\" has an int or unsigned format: it can only be requantized");
+        use(index, field);
+        return index;
+    }
+
+    int read_result(const Field& field) {
+        const int index = look_up(names_, field, "a path");
+        if (path(index).role != Role::element) field.fail("\"" + path(index).name + "\" must be one of \"paths\"");
+        write(index, field);
+        return index;
+    }
+
+    void check_not_constant(const Op& op, const Field& field) const {
+        for (int operand : op.in)
+            if (path(operand).role != Role::vector) return;
+        field["in"].fail("names constants only: one operand at least must not be a vector");
+    }
+
+    void check_sizes(const Op& op, const Field& field) const {
+        for (int operand : op.in)
+            if (path(operand).size != path(op.out[0]).size)
+                field.fail("\"" + path(operand).name + "\" has the size " + std::to_string(path(operand).size) +
+                           ", but \"" + path(op.out[0]).name + "\" has " + std::to_string(path(op.out[0]).size));
+    }
+
+    void read_requantize(Op& op, const Field& field) {
+        field.keys({"op", "out", "in", "multiplier", "shift"});
+        op.in = {read_operand(field["in"], false)};
+        check_not_constant(op, field);
+        op.out = {look_up(names_, field["out"], "a path")};
+        if (path(op.out[0]).role == Role::vector) field["out"].fail("\"" + path(op.out[0]).name + "\" is a constant vector");
+        write(op.out[0], field["out"]);
+        op.multiplier = static_cast<std::int32_t>(field["multiplier"].integer(0, (1 << 22) - 1));
+        op.shift = static_cast<int>(field["shift"].integer(0, 40));
+        check_sizes(op, field);
+    }
+
+    void read_elementwise(Op& op, const Field& field, std::size_t operands) {
+        field.keys({"op", "out", "in"});
+        for (const Field& operand : field["in"].items(operands, operands)) op.in.push_back(read_operand(operand));
+        check_not_constant(op, field);
+        op.out = {read_result(field["out"])};
+        check_sizes(op, field);
+        op.alignment = align(op, program_.paths, field);
+    }
+
+    void read_clip(Op& op, const Field& field) {
+        field.keys({"op", "out", "in", "lo", "hi"});
+        op.in = {read_operand(field["in"])};
+        check_not_constant(op, field);
+        op.out = {read_result(field["out"])};
+        check_sizes(op, field);
+        const Path &x = path(op.in[0]), &y = path(op.out[0]);
+        if (x.format != y.format) field.fail("\"" + y.name + "\" must have the format of \"" + x.name + "\"");
+        op.clip.lo = static_cast<std::int32_t>(field["lo"].integer(x.range.lo, x.range.hi));
+        op.clip.hi = static_cast<std::int32_t>(field["hi"].integer(op.clip.lo, x.range.hi));
+    }
+
+    void read_table(Op& op, const Field& field) {
+        field.keys({"op", "out", "in", "table"});
+        op.in = {read_operand(field["in"])};
+        check_not_constant(op, field);
+        op.out = {read_result(field["out"])};
+        check_sizes(op, field);
+        op.table = look_up(table_names_, field["table"], "a table");
+        const Table& table = tables_[static_cast<std::size_t>(op.table)];
+        const Path& y = path(op.out[0]);
+        if (table.degree == 0)  // (18) has no sat at degree 0, so the entries themselves must be codes of y
+            for (std::int16_t base : table.base)
+                if (base < y.range.lo || base > y.range.hi)
+                    field["table"].fail("\"" + table.name + "\" has the entry " + std::to_string(base) +
+                                        ", which is not a code of \"" + y.name + "\"");
+        if (table.symmetry == Symmetry::sigmoid && (y.format.frac < 0 || y.format.frac > 30))
+            field["table"].fail("\"" + table.name + "\" computes 2^frac - y, but \"" + y.name + "\" has the frac " +
+                                std::to_string(y.format.frac) + ", must be 0..30");
+    }
+
+    void read_affine(Op& op, const Field& field) {
+        field.keys({"op", "out", "terms", "bias", "shift"});
+        std::vector<std::int32_t> first_row = {0};  // of each gate, and the end
+        std::int64_t rows = 0;
+        const auto gates = field["out"].items(1, kMaxGates);
+        for (const Field& gate : gates) {
+            op.out.push_back(look_up(names_, gate, "a path"));
+            rows += path(op.out.back()).size;
+            if (rows > kMaxSize) field["out"].fail("has more than 2^20 rows");
+            first_row.push_back(static_cast<std::int32_t>(rows));
+        }
+        op.shift = static_cast<int>(field["shift"].integer(0, 40));
+        op.bias = tensors_.take_numbers<std::int64_t>(field["bias"], "I64", {rows});
+        for (const Field& term : field["terms"].items(1, 64)) op.terms.push_back(read_term(op, first_row, term));
+        for (const Field& gate : gates) read_result(gate);  // after the terms: an affine cannot read what it writes
+        check_affine(op, program_.paths, field);
+    }
+
+    Term read_term(const Op& op, const std::vector<std::int32_t>& first_row, const Field& field) {
+        field.keys({"in", "gates", "weight", "bits", "multiplier"}, {"frac", "scale", "scales"});
+        Term term;
+        term.code = look_up(names_, field["in"], "a path");
+        const Path& code = path(term.code);
+        if (code.role != Role::code)
+            field["in"].fail("\"" + code.name + "\" is not one of \"codes\"; requantize it into one");
+        use(term.code, field["in"]);
+
+        const auto gates = field["gates"].items(1, op.out.size());
+        term.gates = static_cast<int>(gates.size());
+        const auto first = std::find(op.out.begin(), op.out.end(), look_up(names_, gates[0], "a path"));
+        if (first == op.out.end()) gates[0].fail("is not a gate of this affine");
+        term.first_gate = static_cast<int>(first - op.out.begin());
+        for (std::size_t i = 0; i < gates.size(); ++i) {
+            const std::size_t gate = static_cast<std::size_t>(term.first_gate) + i;
+            if (gate >= op.out.size() || path(op.out[gate]).name != gates[i].name())
+                gates[i].fail("must be consecutive gates of this affine, in its order");
+        }
+        const auto begin = static_cast<std::size_t>(term.first_gate);
+        term.rows = first_row[begin + gates.size()] - first_row[begin];
+        term.columns = code.size;
+
+        term.bits = static_cast<int>(field["bits"].integer(2, 16));
+        if (field.has("frac") + field.has("scale") + field.has("scales") != 1)
+            field.fail("must have exactly one of \"frac\", \"scale\" and \"scales\"");
+        if (field.has("scales")) {
+            for (float scale : tensors_.take_numbers<float>(field["scales"], "F32", {term.rows}))
+                if (!(scale > 0) || !std::isfinite(scale)) field["scales"].fail("has a scale that is not positive and finite");
+        } else {
+            read_format(field, true, false);
+        }
+        const std::int64_t row_bytes = (std::int64_t{term.columns} * term.bits + 7) / 8;
+        term.weight = unpack_weight(tensors_.take(field["weight"], "U8", {term.rows, row_bytes}), term.rows, term.columns,
+                                    term.bits, field["weight"]);
+        term.multiplier = tensors_.take_numbers<std::int32_t>(field["multiplier"], "I32", {term.rows});
+        return term;
+    }
+
+    static constexpr std::size_t kMaxStates = 1 << 16, kMaxGates = 1 << 16;  // every one is also a path
+
+    const Field& field_;
+    const Source& input_;
+    const std::vector<Table>& tables_;
+    const Names& table_names_;
+    Container& tensors_;
+    Program program_;
+    Names names_;
+    std::vector<char> written_, used_;
+};
+
+}  // namespace
+
+Program read_program(const Field& field, const Source& input, const std::vector<Table>& tables,
+                     const Names& table_names, Container& tensors) {
+    return ProgramReader(field, input, tables, table_names, tensors).read();
+}
+
+}  // namespace rindle

@@ -1,0 +1,288 @@
+#include "program.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "fixed.h"
+
+namespace rindle {
+namespace {
+
+std::size_t aligned(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+template <class T>
+std::size_t padded_bytes(std::size_t count) {
+    return aligned((count + kPadding - 1) / kPadding * kPadding * sizeof(T));
+}
+
+template <class T>
+Buffer buffer_of(const std::vector<T>& values) {
+    Buffer buffer(padded_bytes<T>(values.size()));
+    if (!values.empty()) std::memcpy(buffer.data(), values.data(), values.size() * sizeof(T));
+    return buffer;
+}
+
+Limits limits_of(const Range& range) { return {range.lo, range.hi}; }
+
+class Compiler {
+  public:
+    Compiler(Document& document, const Kernel& kernel) : document_(document), model_(std::make_unique<Model>()) {
+        model_->kernel = &kernel;
+    }
+
+    std::unique_ptr<Model> compile() {
+        const Node& output = document_.nodes[static_cast<std::size_t>(document_.output)];
+        model_->id = document_.id;
+        model_->input_size = static_cast<std::size_t>(document_.input_size);
+        model_->input_format = document_.input_format;
+        model_->input_range = document_.input_range;
+        model_->output_size = static_cast<std::size_t>(output.size);
+        model_->output_format = output.format;
+        model_->output_range = output.range;
+        model_->output_is_sequence = output.sequence;
+        model_->golden = std::move(document_.golden);
+        model_->saturations.push_back({"input", "input", "input", -1});
+        model_->input = allocate<std::int16_t>(model_->input_size);
+        for (Node& node : document_.nodes) {
+            stage(node);
+            node.program = {};  // its weights are packed now
+        }
+        model_->output = model_->stages[static_cast<std::size_t>(document_.output)].out;
+        for (const Memory& memory : model_->state) model_->state_values += memory.size;
+        return std::move(model_);
+    }
+
+  private:
+    template <class T>
+    std::size_t allocate(std::size_t count) {
+        const std::size_t offset = model_->memory;
+        model_->memory += padded_bytes<T>(count);
+        return offset;
+    }
+
+    void stage(const Node& node) {
+        Stage stage;
+        stage.kind = node.kind;
+        stage.sequence = node.sequence;
+        stage.size = static_cast<std::size_t>(node.size);
+        stage.in = node.input == kModelInput ? model_->input
+                                             : model_->stages[static_cast<std::size_t>(node.input)].out;
+        switch (node.kind) {
+            case NodeKind::program: program(node, stage); break;
+            case NodeKind::last: stage.out = stage.in; break;
+            case NodeKind::mean:
+                stage.sums = allocate<std::int64_t>(stage.size);
+                stage.out = allocate<std::int16_t>(stage.size);
+                if (model_->not_causal.empty()) model_->not_causal = node.name;
+                break;
+        }
+        model_->stages.push_back(std::move(stage));
+    }
+
+    void program(const Node& node, Stage& stage) {
+        const Program& program = node.program;
+        places_.clear();
+        held_.assign(program.paths.size(), -1);
+        for (const Path& path : program.paths) {
+            Place place;
+            if (path.role == Role::vector) {
+                model_->constants.push_back(buffer_of(path.constant));
+                place.constant = model_->constants.back().as<std::int16_t>();
+            } else if (&path - program.paths.data() == program.input) {
+                place.offset = stage.in;
+            } else {
+                place.offset = allocate<std::int16_t>(static_cast<std::size_t>(path.size));
+            }
+            places_.push_back(place);
+        }
+        for (const auto& [state, next] : program.states)
+            model_->state.push_back({place(state), size(program, state), limits_of(path(program, state).range)});
+        for (std::size_t i = 0; i < program.ops.size(); ++i) stage.steps.push_back(step(node, program.ops[i], i, stage));
+        results(program, stage);
+    }
+
+    // The frame's end. A value that is itself a state's would be overwritten: it is set aside first.
+    void results(const Program& program, Stage& stage) {
+        const auto is_state = [&](int path) {
+            return std::any_of(program.states.begin(), program.states.end(), [&](auto& pair) { return pair[0] == path; });
+        };
+        const auto set_aside = [&](int path) {
+            if (!is_state(path)) return place(path);
+            const std::size_t aside = allocate<std::int16_t>(size(program, path));
+            stage.copies.push_back({place(path), aside, size(program, path)});
+            return aside;
+        };
+        stage.out = set_aside(program.output);
+        std::vector<Copy> updates;
+        for (const auto& [state, next] : program.states)
+            updates.push_back({set_aside(next), place(state), size(program, state)});
+        stage.copies.insert(stage.copies.end(), updates.begin(), updates.end());
+    }
+
+    static const Path& path(const Program& program, int index) { return program.paths[static_cast<std::size_t>(index)]; }
+    static std::size_t size(const Program& program, int index) {
+        return static_cast<std::size_t>(path(program, index).size);
+    }
+    std::size_t place(int index) const { return places_[static_cast<std::size_t>(index)].offset; }
+
+    Step step(const Node& node, const Op& op, std::size_t index, Stage& stage) {
+        const Program& program = node.program;
+        Step step;
+        if (op.kind != OpKind::clip && op.kind != OpKind::table) {
+            step.saturations = static_cast<int>(model_->saturations.size());
+            std::string names;
+            for (int out : op.out) names += (names.empty() ? "" : " ") + path(program, out).name;
+            model_->saturations.push_back(
+                {node.name, names, kOpNames[static_cast<std::size_t>(op.kind)], static_cast<int>(index)});
+        }
+        switch (op.kind) {
+            case OpKind::affine: step.work = affine(program, op); break;
+            case OpKind::requantize: step.work = narrowing(node, op, stage); break;
+            case OpKind::clip:
+                step.work = Clip{limits_of(op.clip), places_[static_cast<std::size_t>(op.in[0])], place(op.out[0]),
+                                 size(program, op.out[0])};
+                break;
+            case OpKind::table: step.work = table(program, op); break;
+            default: step.work = elementwise(program, op); break;
+        }
+        return step;
+    }
+
+    Affine affine(const Program& program, const Op& op) {
+        const Kernel& kernel = *model_->kernel;
+        Affine affine;
+        affine.shift = op.shift;
+        std::vector<std::int64_t> bias = op.bias;
+        for (std::int64_t& b : bias) b += rounding<std::int64_t>(op.shift);
+        affine.bias = buffer_of(bias);
+        for (const Term& term : op.terms) {
+            Affine::Product product;
+            product.held = held_[static_cast<std::size_t>(term.code)];
+            product.x = product.held < 0 ? place(term.code) : model_->held[static_cast<std::size_t>(product.held)].held;
+            Matrix& matrix = product.matrix;
+            matrix = {term.rows, term.columns, term.bits, term.largest >= std::int64_t{1} << 31, nullptr, nullptr};
+            product.by_row = Buffer(kernel.row_bytes(matrix));
+            kernel.pack_rows(matrix, term.weight.data(), product.by_row.data());
+            matrix.by_row = product.by_row.data();
+            if (product.held >= 0) {
+                product.by_column = Buffer(kernel.column_bytes(matrix));
+                kernel.pack_columns(matrix, term.weight.data(), product.by_column.data());
+                matrix.by_column = product.by_column.data();
+            }
+            product.multiplier = buffer_of(term.multiplier);
+            const auto rows = static_cast<std::size_t>(term.rows);
+            product.accumulators = matrix.wide ? allocate<std::int64_t>(rows) : allocate<std::int32_t>(rows);
+            affine.products.push_back(std::move(product));
+        }
+        std::size_t row = 0;
+        for (std::size_t g = 0; g < op.out.size(); ++g) {
+            Affine::Gate gate;
+            gate.out = place(op.out[g]);
+            gate.first_row = row;
+            gate.rows = size(program, op.out[g]);
+            gate.limits = limits_of(path(program, op.out[g]).range);
+            affine.gates.push_back(std::move(gate));
+            row += affine.gates.back().rows;
+        }
+        for (std::size_t t = 0; t < op.terms.size(); ++t) {
+            const auto first = static_cast<std::size_t>(op.terms[t].first_gate);
+            for (std::size_t g = first; g < first + static_cast<std::size_t>(op.terms[t].gates); ++g)
+                affine.gates[g].shares.push_back({t, affine.gates[g].first_row - affine.gates[first].first_row});
+        }
+        return affine;
+    }
+
+    Narrowing narrowing(const Node& node, const Op& op, Stage& stage) {
+        const Path& out = path(node.program, op.out[0]);
+        const auto n = static_cast<std::size_t>(out.size);
+        Narrowing narrowing = {};
+        narrowing.in = places_[static_cast<std::size_t>(op.in[0])];
+        narrowing.out = place(op.out[0]);
+        narrowing.held = -1;
+        narrowing.op.size = n;
+        narrowing.op.multiplier = op.multiplier;
+        narrowing.op.shift = op.shift;
+        narrowing.op.limits = limits_of(out.range);
+        narrowing.op.wide = op.multiplier >= 1 << 15 || op.shift > 30;  // M|x| + R < 2^31 otherwise
+        if (!out.held) return narrowing;
+
+        Held held;
+        held.node = node.name;
+        held.path = out.name;
+        held.size = n;
+        held.now = narrowing.out;
+        held.held = allocate<std::int16_t>(n);
+        held.index = allocate<std::int32_t>(2 * n);
+        held.delta = allocate<std::int16_t>(2 * n);
+        held.theta = buffer_of(out.theta);
+        narrowing.held = static_cast<int>(model_->held.size());
+        held_[static_cast<std::size_t>(op.out[0])] = narrowing.held;
+        // A program that runs once per row begins with v-hat = 0 each time: its v-hat is never kept.
+        model_->state.push_back({held.held, n, stage.sequence ? limits_of(out.range) : Limits{0, 0}});
+        if (!stage.sequence) stage.held.push_back(static_cast<std::size_t>(narrowing.held));
+        model_->held.push_back(std::move(held));
+        return narrowing;
+    }
+
+    Elementwise elementwise(const Program& program, const Op& op) {
+        const Kernel& kernel = *model_->kernel;
+        Elementwise step = {};
+        step.run = op.kind == OpKind::add               ? kernel.add
+                   : op.kind == OpKind::sub             ? kernel.sub
+                   : op.kind == OpKind::mul             ? kernel.mul
+                   : op.kind == OpKind::sum_of_products ? kernel.sum_of_products
+                                                        : kernel.lerp;
+        step.operands = static_cast<int>(op.in.size());
+        for (std::size_t i = 0; i < op.in.size(); ++i) step.in[i] = places_[static_cast<std::size_t>(op.in[i])];
+        step.out = place(op.out[0]);
+        step.op.size = size(program, op.out[0]);
+        step.op.left[0] = op.alignment.left[0];
+        step.op.left[1] = op.alignment.left[1];
+        step.op.shift = op.alignment.shift;
+        step.op.one_bits = op.kind == OpKind::lerp ? path(program, op.in[0]).format.frac : 0;
+        step.op.limits = limits_of(path(program, op.out[0]).range);
+        step.op.wide = op.alignment.worst >= 2147483648.0;
+        return step;
+    }
+
+    TableStep table(const Program& program, const Op& op) {
+        const Table& table = document_.tables[static_cast<std::size_t>(op.table)];
+        const Path& out = path(program, op.out[0]);
+        std::vector<Segment> segments;
+        for (std::size_t i = 0; i < table.base.size(); ++i)
+            segments.push_back({table.base[i], table.degree ? table.slope[i] : std::int16_t{0}});
+        model_->constants.push_back(buffer_of(segments));
+        TableStep step = {};
+        step.in = places_[static_cast<std::size_t>(op.in[0])];
+        step.out = place(op.out[0]);
+        step.size = static_cast<std::size_t>(out.size);
+        step.op.segments = model_->constants.back().as<Segment>();
+        step.op.last = (static_cast<std::int32_t>(segments.size()) << table.p) - 1;  // below 2^23
+        // Beyond these, every x of 16 bits is at one end of the table; within, x - x0 fits int32.
+        step.op.x0 = sat<std::int32_t>(table.x0, -32768 - step.op.last, 32768);
+        step.op.p = table.p;
+        step.op.q = table.q;
+        step.op.degree = table.degree;
+        step.op.symmetry = static_cast<int>(table.symmetry);
+        step.op.mirror = 1 << sat(out.format.frac, 0, 20);  // from 2^17 on, 2^f - y is above every code
+        step.op.limits = limits_of(out.range);
+        return step;
+    }
+
+    Document& document_;
+    std::unique_ptr<Model> model_;
+    std::vector<Place> places_;  // of the paths of the program at hand
+    std::vector<int> held_;      // its held paths: index into Model::held, or -1
+};
+
+}  // namespace
+
+Buffer::Buffer(std::size_t bytes) : size_(aligned(bytes)) {
+    if (size_ == 0) return;
+    data_.reset(static_cast<std::byte*>(::operator new[](size_, std::align_val_t{kAlignment})));
+    std::memset(data_.get(), 0, size_);
+}
+
+std::unique_ptr<Model> compile(Document document, const Kernel& kernel) { return Compiler(document, kernel).compile(); }
+
+}  // namespace rindle

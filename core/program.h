@@ -1,0 +1,153 @@
+// A model ready to run: every path resolved to a place in a stream's memory, every matrix packed for one kernel.
+#pragma once
+
+#include <memory>
+#include <new>
+#include <span>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "document.h"
+#include "kernels.h"
+
+namespace rindle {
+
+// Zeroed, aligned memory.
+class Buffer {
+  public:
+    explicit Buffer(std::size_t bytes = 0);
+    std::byte* data() const noexcept { return data_.get(); }
+    std::size_t size() const noexcept { return size_; }
+    template <class T>
+    T* as() const noexcept {
+        return reinterpret_cast<T*>(data_.get());
+    }
+
+  private:
+    struct Free {
+        void operator()(std::byte* p) const noexcept { ::operator delete[](p, std::align_val_t{kAlignment}); }
+    };
+    std::unique_ptr<std::byte[], Free> data_;
+    std::size_t size_;
+};
+
+// Where int16 codes are: a constant of the model, or bytes into the memory of each stream.
+struct Place {
+    const std::int16_t* constant = nullptr;
+    std::size_t offset = 0;
+};
+
+// A held path (20).
+struct Held {
+    std::string node, path;
+    std::size_t size = 0;
+    std::size_t now = 0, held = 0;      // int16: v and v-hat
+    std::size_t index = 0, delta = 0;   // the list of changes: int32 and int16
+    Buffer theta;
+};
+
+struct Affine {                         // (7)
+    struct Product {
+        Matrix matrix;
+        Buffer by_row, by_column, multiplier;
+        std::size_t x = 0;              // int16: the code path, or v-hat of a held one
+        int held = -1;                  // index into Model::held
+        std::size_t accumulators = 0;
+    };
+    struct Share {                      // of one product in one gate
+        std::size_t product, first_row;
+    };
+    struct Gate {
+        std::size_t out = 0, first_row = 0, rows = 0;
+        Limits limits = {};
+        std::vector<Share> shares;
+    };
+    std::vector<Product> products;
+    std::vector<Gate> gates;
+    Buffer bias;                        // int64: b + R
+    int shift = 0;
+};
+
+struct Narrowing {                      // (9), and (20) where the result is held
+    Requantize op;
+    Place in;
+    std::size_t out;
+    int held;                           // index into Model::held, or -1
+};
+
+struct Elementwise {                    // (10)-(14)
+    std::size_t (*run)(const Sum&) noexcept;
+    Sum op;
+    Place in[4];
+    int operands;
+    std::size_t out;
+};
+
+struct Clip {                           // (16)
+    Limits limits;
+    Place in;
+    std::size_t out, size;
+};
+
+struct TableStep {                      // (17)-(19)
+    Lookup op;
+    Place in;
+    std::size_t out, size;
+};
+
+struct Step {
+    std::variant<Affine, Narrowing, Elementwise, Clip, TableStep> work;
+    int saturations = -1;               // index of its counter
+};
+
+struct Copy {
+    std::size_t from = 0, to = 0, count = 0;  // int16 values
+};
+
+struct Stage {                          // a node
+    NodeKind kind = NodeKind::program;
+    bool sequence = true;               // runs every frame; else once, after the last
+    std::vector<Step> steps;
+    std::vector<Copy> copies;           // in order: what outlives the frame, then the states' next values
+    std::size_t in = 0, out = 0;        // int16; the same place for `last`
+    std::size_t size = 0;               // of the value
+    std::size_t sums = 0;               // mean: int64
+    std::vector<std::size_t> held;      // paths of a program that runs once: forgotten when it has run
+};
+
+struct Memory {                         // one entry of a saved state
+    std::size_t offset, size;
+    Limits limits;                      // {0, 0} for what is always forgotten
+};
+
+struct Saturation {
+    std::string node, path;
+    const char* operation;
+    int index;
+};
+
+struct Model {
+    const Kernel* kernel = nullptr;
+    std::string id;
+    std::size_t input_size = 0, output_size = 0;
+    Format input_format, output_format;
+    Range input_range, output_range;
+    bool output_is_sequence = true;
+    std::string not_causal;             // name of a node that needs the whole sequence; empty if none
+    Golden golden;
+
+    std::vector<Stage> stages;
+    std::vector<Held> held;
+    std::vector<Memory> state;          // in the order of a saved one
+    std::size_t state_values = 0;
+    std::vector<Saturation> saturations;
+    std::vector<Buffer> constants;
+    std::size_t input = 0, output = 0;  // int16 places
+    std::size_t memory = 0;             // bytes of a stream
+};
+
+// Throws std::bad_alloc.
+std::unique_ptr<Model> compile(Document document, const Kernel& kernel);
+
+}  // namespace rindle

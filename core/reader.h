@@ -1,0 +1,40 @@
+// The pieces of read_document, one per translation unit.
+#pragma once
+
+#include <cmath>
+#include <string>
+#include <unordered_map>
+
+#include "document.h"
+#include "schema.h"
+#include "tensors.h"
+
+namespace rindle {
+
+inline constexpr std::int64_t kMaxSize = 1 << 20;
+inline const double kExact = std::ldexp(1.0, 52);  // (8b), (15): every sum stays below
+
+using Names = std::unordered_map<std::string, int>;
+
+// document.cc: from the keys bits, frac, scale, signed of `field`
+Format read_format(const Field& field, bool may_be_int, bool may_be_unsigned);
+Range element_range(const Format& format);
+Range code_range(const Format& format);
+int look_up(const Names& names, const Field& field, const char* what);
+
+// document_program.cc: a program whose input has this size and format
+struct Source {
+    std::int32_t size;
+    Format format;
+    Range range;
+};
+Program read_program(const Field& field, const Source& input, const std::vector<Table>& tables, const Names& table_names,
+                     Container& tensors);
+
+// document_bounds.cc
+Alignment align(const Op& op, const std::vector<Path>& paths, const Field& field);           // (10)-(15)
+void check_affine(Op& op, const std::vector<Path>& paths, const Field& field);               // (8b)
+std::vector<std::int16_t> unpack_weight(std::span<const std::byte> bytes, std::int32_t rows, std::int32_t columns,
+                                        int bits, const Field& field);
+
+}  // namespace rindle

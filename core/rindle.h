@@ -1,0 +1,133 @@
+/* Rindle: quantized recurrent networks with bit-exact integers. The C API, whole.
+ *
+ * A model is loaded from a .rindle file (docs/format.md) and never changes afterwards. A stream is one running
+ * copy of its states. What the integers mean is in docs/numerics.md; every kernel gives the same ones.
+ *
+ *     rindle_model *model;
+ *     if (rindle_load_file("model.rindle", NULL, &model) != RINDLE_OK) { puts(rindle_error()); exit(1); }
+ *     rindle_stream *stream;
+ *     rindle_stream_new(model, &stream);
+ *     while (read_frame(x))
+ *         rindle_step(stream, x, input_size, y, output_size);
+ *     rindle_stream_free(stream);
+ *     rindle_free(model);
+ *
+ * Arrays are contiguous, row-major, and given with their number of *elements*, which is checked. Inputs and outputs
+ * may not overlap. Two types of value: float (in the model's own units) and int16_t codes (value = code * scale).
+ *
+ * Threads: a model may be used by any number of threads at once. A stream belongs to one thread at a time; a second
+ * one that comes while it works is refused with RINDLE_BUSY. Different streams are independent.
+ *
+ * Memory: whoever calls new or load calls free. A stream keeps its model alive, so the two may be freed in either order.
+ * Pointers that a model returns are valid until it is freed. Nothing allocates after rindle_stream_new.
+ */
+#ifndef RINDLE_H
+#define RINDLE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define RINDLE_API __attribute__((visibility("default")))
+#else
+#define RINDLE_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct rindle_model rindle_model;
+typedef struct rindle_stream rindle_stream;
+
+typedef enum rindle_status {
+    RINDLE_OK = 0,
+    RINDLE_INVALID_FILE = 1,     /* the file breaks a rule of docs/format.md, or cannot be read */
+    RINDLE_NEWER_VERSION = 2,    /* the file is of a format version that this library does not know */
+    RINDLE_INVALID_ARGUMENT = 3, /* a size, a length, a code out of range, an unknown kernel, a foreign state */
+    RINDLE_NOT_FINITE = 4,       /* a float input is NaN or infinite; nothing has been changed */
+    RINDLE_NOT_CAUSAL = 5,       /* the graph needs whole sequences: use rindle_run */
+    RINDLE_BUSY = 6,             /* another thread is using this stream */
+    RINDLE_NO_MEMORY = 7,
+    RINDLE_INTERNAL = 8          /* a defect of this library */
+} rindle_status;
+
+/* What went wrong in this thread's last call that did not return RINDLE_OK. UTF-8, never NULL. */
+RINDLE_API const char *rindle_error(void);
+
+/* ---- Models ---------------------------------------------------------------------------------------------------- */
+
+/* Read and check a whole file; the bytes are not needed afterwards. `kernel` forces a kernel by name ("portable");
+ * NULL takes the one named by the environment variable RINDLE_KERNEL, or else the best that this CPU has.
+ * `*model` is NULL after an error. */
+RINDLE_API rindle_status rindle_load(const void *bytes, size_t size, const char *kernel, rindle_model **model);
+RINDLE_API rindle_status rindle_load_file(const char *path, const char *kernel, rindle_model **model);
+RINDLE_API void rindle_free(rindle_model *model); /* NULL is allowed */
+
+RINDLE_API const char *rindle_kernel(const rindle_model *model);          /* the kernel in use */
+RINDLE_API const char *rindle_id(const rindle_model *model);              /* 64 hex digits */
+RINDLE_API size_t rindle_input_size(const rindle_model *model);           /* I: features of one frame */
+RINDLE_API size_t rindle_output_size(const rindle_model *model);          /* O */
+RINDLE_API double rindle_input_scale(const rindle_model *model);          /* value of one code */
+RINDLE_API double rindle_output_scale(const rindle_model *model);
+RINDLE_API int rindle_output_is_sequence(const rindle_model *model);      /* 1: [B, T, O], 0: one vector per row, [B, O] */
+
+/* RINDLE_OK if frames can be given one by one; else RINDLE_NOT_CAUSAL, and rindle_error() names the node. */
+RINDLE_API rindle_status rindle_can_stream(const rindle_model *model);
+
+/* The golden vector of the file, as codes: inputs [B, T, I], lengths [B], outputs [B, T, O] or [B, O]. */
+RINDLE_API void rindle_golden(const rindle_model *model, size_t *batch, size_t *frames, const int16_t **inputs,
+                              const int32_t **lengths, const int16_t **outputs);
+
+/* ---- What is counted (numerics.md, section 8) -------------------------------------------------------------------- */
+
+/* Held code paths, in the order in which a frame computes them. */
+RINDLE_API size_t rindle_held_count(const rindle_model *model);
+RINDLE_API rindle_status rindle_held(const rindle_model *model, size_t index, const char **node, const char **path,
+                                     size_t *size);
+
+/* Places that saturate. The first is the model's input: node and operation are "input", operation index -1. Then every counted
+ * operation in the order of its node's program; `path` is what it writes (an affine's gates, joined by spaces). */
+RINDLE_API size_t rindle_saturation_count(const rindle_model *model);
+RINDLE_API rindle_status rindle_saturation(const rindle_model *model, size_t index, const char **node,
+                                           int *operation_index, const char **operation, const char **path);
+
+/* ---- Streams ----------------------------------------------------------------------------------------------------- */
+
+/* A stream with zero states and zero counters: all the memory that it will ever use. */
+RINDLE_API rindle_status rindle_stream_new(const rindle_model *model, rindle_stream **stream);
+RINDLE_API void rindle_stream_free(rindle_stream *stream); /* NULL is allowed; not while it works */
+
+/* States to zero, as before the first frame. Counters stay. */
+RINDLE_API rindle_status rindle_reset(rindle_stream *stream);
+
+/* One frame: x [I] to y [O]. Where the output is one vector per row, y is what it would be if the row ended here. */
+RINDLE_API rindle_status rindle_step(rindle_stream *stream, const float *x, size_t x_count, float *y, size_t y_count);
+RINDLE_API rindle_status rindle_step_codes(rindle_stream *stream, const int16_t *x, size_t x_count, int16_t *y,
+                                           size_t y_count);
+
+/* Whole sequences: x [B, T, I] to y [B, T, O] or [B, O]. `lengths` [B] (NULL: all are T) gives each row's real frames,
+ * 1..T; what x holds behind them is not read, and y is zero there. Every row starts from zero states, whatever the stream
+ * held, and the stream is reset afterwards. */
+RINDLE_API rindle_status rindle_run(rindle_stream *stream, const float *x, size_t x_count, size_t batch, size_t frames,
+                                    const int32_t *lengths, float *y, size_t y_count);
+RINDLE_API rindle_status rindle_run_codes(rindle_stream *stream, const int16_t *x, size_t x_count, size_t batch,
+                                          size_t frames, const int32_t *lengths, int16_t *y, size_t y_count);
+
+/* The states as bytes ("Saved state" of docs/format.md): the same on every machine and with every kernel. A state of
+ * another model, or one with a code out of range, is refused, and the stream stays as it was. */
+RINDLE_API size_t rindle_state_size(const rindle_model *model); /* in bytes */
+RINDLE_API rindle_status rindle_state_save(rindle_stream *stream, void *bytes, size_t size);
+RINDLE_API rindle_status rindle_state_restore(rindle_stream *stream, const void *bytes, size_t size);
+
+/* Since the stream was made or its counters were reset: for each held path the frames that it saw and the number of its
+ * elements that changed, [held_count] each; for each place that saturates, the number of elements outside [saturation_count].
+ * Any of the three may be NULL. */
+RINDLE_API rindle_status rindle_counters(rindle_stream *stream, uint64_t *frames, uint64_t *changed,
+                                         uint64_t *saturated);
+RINDLE_API rindle_status rindle_reset_counters(rindle_stream *stream);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
