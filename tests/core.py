@@ -1,0 +1,62 @@
+"""The C++ core alone, without Python: built under the sanitizers, its own tests, replay, and hostile files.
+
+    python tests/core.py [--mutations 20000]
+
+`make test` runs it. It needs cmake and a C++20 compiler; the seed files come from rindle itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+BUILD = ROOT / "build" / "sanitized"
+
+
+def call(*command: object) -> None:
+    """Runs a command; its failure is ours."""
+    print("$", *command, flush=True)
+    subprocess.run([str(part) for part in command], check=True, cwd=ROOT)
+
+
+def seeds(folder: Path) -> list[Path]:
+    """A file per cell and scheme, half of them held, from the package under test."""
+    import torch
+    from support import quantized
+
+    import rindle
+
+    torch.manual_seed(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for cell in rindle.CELLS:
+        for number, scheme in enumerate(rindle.SCHEMES):
+            model = quantized(cell, scheme)
+            if number % 2:
+                model = model.with_thresholds(dict.fromkeys(model.thresholds, number))
+            files.append(folder / f"{cell}-{scheme}.rindle")
+            rindle.save(model, files[-1])
+    return files
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--mutations", type=int, default=20000)
+    options = parser.parse_args()
+    cmake = shutil.which("cmake") or str(Path(sys.executable).with_name("cmake"))
+    os.environ["UBSAN_OPTIONS"] = "print_stacktrace=1"
+    call(cmake, "-S", ROOT, "-B", BUILD, "-DRINDLE_SANITIZE=ON", "-DCMAKE_BUILD_TYPE=RelWithDebInfo")
+    call(cmake, "--build", BUILD, "-j", "2")
+    call(BUILD / "rindle-tests")
+    files = seeds(BUILD / "seeds")
+    call(BUILD / "rindle-replay", *files)
+    call(BUILD / "rindle-mutate", 1, options.mutations, *files)
+
+
+if __name__ == "__main__":
+    main()
