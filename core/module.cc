@@ -154,6 +154,7 @@ struct Stream {
 }  // namespace
 
 NB_MODULE(_core, m) {
+    nb::set_leak_warnings(false);  // a model that a global still holds at exit is the user's business
     m.doc() = "The C++ runtime. Use rindle.load and its Model and Stream instead.";
 
     nb::class_<Model>(m, "Model")

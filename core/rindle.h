@@ -27,10 +27,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(__GNUC__)
-#define RINDLE_API __attribute__((visibility("default")))
-#else
-#define RINDLE_API
+#ifndef RINDLE_API
+#define RINDLE_API /* to build a shared library, define it as what exports a symbol */
 #endif
 
 #ifdef __cplusplus

@@ -18,6 +18,7 @@ from ..tables import FUNCTIONS
 from .numerics import Real, RealArrays
 
 BINS = 2048
+KEPT = 3  # calibration sequences that go into the golden vector
 GRID = 2.0 ** np.arange(-FRAC_LIMIT, FRAC_LIMIT + 1)
 
 
@@ -39,8 +40,10 @@ class Plan:
     graph: Graph
     input_format: Format
     layers: dict[str, LayerPlan]
-    samples: list[np.ndarray]  # calibration sequences, [B, T, I] float32, for the golden vector
     rules: dict[tuple[str, str], Rule]
+    samples: list[np.ndarray] = field(default_factory=list)  # some calibration sequences [T, I], for the golden vector
+    batches: int = 0
+    frames: int = 0
 
 
 class Histogram:
@@ -48,18 +51,22 @@ class Histogram:
 
     def __init__(self):
         self.counts, self.top, self.largest = np.zeros(BINS), 0.0, 0.0
+        self.zeros = 0  # seen before anything else
 
     def add(self, values: torch.Tensor) -> None:
         magnitude = values.detach().abs().flatten().double()
         largest = float(magnitude.max())
         self.largest = max(self.largest, largest)
-        if largest > 0 and self.top == 0.0:
+        if self.top == 0.0:
+            if largest == 0.0:
+                self.zeros += len(magnitude)
+                return
             self.top = 2.0 ** np.ceil(np.log2(largest))
+            self.counts[0] = self.zeros
         while largest > self.top:
             self.counts = np.concatenate([self.counts.reshape(-1, 2).sum(1), np.zeros(BINS // 2)])
             self.top *= 2
-        if self.top:
-            self.counts += torch.histc(magnitude, BINS, 0.0, self.top).numpy()
+        self.counts += torch.histc(magnitude, BINS, 0.0, self.top).numpy()
 
     def magnitudes(self) -> tuple[np.ndarray, np.ndarray]:
         """(centres, counts) of the bins in use, the exact maximum standing for the last."""
@@ -131,33 +138,38 @@ def keys_of(graph: Graph) -> dict[str, list[str]]:
 def calibrate(graph: Graph, calibration, batch_first: bool, scheme, overrides=None, check=None) -> Plan:
     """Observes every path on the calibration data and chooses its format by the scheme's rules.
 
-    check(x, y): called with the first batch and the captured graph's output on it.
+    check(x, y): called with a batch of every length that occurs, and one of another, and the graph's output on it.
     """
     rules = resolve(scheme, overrides, keys_of(graph))
     histograms: dict[tuple[str, str], Histogram] = {}
-    samples = []
-    for batch in batches(calibration, batch_first):
+    plan = Plan(graph, None, {}, rules)
+    lengths: set[int] = set()
+    for number, batch in enumerate(batches(calibration, batch_first)):
         if batch.shape[2] != graph.input_size:
             raise RindleError(
                 f"the calibration data have {batch.shape[2]} features; the model takes {graph.input_size}"
             )
-        with torch.no_grad():
-            recorders = {node.name: Recorder(node.layer) for node in graph.programs}
-            x = torch.from_numpy(batch)
-            values = execute(graph, recorders, RealArrays, list(x.unbind(1)))
-        if check is not None and not samples:
-            output = values[graph.output]
-            check(x, torch.stack(output, 1) if isinstance(output, list) else output)
-        samples.append(batch)
+        x = torch.from_numpy(batch)
+        recorders, values = _record(graph, x)
         for node in graph.programs:
             program = node.layer.program
             source = values[node.source]
             observed = dict(recorders[node.name].values)
             observed[program.input] = source if isinstance(source, list) else [source]
             for path, frames in observed.items():
-                key = node.name, program.format_name(path)
-                histograms.setdefault(key, Histogram()).add(torch.cat(frames))
-    plan = Plan(graph, None, {}, samples, rules)
+                key, together = (node.name, program.format_name(path)), torch.cat(frames)
+                if not torch.isfinite(together).all():
+                    raise RindleError(f"{node.name}/{path} becomes NaN or infinite on calibration batch {number}")
+                histograms.setdefault(key, Histogram()).add(together)
+        time = batch.shape[1]
+        if check is not None and time not in lengths:
+            check(x, _output(graph, values))
+            if not lengths and time > 1:  # what export has fixed to the captured length shows at another one
+                shorter = x[:, : time // 2]
+                check(shorter, _output(graph, _record(graph, shorter)[1]))
+        lengths.add(time)
+        plan.batches, plan.frames = plan.batches + 1, plan.frames + batch.shape[0] * time
+        plan.samples += [row for row in batch[: KEPT - len(plan.samples)]]
     formats_of: dict[str, Format | None] = {INPUT: None}
     for node in graph.nodes:
         if node.kind != "program":
@@ -171,6 +183,18 @@ def calibrate(graph: Graph, calibration, batch_first: bool, scheme, overrides=No
             one = plan.layers[node.name]
             one.formats[one.program.input] = plan.input_format
     return plan
+
+
+@torch.no_grad()
+def _record(graph: Graph, x: torch.Tensor) -> tuple[dict[str, Recorder], dict]:
+    """A run of the float graph on [B, T, I]: what each layer recorded, and the nodes' values."""
+    recorders = {node.name: Recorder(node.layer) for node in graph.programs}
+    return recorders, execute(graph, recorders, RealArrays, list(x.unbind(1)))
+
+
+def _output(graph: Graph, values: dict) -> torch.Tensor:
+    output = values[graph.output]
+    return torch.stack(output, 1) if isinstance(output, list) else output
 
 
 def _reads_input(graph: Graph, node) -> bool:

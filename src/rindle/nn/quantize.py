@@ -53,7 +53,7 @@ def _prepared(model: nn.Module, scheme, calibration, overrides) -> tuple[Plan, d
         if wanted.shape != y.shape or not torch.allclose(wanted.float(), y, rtol=1e-3, atol=1e-4):
             off = (wanted.float() - y).abs().max().item() if wanted.shape == y.shape else float("nan")
             raise RindleError(
-                f"the captured graph differs from {type(model).__name__} by {off:.2g} on the first calibration batch; "
+                f"the captured graph differs from {type(model).__name__} by {off:.2g} on {x.shape[1]} frames; "
                 f"the model probably does something that depends on the sequence length"
             )
 
@@ -62,6 +62,6 @@ def _prepared(model: nn.Module, scheme, calibration, overrides) -> tuple[Plan, d
         "model": {"class": type(model).__name__, "sha256": hash_of(model.state_dict())},
         "scheme": scheme,
         "overrides": load_overrides(overrides),
-        "calibration": {"batches": len(plan.samples), "frames": sum(s.shape[0] * s.shape[1] for s in plan.samples)},
+        "calibration": {"batches": plan.batches, "frames": plan.frames},
     }
     return plan, provenance

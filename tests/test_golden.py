@@ -1,0 +1,24 @@
+"""Files of every released format version load and compute what they did when they were written."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import assert_agree
+
+import rindle
+from rindle.artifact import VERSION
+
+FILES = sorted((Path(__file__).parent / "golden").glob("*.rindle"))
+
+
+def test_there_is_one_of_every_cell_for_the_present_version():
+    assert {f"v{VERSION}-{name}.rindle" for name in ("lstm", "gru", "sru")} <= {path.name for path in FILES}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_released_file_computes_what_it_did(path):
+    model = rindle.load(path)
+    golden = model.artifact.golden
+    found = assert_agree(model.artifact, golden.inputs, golden.lengths)
+    np.testing.assert_array_equal(found.output, golden.outputs)
