@@ -103,6 +103,15 @@ void check_codes(const Codes& codes, const Range& range, const Field& field) {
                        std::to_string(range.lo) + ".." + std::to_string(range.hi));
 }
 
+void check_tables_used(const Document& document, const Field& field) {
+    std::vector<char> used(document.tables.size());
+    for (const Node& node : document.nodes)
+        for (const Op& op : node.program.ops)
+            if (op.kind == OpKind::table) used[static_cast<std::size_t>(op.table)] = true;
+    for (std::size_t i = 0; i < used.size(); ++i)
+        if (!used[i]) field[document.tables[i].name].fail("is not used by any operation");
+}
+
 Golden read_golden(const Field& field, const Document& document, Container& tensors) {
     field.keys({"inputs", "outputs", "lengths"});
     const Node& output = document.nodes[static_cast<std::size_t>(document.output)];
@@ -215,6 +224,7 @@ Document read_document(std::span<const std::byte> file) {
     document.output = look_up(names, root["output"], "a node");
     if (document.output == kModelInput) root["output"].fail("must be a node, not the model's input");
 
+    check_tables_used(document, root["tables"]);
     document.golden = read_golden(root["golden"], document, tensors);
     tensors.refuse_unused();
     return document;

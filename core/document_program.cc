@@ -109,6 +109,8 @@ class ProgramReader {
             if (path(state).size != path(next).size || path(state).format != path(next).format)
                 field.fail("a state and its next value must have one format and size");
             write(state, pair[0]);
+            for (const auto& earlier : program_.states)
+                if (earlier[1] == next) pair[1].fail("\"" + path(next).name + "\" is the next value of two states");
             program_.states.push_back({state, next});
         }
     }

@@ -119,8 +119,7 @@ class Parser {
         std::int64_t i = 0;
         if (integer && std::from_chars(first, last, i).ec == std::errc{}) return {i};
         double d = 0;
-        // Beyond the range of double, whether too large or too small: no number of ours. Readers see NaN and refuse it.
-        if (std::from_chars(first, last, d).ec != std::errc{}) d = std::nan("");
+        if (std::from_chars(first, last, d).ec != std::errc{}) fail("number beyond the range of float64");
         return {d};
     }
 

@@ -40,7 +40,7 @@ Field Field::operator[](std::string_view key) const {
 std::vector<std::pair<std::string, Field>> Field::members() const {
     std::vector<std::pair<std::string, Field>> members;
     for (const json::Member& member : object()) {
-        if (member.key.size() > kMaxName) fail("a name is longer than 256 bytes");
+        if (member.key.empty() || member.key.size() > kMaxName) fail("a name must have 1..256 bytes");
         members.emplace_back(member.key, Field{member.value, where_ + "." + member.key});
     }
     return members;
@@ -89,7 +89,7 @@ const std::string& Field::text() const {
 
 const std::string& Field::name() const {
     const std::string& name = text();
-    if (name.size() > kMaxName) fail("is longer than 256 bytes");
+    if (name.empty() || name.size() > kMaxName) fail("must have 1..256 bytes");
     return name;
 }
 

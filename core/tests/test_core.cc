@@ -1,6 +1,7 @@
 // The arithmetic, the JSON reader and the API. Returns nonzero if anything failed.
 #include <atomic>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 #include <string>
 #include <thread>
@@ -58,7 +59,7 @@ void reads_json() {
     CHECK(*items[5].get<bool>() && items[6].get<std::monostate>());
     CHECK(object[1].key == "\xc3\xa9\xc3\xa9\xf0\x9f\x98\x80\n" && *object[1].value.get<std::string>() == "x");
     CHECK(*json::parse("9223372036854775808").get<double>() == 9223372036854775808.0);
-    CHECK(std::isnan(*json::parse("1e999").get<double>()));
+    CHECK(!json_error("1e999").empty() && !json_error("1e-999").empty() && json_error("0e-999").empty());
     CHECK(json_error(std::string(32, '[') + std::string(32, ']')).empty());
 
     const char* bad[] = {"", " ", "{", "[", "[1", "[1,", "[1,]", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{a:1}", "1 2", "01", "-", "1.",
@@ -83,8 +84,10 @@ struct Loaded {
 
     explicit Loaded(const SmallModel& small) {
         const std::string file = small.file();
-        CHECK(rindle_load(file.data(), file.size(), nullptr, &model) == RINDLE_OK);
-        CHECK(rindle_stream_new(model, &stream) == RINDLE_OK);
+        if (rindle_load(file.data(), file.size(), nullptr, &model) || rindle_stream_new(model, &stream)) {
+            std::printf("test error: the model does not load: %s\n", rindle_error());
+            std::exit(2);
+        }
     }
     ~Loaded() {
         rindle_free(model);  // the stream keeps what it needs
@@ -180,7 +183,7 @@ void forgets() {
     SmallModel head;
     head.document = replaced(head.document, "\"output\": \"final\"", "\"output\": \"head\"");
     head.document = replaced(head.document, "\"input\": \"cell\"}", R"("input": "cell"},
-  {"name": "head", "kind": "program", "input": "final", "program": {"cell": "", "input": "x", "states": [], "output": "y",
+  {"name": "head", "kind": "program", "input": "final", "program": {"cell": "test", "input": "x", "states": [], "output": "y",
    "paths": {"x": {"size": 2, "bits": 8, "frac": 8}, "y": {"size": 2, "bits": 16, "frac": 6}}, "vectors": {},
    "codes": {"q": {"size": 2, "bits": 8, "frac": 8, "theta": 20}},
    "ops": [{"op": "requantize", "out": "q", "in": "x", "multiplier": 20, "shift": 0},
@@ -208,7 +211,7 @@ void widens() {
     SmallModel wide;
     wide.document = R"({"version": 1, "id": "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
  "input": {"size": 4, "format": {"bits": 16, "frac": 0}}, "output": "cell", "tables": {}, "provenance": {},
- "nodes": [{"name": "cell", "kind": "program", "input": "input", "program": {"cell": "", "input": "x", "states": [],
+ "nodes": [{"name": "cell", "kind": "program", "input": "input", "program": {"cell": "test", "input": "x", "states": [],
    "output": "y", "paths": {"x": {"size": 4, "bits": 16, "frac": 0}, "y": {"size": 1, "bits": 16, "frac": 0}},
    "codes": {"q": {"size": 4, "bits": 16, "frac": 0}}, "vectors": {}, "ops": [
    {"op": "requantize", "out": "q", "in": "x", "multiplier": 1, "shift": 0},

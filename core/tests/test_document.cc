@@ -53,7 +53,7 @@ const Case kDocument[] = {
     {"\"format\": {\"bits\": 16, \"frac\": 4", "\"format\": {\"bits\": 7, \"frac\": 4", "program.input: path \"x\""},
     {"\"scale\": 0.5", "\"scale\": 0.1", "codes.q.scale: must be a float32 between"},
     {"\"scale\": 0.5", "\"scale\": -0.5", "codes.q.scale: must be a float32 between"},
-    {"\"scale\": 0.5", "\"scale\": 1e999", "codes.q.scale: must be a finite number"},
+    {"\"scale\": 0.5", "\"scale\": 1e999", "number beyond the range of float64"},
     // nodes
     {"\"kind\": \"last\"", "\"kind\": \"first\"", "nodes[1].kind: must be"},
     {"\"kind\": \"last\"", "\"kind\": \"program\"", "\"program\" is missing"},
@@ -79,6 +79,8 @@ const Case kDocument[] = {
      "program.input: \"q\" must be one of"},
     {"[[\"s\", \"s.next\"]]", "[[\"s\", \"z\"]]", "states[0]: a state and its next value"},
     {"[[\"s\", \"s.next\"]]", "[[\"s\", \"s.next\"], [\"s\", \"s.next\"]]", "states[1][0]: path \"s\" is written a second time"},
+    {"[[\"s\", \"s.next\"]]", "[[\"s\", \"s.next\"], [\"z\", \"z\"]]", "a second time"},
+    {"[[\"s\", \"s.next\"]]", "[[\"s\", \"s.next\"], [\"s.next\", \"s.next\"]]", "next value of two states"},
     {"[[\"s\", \"s.next\"]]", "[[\"v\", \"s.next\"]]", "states[0][0]: a state must be one of"},
     {"[[\"s\", \"s.next\"]]", "[[\"s\"]]", "states[0]: has 1 items, must have 2"},
     {"[[\"s\", \"s.next\"]]", "[]", "path \"s\" is read before it is written"},
@@ -117,6 +119,8 @@ const Case kDocument[] = {
     // tables
     {"\"table\": \"ramp\"}", "\"table\": \"lamp\"}", "ops[2].table: \"lamp\" is not"},
     {"\"in\": \"y\", \"table\"", "\"in\": \"v\", \"table\"", "names constants only"},
+    {"\"tables\": {", "\"tables\": {\"spare\": {\"function\": \"f\", \"degree\": 0, \"flag\": \"none\", \"x0\": 0, \"p\": 4, \"q\": 0, "
+     "\"base\": \"ramp.base\", \"max_error\": 0}, ", "tables.spare: is not used by any operation"},
     {"\"degree\": 1", "\"degree\": 2", "tables.ramp.degree: is 2"},
     {"\"degree\": 1", "\"degree\": 0", "unknown key \"slope\""},
     {"\"flag\": \"odd\"", "\"flag\": \"even\"", "tables.ramp.flag: must be"},
@@ -143,7 +147,7 @@ void documents() {
     refused(newer.file(), "update rindle", RINDLE_NEWER_VERSION);
     SmallModel long_name;
     long_name.document = replaced(long_name.document, "\"name\": \"final\"", "\"name\": \"" + std::string(257, 'n') + "\"");
-    refused(long_name.file(), "nodes[1].name: is longer than 256 bytes");
+    refused(long_name.file(), "nodes[1].name: must have 1..256 bytes");
     SmallModel deep;
     deep.document = replaced(deep.document, "\"thing\"", std::string(31, '[') + std::string(31, ']'));
     refused(deep.file(), "more than 32 levels");

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import struct
@@ -203,11 +204,11 @@ def _open(data: bytes) -> tuple[dict, dict[str, np.ndarray]]:
                 raise RindleError(f"its {len(data)} bytes end before those of the tensor {name!r}: it is truncated")
         tensors = safetensors.numpy.load(data)
         check_depth(metadata["rindle"])
-        document = json.loads(metadata["rindle"], object_pairs_hook=_unique)
-        json.dumps(document, allow_nan=False)
+        document = json.loads(metadata["rindle"], object_pairs_hook=_unique, parse_float=_float64)
+        json.dumps(document, allow_nan=False, ensure_ascii=False).encode()
     except RindleError:
         raise
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
+    except (SafetensorError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise RindleError(f"{type(error).__name__}: {error}") from None
     if not isinstance(document, dict):
         raise RindleError("the rindle document is not a JSON object")
@@ -228,6 +229,13 @@ def _unique(pairs: list) -> dict:
     if len(result) != len(pairs):
         raise RindleError(f"a key stands twice in one JSON object: {', '.join(sorted(key for key, _ in pairs))}")
     return result
+
+
+def _float64(text: str) -> float:
+    value = float(text)
+    if math.isinf(value) or (value == 0 and re.search("[1-9]", text.lower().split("e")[0])):
+        raise RindleError(f"the number {text[:40]} is beyond the range of float64")
+    return value
 
 
 def write_file(path: str | os.PathLike, data: bytes) -> None:
