@@ -238,7 +238,7 @@ def test_a_failed_save_leaves_the_older_file(model, tmp_path, monkeypatch):
             rindle.save(model, path)
     assert path.read_bytes() == b"older" and list(tmp_path.iterdir()) == [path]
     rindle.save(model, path)
-    assert rindle.load(path).artifact.id == model.artifact.id
+    assert rindle.load(path).id == model.id
 
 
 # ------------------------------------------------------------------------------------------------- measurements

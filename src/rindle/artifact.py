@@ -1,28 +1,17 @@
-"""The waist: a converted model as one .rindle file. docs/format.md says what the file holds."""
+"""The waist: what a converted model is. ``container`` makes it one .rindle file; docs/format.md says what that holds."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-import os
-import re
-import struct
-import tempfile
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from pathlib import Path
 
 import numpy as np
-import safetensors.numpy
-from safetensors import SafetensorError
 
 from .formats import Format, RindleError
 from .graph import Graph
 from .program import Program
 
 VERSION = 1
-DTYPES = ("U8", "I16", "I32", "I64", "F32")
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,38 +108,6 @@ class Artifact:
         outputs = run(self, inputs, lengths).codes.astype(np.int16)
         return replace(self, golden=Golden(inputs.astype(np.int16), lengths.astype(np.int32), outputs))
 
-    def to_bytes(self) -> bytes:
-        from .document_write import to_document
-
-        document, tensors = to_document(self)
-        document["id"] = identity(document, tensors)
-        return safetensors.numpy.save(tensors, {"rindle": json.dumps(document, sort_keys=True, separators=(",", ":"))})
-
-    @classmethod
-    def from_bytes(cls, data: bytes, name: str = "the file") -> Artifact:
-        """Reads and validates. Raises RindleError, which names the field, for anything that docs/format.md forbids."""
-        from .document_read import from_document
-
-        try:
-            document, tensors = _open(data)
-            if document.get("version") != VERSION:
-                found = document.get("version")
-                newer = isinstance(found, int) and found > VERSION
-                remedy = "; update rindle to read it" if newer else ""
-                raise RindleError(f"version is {found!r}; this rindle reads version {VERSION}{remedy}")
-            artifact = from_document(document, tensors)
-            if document["id"] != identity(document, tensors):
-                raise RindleError("id does not match the contents: the file was edited; convert the model again")
-            return artifact
-        except RindleError as error:
-            raise RindleError(f"{name} is not a valid .rindle file: {error}") from None
-
-    @property
-    def id(self) -> str:
-        from .document_write import to_document
-
-        return identity(*to_document(self))
-
 
 def ordered(program: Program, thetas: dict) -> dict:
     """Held codes in the order in which their requantize operations stand."""
@@ -174,87 +131,3 @@ def check_theta(theta, fmt: Format, size: int, where: str) -> int | np.ndarray:
             f"{where}: θ is {theta!r}; it must be 0..{fmt.hi - 1}: codes reach {fmt.hi}, so that a larger one would never fire"
         )
     return int(values) if values.ndim == 0 else values.astype(np.int64)
-
-
-def identity(document: dict, tensors: dict[str, np.ndarray]) -> str:
-    """SHA-256 of what the model computes: everything but the golden vector and the provenance. docs/format.md."""
-    described = {key: value for key, value in document.items() if key not in ("id", "golden", "provenance")}
-    digest = hashlib.sha256(json.dumps(described, sort_keys=True, separators=(",", ":")).encode())
-    for name in sorted(set(tensors) - set(document["golden"].values())):
-        digest.update(name.encode() + b"\0" + np.ascontiguousarray(tensors[name]).tobytes())
-    return digest.hexdigest()
-
-
-def _open(data: bytes) -> tuple[dict, dict[str, np.ndarray]]:
-    """Header, document and tensors of a safetensors file, its own rules checked by the safetensors library."""
-    try:
-        length = struct.unpack_from("<Q", data)[0] if len(data) >= 8 else 0
-        if not 0 < length <= len(data) - 8:
-            raise RindleError(
-                f"its {len(data)} bytes end inside the header, which says {length}: it is truncated, or not safetensors"
-            )
-        header = json.loads(data[8 : 8 + length], object_pairs_hook=_unique)
-        metadata = header.pop("__metadata__", {})
-        if set(metadata) != {"rindle"}:
-            raise RindleError(f'the safetensors metadata has the keys {sorted(metadata)}; it must have "rindle" alone')
-        for name, entry in header.items():
-            if entry["dtype"] not in DTYPES:
-                raise RindleError(f"the tensor {name!r} has dtype {entry['dtype']}; only {', '.join(DTYPES)} occur")
-            if entry["data_offsets"][1] > len(data) - 8 - length:
-                raise RindleError(f"its {len(data)} bytes end before those of the tensor {name!r}: it is truncated")
-        tensors = safetensors.numpy.load(data)
-        check_depth(metadata["rindle"])
-        document = json.loads(metadata["rindle"], object_pairs_hook=_unique, parse_float=_float64)
-        json.dumps(document, allow_nan=False, ensure_ascii=False).encode()
-    except RindleError:
-        raise
-    except (SafetensorError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
-        raise RindleError(f"{type(error).__name__}: {error}") from None
-    if not isinstance(document, dict):
-        raise RindleError("the rindle document is not a JSON object")
-    return document, tensors
-
-
-def check_depth(text: str, limit: int = 32) -> None:
-    """Raises if brackets nest deeper than limit, before a recursive parser meets them."""
-    depth = 0
-    for bracket in re.findall(r"[\[\]{}]", re.sub(r'"(?:[^"\\]|\\.)*"', "", text)):
-        depth += 1 if bracket in "[{" else -1
-        if depth > limit:
-            raise RindleError(f"the document nests deeper than {limit} levels")
-
-
-def _unique(pairs: list) -> dict:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise RindleError(f"a key stands twice in one JSON object: {', '.join(sorted(key for key, _ in pairs))}")
-    return result
-
-
-def _float64(text: str) -> float:
-    value = float(text)
-    if math.isinf(value) or (value == 0 and re.search("[1-9]", text.lower().split("e")[0])):
-        raise RindleError(f"the number {text[:40]} is beyond the range of float64")
-    return value
-
-
-def write_file(path: str | os.PathLike, data: bytes) -> None:
-    """Writes beside, then renames: a reader sees the old file or the whole new one."""
-    path = Path(path)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(beside, 0o666 & ~_umask())
-        os.replace(beside, path)
-    except BaseException:
-        os.unlink(beside)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 
 from . import __doc__ as about
-from .artifact import write_file
+from .container import write_file
 from .cost import measured_inputs, sizes
 from .formats import RindleError
 from .graph import INPUT
@@ -100,7 +100,7 @@ def inspect(file: File) -> None:
     """Show a model: its nodes, formats, thresholds, operations and bytes."""
     model = load(file)
     artifact = model.artifact
-    console.print(f"[bold]{file}[/]: {len(model.data):,} bytes, id {artifact.id[:16]}…")
+    console.print(f"[bold]{file}[/]: {len(model.data):,} bytes, id {model.id[:16]}…")
     for key, value in artifact.provenance.items():
         console.print(f"{key}: {value}", highlight=False)
 

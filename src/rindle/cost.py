@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .container import dumps
+from .document_write import to_document
+
 
 @dataclass(frozen=True)
 class Input:
@@ -93,8 +96,6 @@ def measured_inputs(artifact, changes: dict[tuple[str, str], tuple[int, int]], f
 
 def sizes(artifact) -> dict[str, int]:
     """Bytes of the file by what they hold: weights, scaling (multipliers, scales, biases), tables, …; sums to its size."""
-    from .document_write import to_document
-
     _, tensors = to_document(artifact)
     kinds = {"weights": 0, "scaling and biases": 0, "tables": 0, "vectors and thresholds": 0, "golden vector": 0}
     for name, tensor in tensors.items():
@@ -110,4 +111,4 @@ def sizes(artifact) -> dict[str, int]:
         else:
             kind = "vectors and thresholds"
         kinds[kind] += tensor.nbytes
-    return kinds | {"document": len(artifact.to_bytes()) - sum(kinds.values())}
+    return kinds | {"document": len(dumps(artifact)) - sum(kinds.values())}

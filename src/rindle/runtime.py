@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from . import _core
-from .artifact import Artifact, write_file
+from .artifact import Artifact
+from .container import dumps, loads, write_file
 from .cost import Measurement, measured_inputs
 from .formats import RindleError, decode
 from .graph import INPUT
@@ -26,7 +27,7 @@ class Model:
     def __init__(self, artifact: Artifact, data: bytes | None = None, kernel: str | None = None):
         """data: the artifact's bytes, where they are at hand. kernel: forces one by name; else RINDLE_KERNEL or the best."""
         self.artifact = artifact
-        self.data = artifact.to_bytes() if data is None else data
+        self.data = dumps(artifact) if data is None else data
         try:
             self._core = _core.Model(self.data, kernel)
         except ValueError as error:
@@ -52,6 +53,11 @@ class Model:
     def is_sequence(self) -> bool:
         """Whether the output has a value for every frame, [B, T, O], or one for the whole row, [B, O]."""
         return self.artifact.graph.is_sequence(self.artifact.graph.output)
+
+    @property
+    def id(self) -> str:
+        """64 hex digits that name what the model computes: equal for equal integers, thresholds included."""
+        return self._core.id
 
     @property
     def kernel(self) -> str:
@@ -272,4 +278,4 @@ def load(path: str | os.PathLike, kernel: str | None = None) -> Model:
         data = Path(path).read_bytes()
     except OSError as error:
         raise RindleError(f"{path} cannot be read: {error.strerror}") from None
-    return Model(Artifact.from_bytes(data, str(path)), data, kernel)
+    return Model(loads(data, str(path)), data, kernel)

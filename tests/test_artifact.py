@@ -1,0 +1,264 @@
+"""Hostile files: each breaks one rule of docs/format.md, and Python and C++ both refuse it, naming the field."""
+
+import json
+import struct
+from copy import deepcopy
+
+import numpy as np
+import pytest
+from hostile import SPOILED, TERM, both, find, good, header, identity, join, parts, put, spoiled
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import rindle
+from rindle import RindleError
+from rindle import _core as core
+from rindle.container import dumps, loads, model_id
+
+
+def python_refuses(data: bytes, words):
+    with pytest.raises(RindleError) as refused:
+        loads(data, "bad.rindle")
+    message = str(refused.value)
+    assert message.startswith("bad.rindle is not a valid .rindle file: ")
+    assert all(word in message for word in words), message
+    assert len(message) < 1000
+
+
+def core_refuses(data: bytes, words):
+    with pytest.raises(ValueError) as refused:
+        core.Model(data, None)
+    message = str(refused.value)
+    assert all(word in message for word in words), message
+
+
+def test_the_good_file_is_good():
+    artifact = loads(good())
+    assert dumps(artifact) == good()
+    rindle.Model(artifact)
+    document, tensors = parts(good())
+    assert document["id"] == identity(document, tensors) == model_id(artifact)
+    assert model_id(loads(join(document, tensors))) == model_id(artifact)  # any order of keys
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_python_refuses(name):
+    words, change = SPOILED[name]
+    python_refuses(spoiled(change), words)
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_the_core_refuses(name):
+    words, change = SPOILED[name]
+    core_refuses(spoiled(change), words)
+
+
+def set_document(text):
+    return join(text, parts(good())[1])
+
+
+def text_of(change=None):
+    document, _ = parts(good())
+    if change:
+        change(document)
+    return json.dumps(document)
+
+
+def entry_of(head, name="golden/inputs"):
+    return head[name]
+
+
+length = struct.unpack("<Q", good()[:8])[0]
+CONTAINERS = {
+    "empty": b"",
+    "seven bytes": good()[:7],
+    "only the length": good()[:8],
+    "truncated header": good()[: length // 2],
+    "header without tensors": good()[: 8 + length],
+    "truncated tensors": good()[:-1],
+    "truncated in the middle": good()[: (8 + length + len(good())) // 2],
+    "bytes too many": good() + b"\0",
+    "a zip file": b"PK\x03\x04" + good(),
+    "length of zero": b"\0" * 8 + good()[8:],
+    "length enormous": b"\xff" * 8 + good()[8:],
+    "length one too many": struct.pack("<Q", length + 1) + good()[8:],
+    "header not JSON": header("{" * 40),
+    "header not UTF-8": header(b'{"\xff": 1}'),
+    "header a list": header("[]"),
+    "header deep": header("[" * 100000),
+    "header with a key twice": header('{"__metadata__": {"rindle": "{}"}, "a": 1, "a": 2}'),
+    "no metadata": header(lambda head: head.pop("__metadata__")),
+    "metadata without rindle": header(lambda head: head.__setitem__("__metadata__", {"format": "pt"})),
+    "metadata with another key": header(lambda head: head["__metadata__"].__setitem__("format", "pt")),
+    "metadata not text": header(lambda head: head["__metadata__"].__setitem__("rindle", {})),
+    "tensor of an unknown type": header(lambda head: entry_of(head).__setitem__("dtype", "BF16")),
+    "tensor of no type": header(lambda head: entry_of(head).pop("dtype")),
+    "tensor with negative shape": header(lambda head: entry_of(head).__setitem__("shape", [-6, 12, 5])),
+    "tensor whose shape overflows": header(lambda head: entry_of(head).__setitem__("shape", [2**40, 2**40, 5])),
+    "tensor whose shape is too large": header(lambda head: entry_of(head).__setitem__("shape", [6, 12, 6])),
+    "tensor before the start": header(lambda head: entry_of(head).__setitem__("data_offsets", [-8, 712])),
+    "tensor beyond the end": header(lambda head: entry_of(head).__setitem__("data_offsets", [2**40, 2**40 + 720])),
+    "tensor whose end is before its start": header(lambda head: entry_of(head)["data_offsets"].reverse()),
+    "tensors that overlap": header(lambda head: head["rnn.l0/v"].__setitem__("data_offsets", [0, 12])),
+    "document empty": set_document(""),
+    "document not JSON": set_document("{version: 1}"),
+    "document a list": set_document("[1]"),
+    "document a number": set_document("1"),
+    "document deep": set_document("[" * 33 + "]" * 33),
+    "document very deep": set_document("[" * 200000),
+    "provenance deep": set_document(text_of().replace('"provenance": {', '"provenance": {"z": ' + '{"a":' * 40 + "1" + "}" * 40 + ", ")),
+    "document with a key twice": set_document(text_of().replace('"version": 1', '"version": 1, "version": 1')),
+    "NaN": set_document(text_of().replace('"provenance": {', '"provenance": {"z": NaN, ')),
+    "Infinity": set_document(text_of().replace('"provenance": {', '"provenance": {"z": -Infinity, ')),
+    "a number beyond float64": set_document(text_of().replace('"provenance": {', '"provenance": {"z": 1e999, ')),
+    "text after the document": set_document(text_of() + " {}"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_broken_containers(name):
+    python_refuses(CONTAINERS[name], [])
+    core_refuses(CONTAINERS[name], [])
+
+
+def test_truncation_anywhere_is_refused():
+    """At every 97th byte, and around the seams."""
+    data = good()
+    seams = [0, 1, 8, 9, 7 + length, 8 + length, 9 + length, len(data) - 1]
+    for end in {*range(0, len(data), 97), *seams}:
+        python_refuses(data[:end], [])
+        core_refuses(data[:end], [])
+
+
+def test_a_newer_version_says_so():
+    data = spoiled(both(put("version", 7), put("brand", "new")))
+    for refuses in (python_refuses, core_refuses):
+        refuses(data, ["version", "7", "update"])
+
+
+@pytest.mark.parametrize("what", ["id missing", "id short", "id of another", "id upper case"])
+def test_identity(what):
+    document, tensors = parts(good())
+    if what == "id missing":
+        del document["id"]
+    else:
+        document["id"] = {"id short": "0" * 63, "id of another": "0" * 64, "id upper case": document["id"].upper()}[
+            what
+        ]
+    python_refuses(join(document, tensors), ["id"])
+    if what != "id of another":  # C++ does not recompute it
+        core_refuses(join(document, tensors), ["id"])
+
+
+@pytest.mark.parametrize("name", ["rnn.l0/weight.a.x", "rnn.l0/bias.a_b", "table/tanh.0.base", "rnn.l0/v"])
+def test_an_edited_tensor_does_not_fit_the_id(name):
+    document, tensors = parts(good())
+    tensors[name].view(np.uint8).reshape(-1)[0] ^= 1
+    python_refuses(join(document, tensors), ["id does not match the contents"])
+
+
+def test_an_edited_golden_vector_still_loads():
+    """It is not part of what the model computes: `verify` is what finds it."""
+    document, tensors = parts(good())
+    tensors["golden/outputs"][0, 0] += 1
+    document["provenance"]["note"] = "edited"
+    assert model_id(loads(join(document, tensors))) == document["id"]
+
+
+def test_a_tensor_cannot_hide_from_the_id():
+    """A tensor that the golden vector names too is still part of the model."""
+    document, tensors = parts(good())
+    term = find(document, TERM)
+    tensors["golden/lengths"] = tensors.pop(term["multiplier"])
+    term["multiplier"] = "golden/lengths"
+    tensors["golden/lengths"][:] = [1, 2, 3, 4, 5, 6]
+    document["id"] = identity(document, tensors)
+    try:
+        first = loads(join(document, tensors))
+    except RindleError:
+        return
+    tensors["golden/lengths"][:] = [6, 5, 4, 3, 2, 1]
+    document["id"] = identity(document, tensors)
+    assert model_id(loads(join(document, tensors))) != model_id(first)
+
+
+def both_agree(data: bytes):
+    """Neither raises anything but its refusal; what Python takes, C++ takes."""
+    try:
+        artifact = loads(data)
+    except RindleError:
+        artifact = None
+    try:
+        core.Model(data, None)
+    except ValueError:
+        assert artifact is None
+    else:
+        return artifact
+
+
+@settings(max_examples=300)
+@given(st.lists(st.tuples(st.integers(0, len(good()) - 1), st.integers(1, 255)), min_size=1, max_size=4))
+def test_flipped_bytes_raise_nothing_but_a_refusal(flips):
+    data = bytearray(good())
+    for index, mask in flips:
+        data[index] ^= mask
+    both_agree(bytes(data))
+
+
+VALUES = [
+    None,
+    True,
+    -1,
+    0,
+    1,
+    2,
+    3,
+    41,
+    2**20,
+    2**31,
+    2**63,
+    2**64,
+    -(2**63),
+    1.5,
+    1e300,
+    "",
+    "x",
+    "h",
+    "\ud800",
+    [],
+    {},
+]
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_any_edit_of_the_document_is_refused_by_both_or_taken_by_both(data):
+    """One value anywhere in the document replaced, removed or doubled, with an identity that fits."""
+    document, tensors = parts(good())
+    places = [((), document)]
+    for steps, here in places:
+        children = here.items() if isinstance(here, dict) else enumerate(here) if isinstance(here, list) else ()
+        places += [((*steps, key), child) for key, child in children]
+    steps, old = data.draw(st.sampled_from(places[1:]))
+    new = data.draw(st.sampled_from([*VALUES, "remove", "neighbour", "nudge"]))
+    parent = find(document, steps[:-1])
+    if new == "remove":
+        del parent[steps[-1]]
+    elif new == "neighbour":
+        parent[steps[-1]] = deepcopy(data.draw(st.sampled_from([child for _, child in places[1:]])))
+    elif new == "nudge":
+        parent[steps[-1]] = old + data.draw(st.sampled_from([-1, 1])) if isinstance(old, (int, float)) else [old]
+    else:
+        parent[steps[-1]] = new
+    if isinstance(document.get("id"), str):
+        document["id"] = identity(document, tensors)
+    spoilt = join(document, tensors)
+    artifact = both_agree(spoilt)
+    if artifact is None:
+        with pytest.raises(RindleError):
+            loads(spoilt)
+        return
+    golden = artifact.golden
+    model = rindle.Model(artifact)
+    found = model.run_codes(golden.inputs, golden.lengths)
+    np.testing.assert_array_equal(found, model.run_codes(golden.inputs, golden.lengths, engine="reference"))

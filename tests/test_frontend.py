@@ -1,0 +1,276 @@
+"""What torch.export shows of a model, and what is refused: every refusal names the operation and the module path."""
+
+import numpy as np
+import pytest
+import torch
+from support import FEATURES, HIDDEN, TorchModel, sequences
+from torch import nn
+
+import rindle
+from rindle import CELLS, Recurrent, RindleError
+from rindle.graph import execute
+from rindle.nn.calibrate import Recorder
+from rindle.nn.frontend import capture
+from rindle.nn.numerics import RealArrays
+
+X = torch.from_numpy(sequences(3, 7))
+
+
+class Model(nn.Module):
+    """Modules by name, and a forward that uses them."""
+
+    def __init__(self, forward, **modules):
+        super().__init__()
+        for name, module in modules.items():
+            setattr(self, name, module)
+        self._forward = forward
+
+    def forward(self, x):
+        return self._forward(self, x)
+
+
+def gru(layers=1, **options):
+    return nn.GRU(FEATURES, HIDDEN, layers, **{"batch_first": True} | options)
+
+
+def lstm(layers=1, **options):
+    return nn.LSTM(FEATURES, HIDDEN, layers, **{"batch_first": True} | options)
+
+
+def recurrent(cell, layers=2, **options):
+    return Recurrent(CELLS[cell], FEATURES, FEATURES, layers, **{"batch_first": True} | options)
+
+
+def head(size=HIDDEN):
+    return nn.Linear(size, 3)
+
+
+CAPTURED = (
+    {
+        "a GRU's frames": (Model(lambda m, x: m.rnn(x)[0], rnn=gru()), ["rnn.l0 program input"]),
+        "an LSTM's frames": (
+            Model(lambda m, x: m.rnn(x)[0], rnn=lstm(2)),
+            ["rnn.l0 program input", "rnn.l1 program rnn.l0"],
+        ),
+        "the last frame": (
+            Model(lambda m, x: m.fc(m.rnn(x)[0][:, -1]), rnn=gru(), fc=head()),
+            ["rnn.l0 program input", "rnn.l0.last last rnn.l0", "fc program rnn.l0.last"],
+        ),
+        "the last frame, all features": (
+            Model(lambda m, x: m.rnn(x)[0][:, -1, :], rnn=gru()),
+            ["rnn.l0 program input", "rnn.l0.last last rnn.l0"],
+        ),
+        "the final state of a GRU": (
+            Model(lambda m, x: m.fc(m.rnn(x)[1][-1]), rnn=gru(2), fc=head()),
+            ["rnn.l0 program input", "rnn.l1 program rnn.l0", "rnn.l1.last last rnn.l1", "fc program rnn.l1.last"],
+        ),
+        "the final state of the first layer": (
+            Model(lambda m, x: m.rnn(x)[1][0], rnn=gru(2)),
+            ["rnn.l0 program input", "rnn.l1 program rnn.l0", "rnn.l0.last last rnn.l0"],
+        ),
+        "the final h of an LSTM": (
+            Model(lambda m, x: m.rnn(x)[1][0][-1], rnn=lstm()),
+            ["rnn.l0 program input", "rnn.l0.last last rnn.l0"],
+        ),
+        "the squeezed final state": (
+            Model(lambda m, x: m.rnn(x)[1].squeeze(0), rnn=gru()),
+            ["rnn.l0 program input", "rnn.l0.last last rnn.l0"],
+        ),
+        "the mean over time": (
+            Model(lambda m, x: m.fc(m.rnn(x)[0].mean(1)), rnn=lstm(), fc=head()),
+            ["rnn.l0 program input", "rnn.l0.mean mean rnn.l0", "fc program rnn.l0.mean"],
+        ),
+        "the mean by its negative dimension": (
+            Model(lambda m, x: m.rnn(x)[0].mean(dim=-2), rnn=lstm()),
+            ["rnn.l0 program input", "rnn.l0.mean mean rnn.l0"],
+        ),
+        "one module used twice": (
+            Model(lambda m, x: m.fc(m.fc(x)), fc=nn.Linear(FEATURES, FEATURES)),
+            ["fc program input", "fc#2 program fc"],
+        ),
+        "output and states": (Model(lambda m, x: m.rnn(x), rnn=lstm()), ["rnn.l0 program input"]),
+        "zero initial states": (
+            Model(lambda m, x: m.rnn(x, torch.zeros(1, x.shape[0], HIDDEN))[0], rnn=gru()),
+            ["rnn.l0 program input"],
+        ),
+        "dropout, which evaluation leaves out": (
+            Model(lambda m, x: m.fc(m.drop(m.rnn(x)[0])), rnn=gru(2, dropout=0.5), drop=nn.Dropout(0.3), fc=head()),
+            ["rnn.l0 program input", "rnn.l1 program rnn.l0", "fc program rnn.l1"],
+        ),
+        "a nested module": (
+            Model(lambda m, x: m.body(x), body=nn.Sequential(nn.Linear(FEATURES, 4), nn.Identity(), nn.Linear(4, 2))),
+            ["body.0 program input", "body.2 program body.0"],
+        ),
+        "a transposed sequence": (
+            Model(lambda m, x: m.rnn(x.transpose(0, 1))[0].transpose(0, 1), rnn=gru(batch_first=False)),
+            ["rnn.l0 program input"],
+        ),
+        "no bias": (Model(lambda m, x: m.rnn(x)[0], rnn=lstm(bias=False)), ["rnn.l0 program input"]),
+        "a module named input": (
+            Model(lambda m, x: m.input(x), input=nn.Linear(FEATURES, 2)),
+            ["input#2 program input"],
+        ),
+    }
+    | {
+        f"our own {cell}": (
+            Model(lambda m, x: m.rnn(x)[0], rnn=recurrent(cell)),
+            ["rnn.l0 program input", "rnn.l1 program rnn.l0"],
+        )
+        for cell in CELLS
+    }
+    | {
+        "the final state of our own": (
+            Model(lambda m, x: m.rnn(x)[1][0][-1], rnn=recurrent("lstm")),
+            ["rnn.l0 program input", "rnn.l1 program rnn.l0", "rnn.l1.last last rnn.l1"],
+        ),
+    }
+)
+
+
+def evaluate(graph, x):
+    """The captured graph in float. x: [B, T, I]."""
+    recorders = {node.name: Recorder(node.layer) for node in graph.programs}
+    with torch.no_grad():
+        y = execute(graph, recorders, RealArrays, list(x.unbind(1)))[graph.output]
+    return torch.stack(y, 1) if isinstance(y, list) else y
+
+
+@pytest.mark.parametrize("name", CAPTURED)
+def test_what_is_captured(name):
+    model, nodes = CAPTURED[name]
+    graph, batch_first = capture(model.eval(), X)
+    assert batch_first
+    assert [f"{node.name} {node.kind} {node.source}" for node in graph.nodes] == nodes
+    with torch.no_grad():
+        wanted = model(X)
+    wanted = wanted[0] if isinstance(wanted, tuple) else wanted
+    torch.testing.assert_close(evaluate(graph, X), wanted, rtol=1e-4, atol=1e-5)
+    longer = torch.from_numpy(sequences(2, 11))  # the captured length does not stick
+    with torch.no_grad():
+        wanted = model(longer)
+    wanted = wanted[0] if isinstance(wanted, tuple) else wanted
+    torch.testing.assert_close(evaluate(graph, longer), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [gru, lstm, lambda **options: recurrent("sru", **options)])
+def test_time_first_models(make):
+    model = Model(lambda m, x: m.rnn(x)[0], rnn=make(batch_first=False)).eval()
+    graph, batch_first = capture(model, X.transpose(0, 1))
+    assert not batch_first
+    with torch.no_grad():
+        torch.testing.assert_close(
+            evaluate(graph, X), model(X.transpose(0, 1))[:].transpose(0, 1), rtol=1e-4, atol=1e-5
+        )
+    quantized = rindle.quantize(model, "int8", X.transpose(0, 1))
+    assert quantized.run(X.numpy()).shape[:2] == (3, 7)
+
+
+def test_a_time_first_model_with_a_vector_for_output():
+    model = Model(lambda m, x: m.fc(m.rnn(x)[0].mean(0)), rnn=gru(batch_first=False), fc=head()).eval()
+    y = rindle.quantize(model, "fixed16", X.transpose(0, 1)).run(X.numpy())
+    with torch.no_grad():
+        np.testing.assert_allclose(y, model(X.transpose(0, 1)), atol=0.01)
+
+
+def test_capture_leaves_the_model_as_it_was():
+    model = TorchModel("gru").train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    capture(model, X)
+    assert model.training and model.rnn.training
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+REFUSED = {
+    "an unknown operation": (lambda m, x: m.act(m.rnn(x)[0]), {"rnn": gru(), "act": nn.GELU()}, r"aten\.gelu\.default in the module 'act' is not supported"),
+    "in a nested module": (
+        lambda m, x: m.body(x),
+        {"body": nn.Sequential(nn.Linear(FEATURES, 4), nn.ReLU())},
+        r"aten\.relu\.default in the module 'body\.1' is not supported",
+    ),
+    "in forward": (lambda m, x: m.fc(x) * 2, {"fc": nn.Linear(FEATURES, 2)}, r"aten\.mul\.Tensor in the model's forward is not supported"),
+    "a residual": (lambda m, x: m.fc(x) + x, {"fc": nn.Linear(FEATURES, FEATURES)}, r"aten\.add\.Tensor .* is not supported"),
+    "a plain RNN": (lambda m, x: m.rnn(x)[0], {"rnn": nn.RNN(FEATURES, 4, batch_first=True)}, r"aten\.rnn_tanh\.input in the module 'rnn' is not supported"),
+    "bidirectional": (lambda m, x: m.rnn(x)[0], {"rnn": lstm(bidirectional=True)}, r"aten\.lstm\.input in the module 'rnn' is bidirectional, which is not supported yet"),
+    "a projection": (lambda m, x: m.rnn(x)[0], {"rnn": lstm(proj_size=3)}, r"aten\.lstm\.input in the module 'rnn' has a projection"),
+    "an initial state": (lambda m, x: m.rnn(x, torch.ones(1, x.shape[0], HIDDEN))[0], {"rnn": gru()}, r"(aten\.ones|aten\.gru).* (is not supported|initial state)"),
+    "a learned initial state": (
+        lambda m, x: m.rnn(x, m.h0)[0],
+        {"rnn": gru(), "h0": nn.Parameter(torch.zeros(1, 3, HIDDEN))},
+        r"aten\.gru\.input in the module 'rnn' is given an initial state; only zeros",
+    ),
+    "the first frame": (lambda m, x: m.rnn(x)[0][:, 0], {"rnn": gru()}, r"aten\.select\.int .* selects index 0 of dimension 1; only the last frame"),
+    "the frame that was last in the example": (lambda m, x: m.rnn(x)[0][:, 6], {"rnn": gru()}, "selects index 6 of dimension 1"),
+    "the last row": (lambda m, x: m.rnn(x)[0][-1], {"rnn": gru()}, "selects index -1 of dimension 0"),
+    "the final c": (lambda m, x: m.rnn(x)[1][1][-1], {"rnn": lstm()}, r"aten\.select\.int .* reads something that is not"),
+    "half of the sequence": (lambda m, x: m.rnn(x[:, :3])[0], {"rnn": gru()}, r"aten\.slice\.Tensor .* is not supported"),
+    "a reversed sequence": (lambda m, x: m.rnn(x.flip(1))[0], {"rnn": gru()}, r"aten\.flip\.default .* is not supported"),
+    "the mean over features": (lambda m, x: m.rnn(x)[0].mean(2), {"rnn": gru()}, r"aten\.mean\.dim .* is over the dimensions \[2\]; only the mean over time"),
+    "the mean over rows": (lambda m, x: m.rnn(x)[0].mean(0), {"rnn": gru()}, r"aten\.mean\.dim .* is over the dimensions \[0\]"),
+    "the mean over all": (lambda m, x: m.rnn(x)[0].mean(), {"rnn": gru()}, r"aten\.mean\.default .* is not supported"),
+    "the mean with keepdim": (lambda m, x: m.fc(m.rnn(x)[0].mean(1, keepdim=True)), {"rnn": gru(), "fc": head()}, "without keepdim"),
+    "features moved to time": (lambda m, x: m.rnn(x.transpose(1, 2))[0], {"rnn": nn.GRU(7, 4, batch_first=True)}, r"aten\.transpose\.int .* is supported only between batch and time"),
+    "a recurrent layer on a vector": (
+        lambda m, x: m.fc(m.rnn(x)[0][:, -1]).unsqueeze(1),
+        {"rnn": gru(), "fc": head()},
+        r"aten\.unsqueeze\.default .* is not supported",
+    ),
+    "batch and time mixed up": (
+        lambda m, x: m.second(m.rnn(x)[0])[0],
+        {"rnn": gru(), "second": nn.GRU(HIDDEN, 4)},
+        r"aten\.gru\.input in the module 'second' takes a sequence laid out \[T, B, F\], but gets \[B, T, F\]; check batch_first",
+    ),
+    "computed weights": (
+        lambda m, x: nn.functional.linear(x, m.w + 1),
+        {"w": nn.Parameter(torch.zeros(2, FEATURES))},
+        r"aten\.(add\.Tensor|linear\.default) .*(is not supported|computes its weight)",
+    ),
+    "two outputs": (lambda m, x: (m.a(x), m.b(x)), {"a": nn.Linear(FEATURES, 2), "b": nn.Linear(FEATURES, 2)}, "must return one tensor"),
+    "a stack of outputs": (lambda m, x: torch.stack([m.a(x), m.a(x)]), {"a": nn.Linear(FEATURES, 2)}, "must return one tensor"),
+    "the input unchanged": (lambda m, x: x, {"fc": nn.Linear(FEATURES, 2)}, "no recurrent or Linear layer"),
+    "the last input": (lambda m, x: x[:, -1], {}, "no recurrent or Linear layer; there is nothing to quantize"),
+    "a constant": (lambda m, x: torch.zeros(3, 7, 2), {}, "must return one tensor|no recurrent"),
+    "a branch on values": (lambda m, x: m.fc(x) if x.sum() > 0 else x, {"fc": nn.Linear(FEATURES, FEATURES)}, "torch.export cannot capture Model: "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_by_name(name):
+    forward, modules, words = REFUSED[name]
+    with pytest.raises(RindleError, match=words):
+        capture(Model(forward, **modules).eval(), X)
+
+
+def test_a_model_of_two_inputs_is_refused():
+    class Two(nn.Module):
+        def forward(self, x, y=None):
+            return x
+
+    with pytest.raises(RindleError, match=r"has 2 dimensions \(7, 5\); it must have 3"):
+        capture(TorchModel("gru").eval(), X[0])
+    with pytest.raises(RindleError, match="no recurrent or Linear layer"):
+        capture(Two(), X)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("parameter", ["rnn.weight_hh_l1", "rnn.bias_ih_l0", "last.bias", "first.weight"])
+def test_weights_that_are_not_finite_are_refused_by_name(parameter, value):
+    model = TorchModel("lstm").eval()
+    with torch.no_grad():
+        model.get_parameter(parameter).view(-1)[1] = value
+    with pytest.raises(RindleError, match=rf"the parameter '{parameter}' holds NaN or infinity"):
+        rindle.quantize(model, "int8", X)
+
+
+def test_a_module_that_only_looks_like_ours_is_refused():
+    from rindle.nn.modules import recurrent_op
+
+    class Direct(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(1))
+
+        def forward(self, x):
+            return recurrent_op(x.transpose(0, 1), [self.w], 4, 0, 1)[0].transpose(0, 1)
+
+    with pytest.raises(RindleError, match=r"rindle\.recurrent.* is used outside a Recurrent module"):
+        capture(Direct(), X)

@@ -1,0 +1,282 @@
+"""The laws of the design: all engines give the same integers, whatever the model, the input, and the way it is run."""
+
+import naive
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from support import (
+    ENGINES,
+    FEATURES,
+    assert_agree,
+    assert_naive,
+    attempt,
+    build,
+    extreme_codes,
+    quantized,
+    random_input,
+    recipes,
+    seeds,
+    sequences,
+)
+
+from rindle import CELLS, SCHEMES, Model
+from rindle.container import dumps, loads, model_id
+from rindle.reference import run
+
+LENGTHS = np.array([7, 1, 12, 12, 3, 9, 12, 2])
+
+
+def some_thresholds(artifact, share: float) -> dict:
+    """θ as a share of each code's range, per element for every other input."""
+    chosen = {}
+    for i, (name, (node, code)) in enumerate(artifact.held_codes().items()):
+        layer = artifact.graph.node(node).layer
+        theta = int(share * layer.formats[code].hi)
+        chosen[name] = theta if i % 2 else np.arange(layer.program.sizes[code]) * 2 * theta // layer.program.sizes[code]
+    return chosen
+
+
+@pytest.mark.parametrize("head", ["all", "last", "mean"])
+def test_engines_agree_on_cells_and_schemes(cell, scheme, head):
+    artifact = quantized(cell, scheme, head).artifact
+    x = sequences(rows=5, time=8, seed=1)
+    lengths = np.array([5, 8, 1, 8, 3])
+    assert_agree(artifact, x)
+    assert_agree(artifact, 50 * x, lengths)  # far outside the calibrated range
+    codes = extreme_codes(np.random.default_rng(0), artifact.input_format, x.shape)
+    assert_agree(artifact, codes, lengths)
+    for share in (0.02, 0.3):
+        assert_agree(artifact.with_thresholds(some_thresholds(artifact, share)), x, lengths)
+
+
+def test_the_reference_is_the_naive_reading_of_the_file(cell, scheme):
+    artifact = quantized(cell, scheme, "mean").artifact
+    codes = extreme_codes(np.random.default_rng(0), artifact.input_format, (2, 4, FEATURES))
+    assert_naive(artifact, codes, np.array([4, 2]))
+    assert_naive(artifact.with_thresholds(some_thresholds(artifact, 0.1)), codes)
+
+
+@settings(max_examples=100)
+@given(recipes(), seeds)
+def test_engines_agree_on_random_programs(recipe, seed):
+    artifact = build(recipe)
+    x, lengths = random_input(np.random.default_rng(seed), artifact)
+    assert_agree(artifact, x, lengths)
+
+
+@settings(max_examples=100)
+@given(recipes(nodes=2), seeds)
+def test_random_programs_are_the_naive_reading_of_their_file(recipe, seed):
+    artifact = build(recipe)
+    x, lengths = random_input(np.random.default_rng(seed), artifact, rows=2, time=3)
+    assert_naive(artifact, x, lengths)
+
+
+@settings(max_examples=40)
+@given(recipes(), seeds)
+def test_save_and_load_are_the_identity(recipe, seed):
+    artifact = build(recipe)
+    data = dumps(artifact)
+    loaded = loads(data)
+    assert dumps(loaded) == data
+    assert model_id(loaded) == model_id(artifact)
+    x, lengths = random_input(np.random.default_rng(seed), artifact)
+    found, wanted = run(loaded, x, lengths), run(artifact, x, lengths)
+    np.testing.assert_array_equal(found.codes, wanted.codes)
+    assert (found.saturations, found.changes) == (wanted.saturations, wanted.changes)
+
+
+def test_save_and_load_of_cells_are_the_identity(artifact):
+    data = dumps(artifact)
+    assert dumps(loads(data)) == data
+    held = artifact.with_thresholds(some_thresholds(artifact, 0.05))
+    assert dumps(loads(dumps(held))) == dumps(held)
+    assert model_id(held) != model_id(artifact)
+    golden = run(held, held.golden.inputs, held.golden.lengths)
+    np.testing.assert_array_equal(golden.codes, held.golden.outputs)
+
+
+def without_thresholds(artifact):
+    return artifact.with_thresholds(dict.fromkeys(artifact.held_codes()))
+
+
+@settings(max_examples=40)
+@given(recipes(), seeds)
+def test_threshold_0_is_dense(recipe, seed):
+    artifact = build(recipe)
+    dense = without_thresholds(artifact)
+    held = artifact.with_thresholds(dict.fromkeys(artifact.held_codes(), 0))
+    x, lengths = random_input(np.random.default_rng(seed), artifact)
+    a, b = assert_agree(dense, x, lengths), assert_agree(held, x, lengths)
+    np.testing.assert_array_equal(a.output, b.output)
+    assert a.saturations == b.saturations
+    assert not a.changes
+
+
+def test_threshold_0_is_dense_for_cells(cell, scheme, engine):
+    dense = quantized(cell, scheme).artifact
+    held = dense.with_thresholds(dict.fromkeys(dense.held_codes(), 0))
+    x = sequences(time=12, seed=2)
+    np.testing.assert_array_equal(engine(dense, x, LENGTHS).output, engine(held, x, LENGTHS).output)
+
+
+class Recorded:
+    """Array namespace of the reference that keeps every matrix product: (x, W)."""
+
+    def __init__(self):
+        self.products = []
+
+    def __getattr__(self, name):
+        from rindle.codes import NumPy
+
+        return getattr(NumPy, name)
+
+    def product(self, x, matrix):
+        self.products.append((x, matrix))
+        return x @ matrix.T
+
+
+def test_products_are_of_the_held_value(cell):
+    """v-hat of the layer's input computed by hand from the dense codes, and Σ of W·Δ over the frames equal W·v-hat."""
+    artifact = quantized(cell, "int8").artifact
+    name = next(name for name in artifact.held_codes() if name == "rnn.l0/x")
+    x = sequences(rows=1, time=12, seed=3)
+    dense, held = Recorded(), Recorded()
+    run(artifact, x, xp=dense)
+    run(artifact.with_thresholds({name: 9}), x, xp=held)
+    weight = artifact.graph.node("rnn.l0").layer.constants
+    matrices = [p.weight for constant in weight.values() for p in getattr(constant, "products", ())]
+    frames = [[x for x, m in recorder.products if any(m is one for one in matrices)] for recorder in (dense, held)]
+    op = artifact.graph.node("rnn.l0").layer.program
+    per_frame = sum(len(one.terms) for one in op.affines)
+    first = next(i for i, term in enumerate(t for one in op.affines for t in one.terms) if term.source == "x")
+    codes, products = ([one[t * per_frame + first][0] for t in range(12)] for one in frames)
+    v, accumulator, changed = np.zeros_like(codes[0]), 0, 0
+    for code, product in zip(codes, products):
+        following = np.array([new if abs(int(new) - int(old)) > 9 else old for new, old in zip(code, v)])
+        accumulator = accumulator + matrices[first] @ (following - v)
+        changed += int((following != v).sum())
+        v = following
+        np.testing.assert_array_equal(product, v)
+        np.testing.assert_array_equal(matrices[first] @ product, accumulator)
+    assert 0 < changed < 12 * len(v)
+    found = ENGINES["runtime"](artifact.with_thresholds({name: 9}), x, None).changes
+    assert found == {("rnn.l0", artifact.held_codes()[name][1]): (changed, 12)}
+
+
+@settings(max_examples=40)
+@given(recipes(), seeds)
+def test_a_batch_row_is_that_row_alone(recipe, seed):
+    artifact = build(recipe)
+    x, lengths = random_input(np.random.default_rng(seed), artifact, rows=4, time=6)
+    for name, engine in ENGINES.items():
+        whole = engine(artifact, x, lengths).output
+        padded = x.copy()
+        for row, length in enumerate(lengths):
+            padded[row, length:] = artifact.input_format.lo  # must not matter
+            alone = engine(artifact, x[row : row + 1, :length], None).output[0]
+            found = whole[row, :length] if whole.ndim == 3 else whole[row]
+            np.testing.assert_array_equal(found, alone, err_msg=name)
+        np.testing.assert_array_equal(engine(artifact, padded, lengths).output, whole, err_msg=name)
+
+
+def stepped(stream, codes):
+    return np.stack([stream.step_codes(frame) for frame in codes])
+
+
+def whole(model, codes):
+    """What ``run`` gives for every prefix of one row."""
+    if model.is_sequence:
+        return model.run_codes(codes, engine="reference")
+    return np.stack([model.run_codes(codes[: t + 1], engine="reference") for t in range(len(codes))])
+
+
+@settings(max_examples=40)
+@given(recipes(), seeds)
+def test_chunks_are_the_whole(recipe, seed):
+    """Frames one by one, with the state saved and restored into another stream on the way."""
+    artifact = build(recipe)
+    assume(artifact.graph.whole_sequence is None)
+    model = Model(artifact)
+    rng = np.random.default_rng(seed)
+    codes = extreme_codes(rng, artifact.input_format, (7, artifact.graph.input_size))
+    wanted = whole(model, codes)
+    stream = model.stream()
+    np.testing.assert_array_equal(stepped(stream, codes), wanted)
+    stream.reset()
+    cut = int(rng.integers(0, 8))
+    np.testing.assert_array_equal(stepped(stream, codes[:cut]) if cut else wanted[:0], wanted[:cut])
+    state = stream.save()
+    other = Model(loads(dumps(artifact))).stream()
+    stepped(other, codes)
+    other.restore(state)
+    assert other.save() == state
+    if cut < 7:
+        np.testing.assert_array_equal(stepped(other, codes[cut:]), wanted[cut:])
+        np.testing.assert_array_equal(stepped(stream, codes[cut:]), wanted[cut:])
+        assert other.save() == stream.save()
+
+
+@pytest.mark.parametrize("head", ["all", "last"])
+@pytest.mark.parametrize("share", [None, 0.05])
+def test_a_stream_of_floats_is_the_run(cell, scheme, head, share):
+    model = quantized(cell, scheme, head)
+    if share is not None:
+        model = model.with_thresholds(some_thresholds(model.artifact, share))
+    x = sequences(rows=1, time=15, seed=4)[0]
+    stream, out = model.stream(), np.empty(model.output_size, np.float32)
+    wanted = model.run(x, engine="reference")
+    for t, frame in enumerate(x):
+        y = stream.step(frame, out)
+        assert y is out
+        if model.is_sequence:
+            np.testing.assert_array_equal(y, wanted[t])
+    np.testing.assert_array_equal(y, wanted[-1] if model.is_sequence else wanted)
+
+
+def test_every_saturation_bound_is_hit(cell, scheme):
+    """Far-out inputs drive the narrow codes and the gates to both ends of their ranges, in every engine alike."""
+    artifact = quantized(cell, scheme).artifact
+    rng = np.random.default_rng(5)
+    x = (1e4 * rng.choice([-1.0, 1.0], (8, 12, FEATURES))).astype(np.float32)
+    found = assert_agree(artifact, x)
+    assert found.saturations["input", "input"] == x.size
+    assert found.saturations["rnn.l0", "x.code"] > 0
+    result = run(artifact, x)
+    assert result.values["first"].min() == artifact.format_of("first").lo
+    assert result.values["first"].max() == artifact.format_of("first").hi
+
+
+SATURATING = ("affine", "requantize", "add", "sub", "mul", "sum_of_products", "lerp")
+
+
+def test_every_operation_saturates_at_both_ends_in_some_vector(monkeypatch):
+    """Over random programs each counted operation exceeds both bounds, and the counters are the naive ones."""
+    hit = {kind: set() for kind in SATURATING}
+
+    class Watched(naive.Program):
+        def finish(self, path, values, counter):
+            lo, hi = naive.bounds(self.formats[path], path in self.p["codes"])
+            (kind,) = (op["op"] for op in self.p["ops"] if counter in (op["out"], *op["out"][:1]))
+            hit[kind] |= {(v > hi) - (v < lo) for v in values}
+            return super().finish(path, values, counter)
+
+    monkeypatch.setattr(naive, "Program", Watched)
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        if artifact := attempt(([rng.choice(SATURATING, 6).tolist()], seed)):
+            assert_naive(artifact, random_input(rng, artifact)[0][:1])
+    assert hit == {kind: {-1, 0, 1} for kind in SATURATING}
+
+
+def test_the_golden_vector_replays_in_every_engine(artifact, engine):
+    golden = artifact.golden
+    found = engine(artifact, golden.inputs, golden.lengths).output
+    np.testing.assert_array_equal(found, golden.outputs)
+
+
+def test_the_tables_cover_every_entry():
+    """A new cell or scheme is tested by existing; this only says which there are."""
+    assert {"lstm", "gru", "sru"} <= set(CELLS)
+    assert {"int8", "w4a8", "fixed16", "fixed8"} <= set(SCHEMES)
+    assert set(ENGINES) == {"reference", "simulation", "runtime"}
