@@ -83,12 +83,16 @@ def test_schemes_are_what_they_are_called():
         weight, code, element = (rules["rnn.l0", path] for path in ("weight.i.x", "code.i.x", "i"))
         assert (element.kind, element.bits) == ("fixed", 16)
         found[name] = f"{weight.kind}{weight.bits} {code.kind}{code.bits}"
-    assert found == {
-        "int8": "int8 int8",
-        "w4a8": "int4 int8",
-        "fixed16": "fixed16 fixed16",
-        "fixed8": "fixed8 fixed8",
-    }
+    assert (
+        found
+        | {  # others may come
+            "int8": "int8 int8",
+            "w4a8": "int4 int8",
+            "fixed16": "fixed16 fixed16",
+            "fixed8": "fixed8 fixed8",
+        }
+        == found
+    )
 
 
 def test_a_later_rule_wins_and_patterns_choose_layer_gate_and_matrix():
@@ -110,7 +114,7 @@ def test_a_later_rule_wins_and_patterns_choose_layer_gate_and_matrix():
     "scheme, overrides, words",
     [
         ("int9", None, "unknown scheme 'int9'; did you mean 'int8'"),
-        ("ternary", None, "unknown scheme 'ternary'; there are int8, w4a8, fixed16, fixed8"),
+        ("ternary", None, "unknown scheme 'ternary'; there are int8, "),
         (None, None, "the scheme is None; give one of int8"),
         (8, None, "the scheme is 8"),
         ({"*": 8}, None, "is 8; write for example"),

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import numpy as np
 
-from . import __doc__ as about
 from .container import write_file
 from .cost import measured_inputs, sizes
 from .formats import RindleError
@@ -22,7 +21,12 @@ try:
 except ModuleNotFoundError as error:  # the library itself runs without them
     sys.exit(f"the rindle command needs {error.name}: pip install 'rindle[cli]'")
 
-app = typer.Typer(help=about, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help="Quantized recurrent networks: run, verify and inspect .rindle files.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 console = Console()
 File = Annotated[Path, typer.Argument(help="a .rindle file", metavar="FILE", show_default=False)]
 
