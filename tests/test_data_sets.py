@@ -434,10 +434,13 @@ def test_moving_mnist_is_as_hard_as_published():
 def test_opendpd_parts_and_gain(tmp_path, key):
     for part, rows in {"train": 4, "val": 2, "test": 1}.items():
         put(tmp_path / f"DPA_200MHz/{part}_input.csv", "I,Q\n" + "0.3,0.4\n" * rows)
-        put(tmp_path / f"DPA_200MHz/{part}_output.csv", "I,Q\n" + "0.0,1.0\n" * (rows - 1) + "1.2,-0.5\n")
+        put(
+            tmp_path / f"DPA_200MHz/{part}_output.csv",
+            "I,Q\n" + "0.0,1.0\n" * (rows - 1) + f"1.2,{'3.0' if part == 'test' else '-0.5'}\n",
+        )
     put(tmp_path / "DPA_200MHz/spec.json", json.dumps({"input_signal_fs": 800e6, key: 200e6}))
     data = opendpd.load("DPA_200MHz", tmp_path)
-    assert [len(x) for x, _ in data[2:]] == [4, 2, 1] and data.test[1].tolist() == [[np.float32(1.2), -0.5]]
+    assert [len(x) for x, _ in data[2:]] == [4, 2, 1] and data.test[1].tolist() == [[np.float32(1.2), 3]]
     assert (data.rate, data.bandwidth) == (800e6, 200e6)
     assert data.gain == pytest.approx(1.3 / 0.5)
     with pytest.raises(ValueError, match="no amplifier 'DPA'"):
