@@ -104,6 +104,14 @@ def test_an_unfinished_folder_in_the_cache_is_not_taken(places):
     assert held(locate(SOURCE)) == KEPT
 
 
+def test_what_another_process_unpacked_meanwhile_stays(places, monkeypatch):
+    package = tar(places / "mirror/toy.tar.gz", FILES)
+    first = source.unpack(SOURCE, SOURCE.ways[0], [package])
+    (first / "being-read").write_bytes(b"")
+    assert source.unpack(SOURCE, SOURCE.ways[0], [package]) == first and (first / "being-read").exists()
+    assert [path.name for path in (places / "cache").iterdir()] == ["toy"]
+
+
 @pytest.mark.parametrize("name", ["../../out.txt", "/abs/a/out.txt", "toy/../../a/out.txt"])
 def test_a_member_cannot_leave_the_folder(places, name):
     tar(places / "mirror/toy.tar.gz", {**{f"toy/{k}": v for k, v in FILES.items()}, name: b"evil"}, top="")

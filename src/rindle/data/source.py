@@ -97,8 +97,7 @@ def locate(source: Source, folder: str | Path | None = None, download: bool = Tr
                 return root / name
     home = cache() / source.name
     looked.append(home)
-    mark = home / ".checked"
-    if mark.exists() and mark.read_text().strip() == (source.digest or ""):
+    if checked(source, home):
         return home
     for way in source.ways:
         files = [root / package.name for package in way] if root else []
@@ -120,6 +119,11 @@ def locate(source: Source, folder: str | Path | None = None, download: bool = Tr
         + ("" if root else "\nRINDLE_DATA_MIRROR is not set.")
         + f"\n{how_to_get(source)}"
     )
+
+
+def checked(source: Source, home: Path) -> bool:
+    mark = home / ".checked"
+    return mark.exists() and mark.read_text() == (source.digest or "")
 
 
 def how_to_get(source: Source) -> str:
@@ -148,13 +152,13 @@ def unpack(source: Source, way: tuple[Package, ...], files: list[Path]) -> Path:
                 "Delete the package and get it again."
             )
         (work / ".checked").write_text(source.digest or "")
-        if home.exists():  # an older layout or an unfinished one; or another process was faster with the same files
-            shutil.rmtree(home, ignore_errors=True)
-        try:
-            os.replace(work, home)
-        except OSError:
-            if not (home / ".checked").exists():
-                raise
+        if not checked(source, home):  # else another process was faster, and may be reading already
+            shutil.rmtree(home, ignore_errors=True)  # an older layout, or an unfinished one
+            try:
+                os.replace(work, home)
+            except OSError:
+                if not checked(source, home):
+                    raise
         return home
     finally:
         shutil.rmtree(work, ignore_errors=True)
