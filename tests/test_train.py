@@ -164,7 +164,7 @@ def test_what_is_carried_ends_with_the_epoch(tmp_path):
     assert task.carried == [None, 0, 1, 2, 3] * 2
 
 
-@pytest.mark.parametrize("schedule, end", [("constant", 1.0), ("linear", 0.1), ("cosine", 0.0245)])
+@pytest.mark.parametrize("schedule, end", [("constant", 1.0), ("linear", 0.1), ("bent", 0.13), ("cosine", 0.0245)])
 def test_the_learning_rate_rises_then_follows_its_schedule(tmp_path, schedule, end):
     rates = []
     real = torch.optim.AdamW.step
@@ -213,3 +213,5 @@ def test_every_row_once_per_epoch_in_an_order_of_its_own(lengths):
 def test_shares_are_disjoint_and_whole():
     rows = np.arange(13)
     assert sorted(np.concatenate([Share(rank, 4)(rows) for rank in range(4)]).tolist()) == rows.tolist()
+    with pytest.raises(ValueError, match="a batch of 13 cannot be shared by 14 processes"):
+        Share(0, 14)(rows)

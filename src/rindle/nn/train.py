@@ -44,6 +44,10 @@ class Share:
     world: int = 1
 
     def __call__(self, rows):
+        if len(rows) < self.world:
+            raise ValueError(
+                f"a batch of {len(rows)} cannot be shared by {self.world} processes: change the batch size"
+            )
         return rows[self.rank :: self.world]
 
 
@@ -71,6 +75,8 @@ OPTIMIZERS = {
 SCHEDULES = {
     "constant": lambda t: 1.0,
     "linear": lambda t: 1.0 - t,
+    # Slowly at first, then straight to 0: between the two others.
+    "bent": lambda t: min(1.0 - 0.773 * t, 1.3 * (1.0 - t)),
     "cosine": lambda t: 0.5 * (1.0 + math.cos(math.pi * t)),
 }
 
