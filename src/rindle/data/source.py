@@ -27,8 +27,10 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from ..formats import RindleError
 
-class DataError(RuntimeError):
+
+class DataError(RindleError):
     """A data set is not there, or is not what it should be."""
 
 
