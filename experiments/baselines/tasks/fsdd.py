@@ -4,6 +4,8 @@ Metric: accuracy. Training hears every recording at seven speeds too, which move
 would; energies more than 8 nepers below a recording's loudest are cut, because the noise floor tells speakers apart.
 """
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from torch import nn
@@ -48,21 +50,18 @@ class Task:
     def __init__(self, seed: int = 0, quick: bool = False):
         self.seed = seed
         step = 20 if quick else 1
-        recordings = {part: rows[::step] for part, rows in fsdd.load(split=self.SPLIT).items()}
-        self.parts = {part: [example(r) for r in rows] for part, rows in recordings.items()}
-        self.parts["train"] = [example(r, speed) for speed in SPEEDS for r in recordings["train"]]
+        self.parts = {part: rows[::step] for part, rows in fsdd.load(split=self.SPLIT).items()}
+
+    @cached_property
+    def train(self) -> list:
+        return [example(recording, speed) for speed in SPEEDS for recording in self.parts["train"]]
 
     def plan(self, epoch: int) -> list[np.ndarray]:
-        return shuffled(
-            len(self.parts["train"]),
-            BATCH,
-            self.seed,
-            epoch,
-            lengths=[len(frames) for frames, _ in self.parts["train"]],
-        )
+        lengths = [len(frames) for frames, _ in self.train]
+        return shuffled(len(lengths), BATCH, self.seed, epoch, lengths=lengths)
 
     def loss(self, model, rows, share, carry):
-        frames, lengths, digits = batch([self.parts["train"][row] for row in share(rows)])
+        frames, lengths, digits = batch([self.train[row] for row in share(rows)])
         return F.cross_entropy(model(frames, lengths), digits, reduction="sum"), len(digits), None
 
     def score(self, model) -> dict[str, float]:
@@ -70,7 +69,7 @@ class Task:
         return {"valid_error": 1 - numbers["accuracy"], "valid_loss": numbers["loss"]}
 
     def evaluate(self, model, part: str) -> dict[str, float]:
-        frames, lengths, digits = batch(self.parts[part])
+        frames, lengths, digits = batch([example(recording) for recording in self.parts[part]])
         logits = model(frames, lengths)
         right = (logits.argmax(1) == digits).float().mean().item()
         return {"accuracy": right, "loss": F.cross_entropy(logits, digits).item()}
