@@ -1,0 +1,98 @@
+"""Mboshi: the phone of every frame, one bidirectional layer of 128 per direction over 40 log-mel bins.
+
+Metric: phone error rate. Frame scores, divided by the phones' priors, are decoded by Viterbi with a phone bigram of the
+training alignments; silence and repeats are dropped on both sides, and frames outside the alignment on both. Weight and
+penalty of the bigram are fixed, not tuned. Beside it: frame error, and what always answering the most frequent phone
+gets; for the phone error rate, what the most frequent phone (silence apart) at every tenth frame gets.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from rindle import decode, metrics
+from rindle.data import mboshi
+from rindle.nn.train import Settings, shuffled
+
+BATCH, SILENCE = 16, 0
+RECURRENT = {"lstm": nn.LSTM, "gru": nn.GRU}
+METRIC = "per"
+
+
+class Phones(nn.Module):
+    def __init__(self, kind: str, bins: int = 40, units: int = 128, phones: int = 28, dropout: float = 0.3):
+        super().__init__()
+        self.rnn = RECURRENT[kind](bins, units, bidirectional=True)
+        self.output = nn.Linear(2 * units, phones)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, frames):
+        """frames (time, batch, bins), without padding → logits (time, batch, phones)."""
+        hidden, _ = self.rnn(self.dropout(frames))
+        return self.output(self.dropout(hidden))
+
+
+def model(kind: str) -> nn.Module:
+    return Phones(kind)
+
+
+def settings(kind: str) -> Settings:
+    return Settings(epochs=6, lr=3e-3, schedule="cosine", warmup=0.03, weight_decay=1e-2)
+
+
+class Task:
+    def __init__(self, seed: int = 0, quick: bool = False):
+        self.seed = seed
+        self.data = mboshi.load()
+        step = 60 if quick else 1
+        self.parts = {part: getattr(self.data, part)[::step] for part in ("train", "valid", "test")}
+        labels = [u.labels[u.labels != mboshi.UNLABELLED] for u in self.parts["train"]]
+        counts = np.bincount(np.concatenate(labels), minlength=len(self.data.phones)) + 1
+        self.priors = np.log(counts / counts.sum())
+        self.bigram = decode.bigram([decode.merge(row.tolist()) for row in labels], len(counts))
+
+    def plan(self, epoch: int) -> list[np.ndarray]:
+        lengths = [len(u.codes) for u in self.parts["train"]]
+        return shuffled(len(lengths), BATCH, self.seed, epoch, lengths=lengths)
+
+    def loss(self, model, rows, share, carry):
+        """A batch is of nearly equal lengths and is cut to the shortest: nothing is padded."""
+        utterances = [self.parts["train"][row] for row in rows]
+        length = min(len(u.codes) for u in utterances)
+        pieces = [self.tensors(u, length) for u in share(utterances)]
+        frames, labels = (torch.stack(part, 1) for part in zip(*pieces))
+        logits = model(frames).flatten(0, 1)
+        loss = F.cross_entropy(logits, labels.flatten(), ignore_index=mboshi.UNLABELLED, reduction="sum")
+        return loss, int((labels != mboshi.UNLABELLED).sum()), None
+
+    def tensors(self, utterance, length: int | None = None):
+        short = utterance._replace(codes=utterance.codes[:length], labels=utterance.labels[:length])
+        return torch.from_numpy(self.data.features(short)), torch.from_numpy(short.labels.astype(np.int64))
+
+    def posteriors(self, model, part: str):
+        """Of each utterance, alone: log posteriors and labels of the frames inside the alignment."""
+        for utterance in self.parts[part]:
+            frames, labels = self.tensors(utterance)
+            scores = model(frames[:, None])[:, 0].log_softmax(-1).double().numpy()
+            inside = (labels != mboshi.UNLABELLED).numpy()
+            yield scores[inside], labels.numpy()[inside]
+
+    def score(self, model) -> dict[str, float]:
+        wrong, frames = 0, 0
+        for scores, true in self.posteriors(model, "valid"):
+            wrong, frames = wrong + (scores.argmax(1) != true).sum(), frames + len(true)
+        return {"valid_frame_error": float(wrong / frames)}
+
+    def evaluate(self, model, part: str) -> dict[str, float]:
+        scores, true = zip(*self.posteriors(model, part))
+        paths = [decode.viterbi(s - self.priors, *self.bigram, weight=1.0, penalty=1.0) for s in scores]
+        common = int(np.argsort(self.priors)[::-1][1 if self.priors.argmax() == SILENCE else 0])
+        phones = [decode.merge(t.tolist(), drop=SILENCE) for t in true]
+        frames = np.concatenate(true)
+        return {
+            "per": metrics.error_rate([decode.merge(p, drop=SILENCE) for p in paths], phones),
+            "frame_error": metrics.frame_error(np.concatenate([s.argmax(1) for s in scores]), frames),
+            "majority_frame_error": metrics.frame_error(np.full(len(frames), self.priors.argmax()), frames),
+            "unigram_per": metrics.error_rate([[common] * (len(t) // 10) for t in true], phones),
+        }
