@@ -13,8 +13,8 @@ test: $(VENV)/test lint core-test
 	$(VENV)/bin/python -m pytest -q -n 2
 
 lint: $(VENV)/test
-	$(VENV)/bin/ruff check src tests examples
-	$(VENV)/bin/ruff format --check src tests examples
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
 
 # The core alone: built without Python, under the sanitizers, with its own tests and its replay program.
 core-test: $(VENV)/test
