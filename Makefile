@@ -33,7 +33,7 @@ $(VENV)/demo: $(CORE) | $(VENV)/torch
 	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(PIP) install -e ".[torch,cli,demo]"
 	touch $@
 
-$(VENV)/test: $(VENV)/demo
+$(VENV)/test: $(CORE) | $(VENV)/torch
 	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(PIP) install -e ".[torch,cli,demo,test]"
 	touch $@
 

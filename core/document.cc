@@ -9,6 +9,7 @@ namespace rindle {
 namespace {
 
 constexpr std::int64_t kVersion = 1;
+constexpr std::int64_t kMaxPathElements = 1 << 24;  // of all programs: bounds a stream's memory
 
 // Within these bounds r of (4) is a normal float32 too.
 double read_scale(const Field& field) {
@@ -115,6 +116,7 @@ void check_tables_used(const Document& document, const Field& field) {
 Golden read_golden(const Field& field, const Document& document, Container& tensors) {
     field.keys({"inputs", "outputs", "lengths"});
     const Node& output = document.nodes[static_cast<std::size_t>(document.output)];
+    tensors.check_alone(field["inputs"]);
     const auto shape = tensors.shape(field["inputs"]);
     if (shape.size() != 3) field["inputs"].fail("must have the shape [B, T, I]");
 
@@ -125,8 +127,10 @@ Golden read_golden(const Field& field, const Document& document, Container& tens
     golden.inputs = tensors.take_numbers<std::int16_t>(field["inputs"], "I16",
                                                        {golden.batch, golden.frames, document.input_size});
     check_codes(golden.inputs, document.input_range, field["inputs"]);
+    tensors.check_alone(field["lengths"]);
     golden.lengths = tensors.take_numbers<std::int32_t>(field["lengths"], "I32", {golden.batch});
     check_codes(golden.lengths, {1, static_cast<std::int32_t>(golden.frames)}, field["lengths"]);
+    tensors.check_alone(field["outputs"]);
     golden.outputs = tensors.take_numbers<std::int16_t>(
         field["outputs"], "I16",
         output.sequence ? std::vector<std::int64_t>{golden.batch, golden.frames, output.size}
@@ -213,9 +217,14 @@ Document read_document(std::span<const std::byte> file) {
         document.tables.push_back(read_table(name, field, tensors));
     }
 
+    std::int64_t elements = 0;
     Names names = {{"input", kModelInput}};
     for (const Field& field : root["nodes"].items(1, 1024)) {
         document.nodes.push_back(read_node(field, document, names, table_names, tensors));
+        for (const Path& path : document.nodes.back().program.paths) elements += path.size;
+        if (elements > kMaxPathElements)
+            field.fail("the paths so far have " + std::to_string(elements) + " elements; a model has at most " +
+                       std::to_string(kMaxPathElements));
         const std::string& name = document.nodes.back().name;
         if (!names.emplace(name, static_cast<int>(document.nodes.size()) - 1).second)
             field["name"].fail(name == "input" ? "\"input\" is reserved for the model's input"

@@ -106,6 +106,11 @@ std::span<const std::byte> Container::take(const Field& field, std::string_view 
 
 const std::vector<std::int64_t>& Container::shape(const Field& field) { return find(field).shape; }
 
+void Container::check_alone(const Field& field) {
+    if (const auto found = tensors_.find(field.text()); found != tensors_.end() && found->second.used)
+        field.fail("tensor \"" + found->first + "\" serves elsewhere too: a golden tensor stands alone");
+}
+
 void Container::refuse_unused() const {
     for (const auto& [name, tensor] : tensors_)
         if (!tensor.used) fail("header: tensor \"" + name + "\" is not named in the document");

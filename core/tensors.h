@@ -48,6 +48,9 @@ class Container {
     // The bytes of the tensor that `field` names; its type and shape must be these.
     std::span<const std::byte> take(const Field& field, std::string_view dtype, std::vector<std::int64_t> shape);
 
+    // Throws unless nothing has taken the tensor that `field` names: a golden tensor, which the id leaves out, stands alone.
+    void check_alone(const Field& field);
+
     // The same as numbers.
     template <class T>
     std::vector<T> take_numbers(const Field& field, std::string_view dtype, std::vector<std::int64_t> shape) {

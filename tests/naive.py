@@ -179,3 +179,23 @@ def run(data, codes, lengths):
         {(node, op): count for node, one in saturations.items() for op, count in one.items()},
         {(node, code): count for node, one in changes.items() for code, count in one.items()},
     )
+
+
+def state(data, codes):
+    """The bytes of a stream's saved state after these frames, [T][I]; docs/format.md, "Saved state"."""
+    file = File(data)
+    values, saved = {"input": codes}, []
+    for node in file.document["nodes"]:
+        source = values.get(node["input"])
+        if node["kind"] != "program":
+            values[node["name"]] = None  # a vector
+            continue
+        program = Program(file, node["program"], {}, {})
+        values[node["name"]] = source and [program.frame(frame) for frame in source]
+        for path, _ in node["program"]["states"]:
+            saved += program.states[path]
+        for op in node["program"]["ops"]:
+            if op["op"] == "requantize" and op["out"] in program.held:
+                saved += program.held[op["out"]]
+    header = b"RNDLST1\0" + bytes.fromhex(file.document["id"])
+    return header + struct.pack("<I", len(saved)) + struct.pack(f"<{len(saved)}h", *saved)

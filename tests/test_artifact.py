@@ -1,5 +1,6 @@
 """Hostile files: each breaks one rule of docs/format.md, and Python and C++ both refuse it, naming the field."""
 
+import itertools
 import json
 import struct
 from copy import deepcopy
@@ -262,3 +263,41 @@ def test_any_edit_of_the_document_is_refused_by_both_or_taken_by_both(data):
     model = rindle.Model(artifact)
     found = model.run_codes(golden.inputs, golden.lengths)
     np.testing.assert_array_equal(found, model.run_codes(golden.inputs, golden.lengths, engine="reference"))
+
+
+def chained(nodes: int, paths: int, size: int) -> bytes:
+    """A file of programs that only requantize, one after the other."""
+    fixed = {"size": size, "bits": 16, "frac": 8}
+    names = ["x", *(f"p{k}" for k in range(1, paths))]
+    ops = [{"op": "requantize", "in": a, "out": b, "multiplier": 1, "shift": 0} for a, b in itertools.pairwise(names)]
+    program = {"cell": "chain", "input": "x", "states": [], "output": names[-1], "codes": {}, "vectors": {}, "ops": ops}
+    program["paths"] = dict.fromkeys(names, fixed)
+    document = {
+        "version": 1,
+        "input": {"size": size, "format": {"bits": 16, "frac": 8}},
+        "output": f"n{nodes - 1}",
+        "nodes": [
+            {"name": f"n{k}", "kind": "program", "input": f"n{k - 1}" if k else "input", "program": program}
+            for k in range(nodes)
+        ],
+        "tables": {},
+        "golden": {part: f"golden/{part}" for part in ("inputs", "lengths", "outputs")},
+        "provenance": {},
+    }
+    frames = np.zeros((1, 1, size), np.int16)
+    tensors = {"golden/inputs": frames, "golden/outputs": frames, "golden/lengths": np.ones(1, np.int32)}
+    document["id"] = identity(document, tensors)
+    return join(document, tensors)
+
+
+def test_a_long_chain_of_nodes_is_read_and_runs():
+    model = rindle.Model(loads(chained(1024, 2, 3)))
+    x = np.array([[1.0, -2.5, 127.99]], np.float32)
+    np.testing.assert_array_equal(model.run(x), model.run(x, engine="reference"))
+    np.testing.assert_array_equal(model.run(x), np.round(x * 256) / 256)
+
+
+def test_the_elements_of_all_paths_are_bounded():
+    rindle.Model(loads(chained(1, 16, 2**20)))
+    python_refuses(chained(1, 17, 2**20), ["nodes[0]", str(17 * 2**20), str(2**24)])
+    core_refuses(chained(1, 17, 2**20), ["nodes[0]", str(17 * 2**20), str(2**24)])

@@ -1,6 +1,7 @@
 """The command line: what it does, its exit codes, and that it leaves nothing half written."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -128,3 +129,11 @@ def test_an_unknown_kernel_is_named_with_the_known_ones(file, call, monkeypatch)
     monkeypatch.setenv("RINDLE_KERNEL", "abacus")
     code, said = call("verify", file)
     assert code == 2 and "abacus" in said and "portable" in said
+
+
+def test_brackets_in_names_are_shown_as_they_are(call, tmp_path):
+    model = quantized("gru", "int8", head="last")
+    odd = rindle.Model(replace(model.artifact, provenance={"note": "[/b] and [rows]"}))
+    rindle.save(odd, tmp_path / "[bold]m.rindle")
+    code, said = call("inspect", tmp_path / "[bold]m.rindle")
+    assert code == 0 and "[/b] and [rows]" in said and "[bold]m.rindle" in said.replace("\n", "")

@@ -3,6 +3,7 @@
 import naive
 import numpy as np
 import pytest
+import support
 from hypothesis import assume, given, settings
 from support import (
     ENGINES,
@@ -14,14 +15,19 @@ from support import (
     extreme_codes,
     quantized,
     random_input,
+    random_layer,
     recipes,
     seeds,
     sequences,
+    wild_layer,
 )
 
-from rindle import CELLS, SCHEMES, Model
+from rindle import CELLS, SCHEMES, Model, cell, fixed
+from rindle.artifact import Artifact, Golden
 from rindle.container import dumps, loads, model_id
+from rindle.graph import INPUT, Graph, Node
 from rindle.reference import run
+from rindle.scheme import Rule
 
 LENGTHS = np.array([7, 1, 12, 12, 3, 9, 12, 2])
 
@@ -62,6 +68,32 @@ def test_engines_agree_on_random_programs(recipe, seed):
     artifact = build(recipe)
     x, lengths = random_input(np.random.default_rng(seed), artifact)
     assert_agree(artifact, x, lengths)
+
+
+@cell(states=("h",))
+def elman(n, x, h):
+    return n.tanh(n.affine("a", x, h))
+
+
+@pytest.mark.parametrize("columns, rows", [(517, 401), (1201, 129)])
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("weight_bits", [4, 8, 12, 16])
+def test_engines_agree_on_large_matrices(columns, rows, bits, weight_bits, monkeypatch):
+    """Kernels store and sum large matrices otherwise: bytes, and 64-bit sums in parts. Both with few and many changes."""
+    monkeypatch.setattr(support, "SIZES", (rows,))
+    monkeypatch.setattr(support, "_code", lambda rng, base: fixed(bits, base - 16 + bits, product=True))
+    monkeypatch.setattr(support, "Rule", lambda kind, _: Rule(kind, weight_bits))
+    rng = np.random.default_rng(columns + bits + weight_bits)
+    layer = random_layer(rng, elman, columns, fixed(16, 12), "n0")
+    x = extreme_codes(rng, fixed(16, 12), (2, 6, columns))
+    for t in range(1, 6):  # 10 %, then 90 % of the frame changes
+        same = rng.random(columns) < (0.9 if t % 2 else 0.1)
+        x[:, t, same] = x[:, t - 1, same]
+    for one in (layer, wild_layer(rng, layer)):
+        graph = Graph(columns, (Node("n0", "program", INPUT, one),), "n0")
+        artifact = Artifact(graph, fixed(16, 12), Golden(None, None, None), {}).with_golden(x[:1, :1], np.array([1]))
+        assert_agree(artifact, x, np.array([6, 4]))
+        assert_agree(artifact.with_thresholds({"n0/x": 0, "n0/h": 3}), x, np.array([6, 4]))
 
 
 @settings(max_examples=100)
@@ -215,6 +247,19 @@ def test_chunks_are_the_whole(recipe, seed):
         np.testing.assert_array_equal(stepped(other, codes[cut:]), wanted[cut:])
         np.testing.assert_array_equal(stepped(stream, codes[cut:]), wanted[cut:])
         assert other.save() == stream.save()
+
+
+@settings(max_examples=40)
+@given(recipes(nodes=2), seeds)
+def test_a_saved_state_is_what_the_document_says(recipe, seed):
+    artifact = build(recipe)
+    assume(artifact.graph.whole_sequence is None)
+    codes = extreme_codes(np.random.default_rng(seed), artifact.input_format, (3, artifact.graph.input_size))
+    model = Model(artifact)
+    stream = model.stream()
+    assert stream.save() == naive.state(model.data, [])
+    stepped(stream, codes)
+    assert stream.save() == naive.state(model.data, codes.tolist())
 
 
 @pytest.mark.parametrize("head", ["all", "last"])

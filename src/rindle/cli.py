@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -27,7 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console()
+console = Console(markup=False, highlight=False)  # names and errors are data: their brackets are no styles
 File = Annotated[Path, typer.Argument(help="a .rindle file", metavar="FILE", show_default=False)]
 
 
@@ -64,7 +65,7 @@ def verify(file: File) -> None:
             continue
         wrong = int(np.count_nonzero(outputs != golden.outputs))
         failed |= wrong > 0
-        table.add_row(name, f"[red]{wrong} of {golden.outputs.size} codes differ[/]" if wrong else "[green]equal[/]")
+        table.add_row(name, f"{wrong} of {golden.outputs.size} codes differ" if wrong else "equal")
     console.print(table)
     raise typer.Exit(1 if failed else 0)
 
@@ -104,9 +105,9 @@ def inspect(file: File) -> None:
     """Show a model: its nodes, formats, thresholds, operations and bytes."""
     model = load(file)
     artifact = model.artifact
-    console.print(f"[bold]{file}[/]: {len(model.data):,} bytes, id {model.id[:16]}…")
+    console.print(f"{file}: {len(model.data):,} bytes, id {model.id[:16]}…")
     for key, value in artifact.provenance.items():
-        console.print(f"{key}: {value}", highlight=False)
+        console.print(f"{key}: {value}")
 
     nodes = Table("node", "kind", "reads", "value", "format", title="graph")
     nodes.add_row(INPUT, "", "", f"[T, {model.input_size}]", str(artifact.input_format))
@@ -155,8 +156,6 @@ def _read_array(path: Path) -> np.ndarray:
 
 
 def _write_array(path: Path, array: np.ndarray) -> None:
-    import io
-
     buffer = io.BytesIO()
     np.save(buffer, array)
     try:
@@ -170,7 +169,7 @@ def main() -> None:
     try:
         app()
     except RindleError as error:
-        Console(stderr=True).print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
 

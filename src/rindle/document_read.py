@@ -20,6 +20,7 @@ from .tables import Table
 SIZE_LIMIT = 2**20
 ELEMENT_LIMIT = 2**31
 GOLDEN_LIMIT = 65536
+PATHS_LIMIT = 2**24
 
 
 class Fields:
@@ -100,6 +101,10 @@ class Tensors:
         """shape: None stands for any size >= 1."""
         if name not in self._tensors:
             raise RindleError(f"{where} names the tensor {name!r}, which the file does not have")
+        if where.startswith("golden.") and name in self._asked:
+            raise RindleError(
+                f"{where} names the tensor {name!r}, which serves elsewhere; a golden tensor stands alone"
+            )
         self._asked.add(name)
         tensor = self._tensors[name]
         if tensor.dtype != dtype:
@@ -134,6 +139,7 @@ def from_document(document: dict, tensors: dict[str, np.ndarray]) -> Artifact:
         name: _read_table(Fields(value, f"tables.{name}"), store) for name, value in top.take("tables", dict).items()
     }
     used_tables: set[str] = set()
+    total = 0
     entries = top.take("nodes", list)
     if not 1 <= len(entries) <= 1024:
         raise RindleError(f"nodes has {len(entries)} entries; a model has 1..1024")
@@ -141,6 +147,11 @@ def from_document(document: dict, tensors: dict[str, np.ndarray]) -> Artifact:
     for index, value in enumerate(entries):
         node = _read_node(Fields(value, f"nodes[{index}]"), graph, input_format, store, tables, used_tables)
         graph = Graph(input_size, (*graph.nodes, node), INPUT)
+        total += sum(node.layer.program.sizes.values()) if node.layer else 0
+        if total > PATHS_LIMIT:
+            raise RindleError(
+                f"nodes[{index}]: the paths so far have {total} elements; a model has at most {PATHS_LIMIT}"
+            )
     for name in tables.keys() - used_tables:
         raise RindleError(f"tables.{name} is not used by any operation")
     output = top.take("output", str)

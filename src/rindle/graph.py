@@ -7,6 +7,7 @@ row that has ended simply leaves the batch, and is computed exactly as it would 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from .formats import Format
 from .program import step
@@ -33,8 +34,12 @@ class Graph:
     nodes: tuple[Node, ...]
     output: str
 
+    @cached_property
+    def _by_name(self) -> dict[str, Node]:
+        return {node.name: node for node in self.nodes}
+
     def node(self, name: str) -> Node:
-        return next(node for node in self.nodes if node.name == name)
+        return self._by_name[name]
 
     @property
     def programs(self) -> tuple[Node, ...]:
@@ -45,26 +50,26 @@ class Graph:
         return tuple(node for node in self.programs if node.layer.program.states)
 
     def is_sequence(self, name: str) -> bool:
-        if name == INPUT:
-            return True
-        node = self.node(name)
-        return node.kind == "program" and self.is_sequence(node.source)
+        """Whether a value has one vector per frame, or one per row."""
+        while name != INPUT and self.node(name).kind == "program":
+            name = self.node(name).source
+        return name == INPUT
+
+    def _origin(self, name: str) -> Node | None:
+        """The program whose output a value consists of; None: it is the model's input."""
+        while name != INPUT and self.node(name).layer is None:
+            name = self.node(name).source
+        return None if name == INPUT else self.node(name)
 
     def size_of(self, name: str) -> int:
         """Features of a node's value, or of the input."""
-        if name == INPUT:
-            return self.input_size
-        node = self.node(name)
-        return node.layer.program.sizes[node.layer.program.output] if node.layer else self.size_of(node.source)
+        node = self._origin(name)
+        return self.input_size if node is None else node.layer.program.sizes[node.layer.program.output]
 
     def format_of(self, name: str, input_format: Format) -> Format:
         """Format of a node's value, or of the input, once converted."""
-        if name == INPUT:
-            return input_format
-        node = self.node(name)
-        return (
-            node.layer.formats[node.layer.program.output] if node.layer else self.format_of(node.source, input_format)
-        )
+        node = self._origin(name)
+        return input_format if node is None else node.layer.formats[node.layer.program.output]
 
     @property
     def whole_sequence(self) -> str | None:
