@@ -86,7 +86,7 @@ def train(kind: str, hidden: int, data: Utterances, epochs: int, seed: int = 0) 
     model, batches = SpeakerNet(kind, hidden), list(data.same_length())
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=epochs * len(batches))
-    for _ in track(range(epochs), f"training {kind}", console=console, transient=True):
+    for _ in track(range(epochs), f"training {kind}", console=console, disable=not console.is_terminal):
         for i in torch.randperm(len(batches)):
             x, speakers = batches[i]
             loss = nn.functional.cross_entropy(model(x + 0.3 * torch.randn_like(x)), speakers)
