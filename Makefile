@@ -10,7 +10,7 @@ demo: $(VENV)/demo
 	$(VENV)/bin/python examples/demo.py
 
 test: $(VENV)/test lint core-test
-	$(VENV)/bin/python -m pytest -q -n 2
+	$(VENV)/bin/python -m pytest -q -rs -n 2
 
 lint: $(VENV)/test
 	$(VENV)/bin/ruff check .

@@ -190,12 +190,12 @@ def everything_negative(array):
     return array
 
 
-# Words that both messages must have: the field, and where it helps the value. Then what spoils the file.
 def shared_lengths(document, tensors):
     document["golden"]["lengths"] = next(name for name in tensors if name.endswith(".multiplier"))
     del tensors["golden/lengths"]
 
 
+# Words that both messages must have: the field, and where it helps the value. Then what spoils the file.
 SPOILED = {
     "newer version": (["version", "2"], put("version", 2)),
     "version 0": (["version", "0"], put("version", 0)),

@@ -93,7 +93,10 @@ class Impure(nn.Module):
         return self.fc(x) if torch.compiler.is_exporting() else self.fc(2 * x)
 
 
-@pytest.mark.parametrize("batches", [[sequences(8, 20), sequences(8, 9)], [sequences(8, 9), sequences(8, 20)]])
+@pytest.mark.parametrize(
+    "batches",
+    [[sequences(8, 20), sequences(8, 9)], [sequences(8, 9), sequences(8, 20)], [sequences(8, 20)]],
+)
 def test_a_graph_that_is_not_the_model_is_refused(batches):
     """Some of the data take the other branch: no integers may come of it."""
     with pytest.raises(RindleError, match="the captured graph differs from Sneaky by"):
