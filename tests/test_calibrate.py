@@ -52,6 +52,11 @@ def test_percentile_fits_its_share_of_the_values(values, hi, percentile):
         assert step == pytest.approx((limit if limit > 0 else row.max()) / hi)
 
 
+@pytest.mark.parametrize("percentile, limit", [(25, 1.0), (25.1, 2.0), (50, 2.0), (75, 3.0), (75.1, 4.0), (100, 4.0)])
+def test_percentiles_of_four_values(percentile, limit):
+    assert QUANTIZERS["percentile"].step(np.array([[3.0, 1.0, 4.0, 2.0]]), None, 1, None, percentile) == limit
+
+
 def test_counts_stand_for_repetitions():
     values, counts = np.array([[0.5, 1.0, 2.0, 9.0]]), np.array([5, 3, 2, 1])
     repeated = np.repeat(values, counts, axis=1)

@@ -132,6 +132,15 @@ def test_what_does_not_convert_is_refused_with_the_numbers(ratio, reach, bias, w
         choose_shift(np.array([[ratio]]), np.array([[reach]]), np.array([bias]), "n0/y")
 
 
+@pytest.mark.parametrize("bias", [0.0, 3.0, -3.0])
+def test_the_bound_counts_the_bias_and_the_rounding_constant(bias):
+    """M = 1 and s = 20: the sums may reach 2^52 - 1, |b| and R = 2^19 included."""
+    reach = 2**52 - 1 - 2**19 - abs(int(bias)) * 2**20
+    choose_shift(np.array([[2.0**-20]]), np.array([[float(reach)]]), np.array([bias]), "n0/y")
+    with pytest.raises(RindleError, match="do not fit"):
+        choose_shift(np.array([[2.0**-20]]), np.array([[float(reach + 1)]]), np.array([bias]), "n0/y")
+
+
 @given(st.integers(2, 16), st.integers(-10, 30), st.integers(2, 16), st.floats(2.0**-7, 100, width=32))
 def test_requantize_constants(bits, frac, narrow, step):
     x, y = fixed(bits, frac), integer(narrow, step)

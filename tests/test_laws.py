@@ -70,6 +70,20 @@ def test_engines_agree_on_random_programs(recipe, seed):
     assert_agree(artifact, x, lengths)
 
 
+@settings(max_examples=60)
+@given(recipes(nodes=1), seeds)
+def test_engines_agree_on_floats_at_ties(recipe, seed):
+    """The input rule (4) on, just below and just above k + ½, within the range and beyond it."""
+    artifact = build(recipe)
+    rng, fmt = np.random.default_rng(seed), artifact.input_format
+    codes = rng.integers(fmt.lo - 3, fmt.hi + 4, (2, 3, artifact.graph.input_size))
+    x = ((codes + rng.choice([0.0, 0.5, -0.5], codes.shape)) * fmt.scale).astype(np.float32)
+    x = np.where(
+        rng.random(x.shape) < 0.5, x, np.nextafter(x, rng.choice([-np.inf, np.inf], x.shape).astype(np.float32))
+    )
+    assert_agree(artifact, x)
+
+
 @cell(states=("h",))
 def elman(n, x, h):
     return n.tanh(n.affine("a", x, h))
