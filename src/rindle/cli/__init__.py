@@ -1,0 +1,22 @@
+"""The command line. It knows both sides, and loads torch only inside the verbs that need it. One file per verb."""
+
+from __future__ import annotations
+
+import sys
+
+from ..formats import RindleError
+
+try:
+    from . import inspect, run, verify  # noqa: F401  each adds its verb; to add one: its file, and its name here
+    from .app import app
+except ModuleNotFoundError as error:  # the library itself runs without typer and rich
+    sys.exit(f"the rindle command needs {error.name}: pip install 'rindle[cli]'")
+
+
+def main() -> None:
+    """Console entry point: one line for what the user can mend, exit code 2."""
+    try:
+        app()
+    except RindleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..formats import RindleError
+from ..runtime import load
+from .app import File, app, console, read_array, write_array
+
+
+@app.command()
+def run(
+    file: File,
+    input: Annotated[Path, typer.Option(help="float32 [T, I] or [B, T, I], a .npy file")],
+    output: Annotated[Path, typer.Option(help="where the float32 outputs go, a .npy file")],
+    lengths: Annotated[Path | None, typer.Option(help="real frames of each row, integers [B], a .npy file")] = None,
+    engine: Annotated[str, typer.Option(help="runtime or reference: the same bits")] = "runtime",
+    force: Annotated[bool, typer.Option("--force", help="overwrite OUTPUT")] = False,
+) -> None:
+    """Run a model on sequences from a file."""
+    if output.exists() and not force:
+        raise RindleError(f"{output} exists; give --force to overwrite it")
+    model = load(file)
+    y = model.run(read_array(input), None if lengths is None else read_array(lengths), engine)
+    write_array(output, y)
+    console.print(f"{output}: float32 {list(y.shape)}")

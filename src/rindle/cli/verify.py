@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from ..runtime import Model, load
+from .app import File, app, console
+
+
+@app.command()
+def verify(file: File) -> None:
+    """Replay the golden vector in every engine there is; exit code 1 if one disagrees."""
+    model = load(file)
+    golden = model.artifact.golden
+    table = Table("engine", "golden outputs", title=f"{file}, {golden.inputs.shape[0]} golden sequences")
+    failed = False
+    for name, replay in _engines(model):
+        try:
+            outputs = replay()
+        except ModuleNotFoundError as error:
+            table.add_row(name, f"not run: {error.name} is not installed")
+            continue
+        wrong = int(np.count_nonzero(outputs != golden.outputs))
+        failed |= wrong > 0
+        table.add_row(name, f"{wrong} of {golden.outputs.size} codes differ" if wrong else "equal")
+    console.print(table)
+    raise typer.Exit(1 if failed else 0)
+
+
+def _engines(model: Model):
+    golden = model.artifact.golden
+    yield f"runtime ({model.kernel} kernel)", lambda: model.run_codes(golden.inputs, golden.lengths)
+    if model.artifact.graph.whole_sequence is None:
+        yield "runtime, frame by frame", lambda: _stepped(model)
+    yield "reference (NumPy)", lambda: model.run_codes(golden.inputs, golden.lengths, "reference")
+    yield "simulation (torch)", lambda: _simulated(model)
+
+
+def _simulated(model: Model) -> np.ndarray:
+    from ..nn.simulate import run
+
+    return run(model.artifact, model.artifact.golden.inputs, model.artifact.golden.lengths).codes
+
+
+def _stepped(model: Model) -> np.ndarray:
+    """The golden inputs, streamed."""
+    golden = model.artifact.golden
+    outputs, stream = np.zeros_like(golden.outputs), model.stream()
+    for row, (codes, length) in enumerate(zip(golden.inputs, golden.lengths)):
+        stream.reset()
+        for t in range(length):
+            y = stream.step_codes(codes[t])
+            if model.is_sequence:
+                outputs[row, t] = y
+        if not model.is_sequence:
+            outputs[row] = y
+    return outputs
