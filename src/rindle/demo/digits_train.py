@@ -1,0 +1,149 @@
+"""Training a keyword network that shall understand speakers it has never heard. Needs torch and Lightning Fabric."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ..nn.train import Settings, processes, seed_everything, shuffled, train
+from .digits import DIGITS, Fold, Utterance
+from .frontend import BINS, RATE, logmel, missing, normalize
+
+BATCH = 64
+SETTINGS = Settings(epochs=30, lr=4e-3, schedule="cosine", warmup=0.1, weight_decay=0.05, clip=1.0)
+SPEEDS = (0.8, 0.87, 0.93, 1.0, 1.07, 1.15, 1.25)  # pitch, formants and tempo together, as another speaker would
+
+
+class DigitNet(nn.Module):
+    """Frames [B, T, 32] -> scores [B, 10], from the last frame: a stream can ask for them at any time."""
+
+    def __init__(self, kind: str = "GRU", hidden: int = 96, dropout: float = 0.4):
+        super().__init__()
+        self.rnn = getattr(nn, kind)(BINS, hidden, batch_first=True)
+        self.fc = nn.Linear(hidden, len(DIGITS))
+        self.before, self.after = nn.Dropout(0.1), nn.Dropout(dropout)
+
+    def forward(self, x, every: bool = False):
+        """every: the states [B, T, H] and the scores [B, T, 10] of every frame, for training."""
+        y, _ = self.rnn(self.before(x))
+        return (y, self.fc(self.after(y))) if every else self.fc(self.after(y[:, -1]))
+
+
+def stretched(frames: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    """Another vocal tract (the mel axis, by up to 12 %) and another tempo (by up to a quarter), by linear interpolation."""
+    time, bins = frames.shape
+    place = np.clip(np.arange(bins) * draw.uniform(0.88, 1.12) + draw.uniform(-0.7, 0.7), 0, bins - 1.001)
+    left = place.astype(int)
+    share = (place - left).astype(np.float32)
+    frames = frames[:, left] * (1 - share) + frames[:, left + 1] * share
+    if time == 1:
+        return frames
+    place = np.linspace(0, time - 1.001, max(5, int(time * draw.uniform(0.8, 1.25))))
+    left = place.astype(int)
+    share = (place - left).astype(np.float32)[:, None]
+    return frames[left] * (1 - share) + frames[left + 1] * share
+
+
+def augmented(frames: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+    """Log-mel frames [T, BINS] as another speaker, microphone and room might have given them; normalized, [T', BINS]."""
+    frames = stretched(frames, draw)
+    time, bins = frames.shape
+    colour = np.interp(np.arange(bins), np.linspace(0, bins - 1, 5), draw.normal(0, 0.35, 5))
+    frames = frames + (colour + draw.normal(0, 1.5)).astype(np.float32)  # the microphone, and how loud
+    lead, trail = (int(draw.integers(0, 25)) if draw.random() < 0.6 else 0 for _ in range(2))
+    noise = frames.max() - draw.uniform(5, 14) + np.interp(np.arange(bins), [0, bins - 1], draw.normal(0, 1, 2))
+    noise = noise + np.log(draw.gamma(3, 1 / 3, (lead + time + trail, bins)) + 1e-3)  # about 6 degrees of freedom a bin
+    whole = np.full(noise.shape, -15.0, np.float32)
+    whole[lead : lead + time] = frames
+    frames = normalize(np.logaddexp(whole, noise).astype(np.float32))
+    for _ in range(2):  # SpecAugment (Park et al. 2019): bands and a moment that are missing
+        width = draw.integers(0, 6)
+        start = draw.integers(0, bins - width)
+        frames[:, start : start + width] = 0
+    width = draw.integers(0, 7)
+    start = draw.integers(0, max(1, len(frames) - width))
+    frames[start : start + width] = frames[max(start - 1, 0)]
+    return frames
+
+
+def at_speeds(samples: np.ndarray) -> list[np.ndarray]:
+    """Log-mel frames of a recording at each of SPEEDS."""
+    try:
+        import soxr
+    except ModuleNotFoundError as error:
+        raise missing(error.name) from None
+    samples = samples.astype(np.float32)
+    return [logmel(samples if v == 1 else soxr.resample(samples, RATE * v, RATE)) for v in SPEEDS]
+
+
+def padded(rows: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    """[B, T, BINS] and lengths [B]."""
+    lengths = torch.tensor([len(row) for row in rows])
+    return nn.utils.rnn.pad_sequence([torch.from_numpy(row) for row in rows], batch_first=True), lengths
+
+
+class Task:
+    """What ``rindle.nn.train`` asks for. Every epoch hears each recording once, changed by seed, epoch and row alone."""
+
+    def __init__(self, fold: Fold, seed: int, sparsity: float = 0.0):
+        self.seed, self.sparsity = seed, sparsity
+        self.train, self.valid = fold.train, fold.valid
+        self.speeds = [at_speeds(one.samples) for one in self.train]
+        self.epoch = 0
+
+    def plan(self, epoch: int) -> list[np.ndarray]:
+        self.epoch = epoch
+        lengths = [len(frames[SPEEDS.index(1.0)]) for frames in self.speeds]
+        return shuffled(len(lengths), BATCH, self.seed, epoch, lengths)
+
+    def example(self, row: int) -> np.ndarray:
+        draw = np.random.default_rng([self.seed, self.epoch, row])
+        return augmented(self.speeds[row][draw.integers(len(SPEEDS))], draw)
+
+    def loss(self, model, rows, share, carry):
+        """Cross-entropy at the last frame, and half as much, on average, at all frames of the last two fifths: a stream does
+        not know where a word ends. `sparsity` adds that share of the mean change of h per frame, which delta networks pay for.
+        """
+        rows = share(rows)
+        x, lengths = padded([self.example(row) for row in rows])
+        digits = torch.tensor([self.train[row].digit for row in rows])
+        states, scores = model(x, every=True)
+        time = torch.arange(x.shape[1])
+        each = F.cross_entropy(
+            scores.transpose(1, 2), digits[:, None].expand(-1, x.shape[1]), reduction="none", label_smoothing=0.05
+        )
+        late = (time >= 0.6 * lengths[:, None]) & (time < lengths[:, None])
+        loss = each[torch.arange(len(rows)), lengths - 1].sum() + 0.5 * len(rows) * each[late].mean()
+        if self.sparsity:
+            real = time[1:] < lengths[:, None]
+            loss = loss + self.sparsity * len(rows) * (states[:, 1:] - states[:, :-1]).abs()[real].mean()
+        return loss, len(rows), None
+
+    def score(self, model) -> dict[str, float]:
+        x, lengths = padded([one.frames for one in self.valid])
+        _, scores = model(x, every=True)
+        scores = scores[torch.arange(len(lengths)), lengths - 1]
+        digits = torch.tensor([one.digit for one in self.valid])
+        right = (scores.argmax(1) == digits).float().mean().item()
+        return {"valid_loss": F.cross_entropy(scores, digits).item(), "valid_accuracy": right}
+
+
+def train_fold(fold: Fold, kind: str, hidden: int, sparsity: float, settings: Settings, folder: Path):
+    """Trains, or goes on where a killed run stopped. Returns the model, rounded to float16, and the learning curve."""
+    seed_everything(settings.seed)
+    model = DigitNet(kind, hidden)
+    curve = train(model, Task(fold, settings.seed, sparsity), settings, folder, processes(accelerator="cpu"))
+    return rounded(model), curve
+
+
+def rounded(model: nn.Module) -> nn.Module:
+    """To float16 and back: the weights that a checkpoint holds are those that every number is of."""
+    with torch.no_grad():
+        for value in model.parameters():
+            value.copy_(value.half().float())
+    return model.eval()
