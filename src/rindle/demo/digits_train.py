@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import json
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
+from safetensors import safe_open
 from torch import nn
 from torch.nn import functional as F
 
+from ..container import write_file
+from ..dataset import Dataset
 from ..nn.train import Settings, processes, seed_everything, shuffled, train
-from .digits import DIGITS, Fold, Utterance
-from .frontend import BINS, RATE, logmel, missing, normalize
+from .digits import DIGITS, Fold
+from .frontend import BINS, normalize
 
 BATCH = 64
-SETTINGS = Settings(epochs=30, lr=4e-3, schedule="cosine", warmup=0.1, weight_decay=0.05, clip=1.0)
-SPEEDS = (0.8, 0.87, 0.93, 1.0, 1.07, 1.15, 1.25)  # pitch, formants and tempo together, as another speaker would
+HIDDEN = 96
+SPARSITY = 1.0  # weight of the mean change of h per frame, which is what a delta network pays for
+SETTINGS = Settings(epochs=24, lr=4e-3, schedule="cosine", warmup=0.1, weight_decay=0.05, clip=1.0)
 
 
 class DigitNet(nn.Module):
     """Frames [B, T, 32] -> scores [B, 10], from the last frame: a stream can ask for them at any time."""
 
-    def __init__(self, kind: str = "GRU", hidden: int = 96, dropout: float = 0.4):
+    def __init__(self):
         super().__init__()
-        self.rnn = getattr(nn, kind)(BINS, hidden, batch_first=True)
-        self.fc = nn.Linear(hidden, len(DIGITS))
-        self.before, self.after = nn.Dropout(0.1), nn.Dropout(dropout)
+        self.rnn = nn.GRU(BINS, HIDDEN, batch_first=True)
+        self.fc = nn.Linear(HIDDEN, len(DIGITS))
+        self.before, self.after = nn.Dropout(0.1), nn.Dropout(0.4)
 
     def forward(self, x, every: bool = False):
         """every: the states [B, T, H] and the scores [B, T, 10] of every frame, for training."""
@@ -71,16 +78,6 @@ def augmented(frames: np.ndarray, draw: np.random.Generator) -> np.ndarray:
     return frames
 
 
-def at_speeds(samples: np.ndarray) -> list[np.ndarray]:
-    """Log-mel frames of a recording at each of SPEEDS."""
-    try:
-        import soxr
-    except ModuleNotFoundError as error:
-        raise missing(error.name) from None
-    samples = samples.astype(np.float32)
-    return [logmel(samples if v == 1 else soxr.resample(samples, RATE * v, RATE)) for v in SPEEDS]
-
-
 def padded(rows: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
     """[B, T, BINS] and lengths [B]."""
     lengths = torch.tensor([len(row) for row in rows])
@@ -90,24 +87,24 @@ def padded(rows: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
 class Task:
     """What ``rindle.nn.train`` asks for. Every epoch hears each recording once, changed by seed, epoch and row alone."""
 
-    def __init__(self, fold: Fold, seed: int, sparsity: float = 0.0):
-        self.seed, self.sparsity = seed, sparsity
+    def __init__(self, fold: Fold, seed: int):
+        self.seed = seed
         self.train, self.valid = fold.train, fold.valid
-        self.speeds = [at_speeds(one.samples) for one in self.train]
         self.epoch = 0
 
     def plan(self, epoch: int) -> list[np.ndarray]:
         self.epoch = epoch
-        lengths = [len(frames[SPEEDS.index(1.0)]) for frames in self.speeds]
+        lengths = [len(one.samples) for one in self.train]
         return shuffled(len(lengths), BATCH, self.seed, epoch, lengths)
 
     def example(self, row: int) -> np.ndarray:
         draw = np.random.default_rng([self.seed, self.epoch, row])
-        return augmented(self.speeds[row][draw.integers(len(SPEEDS))], draw)
+        speeds = self.train[row].speeds
+        return augmented(speeds[draw.integers(len(speeds))], draw)
 
     def loss(self, model, rows, share, carry):
         """Cross-entropy at the last frame, and half as much, on average, at all frames of the last two fifths: a stream does
-        not know where a word ends. `sparsity` adds that share of the mean change of h per frame, which delta networks pay for.
+        not know where a word ends. And SPARSITY.
         """
         rows = share(rows)
         x, lengths = padded([self.example(row) for row in rows])
@@ -119,10 +116,9 @@ class Task:
         )
         late = (time >= 0.6 * lengths[:, None]) & (time < lengths[:, None])
         loss = each[torch.arange(len(rows)), lengths - 1].sum() + 0.5 * len(rows) * each[late].mean()
-        if self.sparsity:
-            real = time[1:] < lengths[:, None]
-            loss = loss + self.sparsity * len(rows) * (states[:, 1:] - states[:, :-1]).abs()[real].mean()
-        return loss, len(rows), None
+        real = time[1:] < lengths[:, None]
+        changes = (states[:, 1:] - states[:, :-1]).abs()[real].mean()
+        return loss + SPARSITY * len(rows) * changes, len(rows), None
 
     def score(self, model) -> dict[str, float]:
         x, lengths = padded([one.frames for one in self.valid])
@@ -133,12 +129,41 @@ class Task:
         return {"valid_loss": F.cross_entropy(scores, digits).item(), "valid_accuracy": right}
 
 
-def train_fold(fold: Fold, kind: str, hidden: int, sparsity: float, settings: Settings, folder: Path):
-    """Trains, or goes on where a killed run stopped. Returns the model, rounded to float16, and the learning curve."""
+def train_fold(fold: Fold, settings: Settings, folder: Path) -> tuple[nn.Module, dict]:
+    """Trains, or goes on where a killed run stopped. Returns the network, rounded to float16, and what is to be said of it."""
     seed_everything(settings.seed)
-    model = DigitNet(kind, hidden)
-    curve = train(model, Task(fold, settings.seed, sparsity), settings, folder, processes(accelerator="cpu"))
-    return rounded(model), curve
+    net = DigitNet()
+    curve = train(net, Task(fold, settings.seed), settings, folder, processes(accelerator="cpu"))
+    return rounded(net), {
+        "date": datetime.date.today().isoformat(),
+        "train speakers": sorted({one.speaker for one in fold.train}),
+        "sparsity": SPARSITY,
+        "settings": dataclasses.asdict(settings),
+        "curve": curve,
+    }
+
+
+def save(net: nn.Module, about: dict, file: Path) -> None:
+    """Weights in float16, and beside them, as metadata, what is to be said of them."""
+    halves = {name: value.half() for name, value in net.state_dict().items()}
+    write_file(file, safetensors.torch.save(halves, {"about": json.dumps(about)}))
+
+
+def load(file: Path) -> tuple[nn.Module, dict]:
+    with safe_open(file, "pt") as stream:
+        about = json.loads(stream.metadata()["about"])
+        net = DigitNet()
+        net.load_state_dict({name: stream.get_tensor(name).float() for name in stream.keys()})
+    return net.eval(), about
+
+
+@torch.inference_mode()
+def float_scores(model: nn.Module, data: Dataset) -> np.ndarray:
+    """[N, 10], each recording's at its own last frame."""
+    scores = np.empty((len(data), len(DIGITS)), np.float32)
+    for x, rows in data.batches():
+        scores[rows] = model(torch.from_numpy(x)).numpy()
+    return scores
 
 
 def rounded(model: nn.Module) -> nn.Module:

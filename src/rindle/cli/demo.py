@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..formats import RindleError
+from .app import app, console
+
+CHECKPOINTS = Path("experiments/fsdd")  # in a clone
+
+
+class Data(StrEnum):
+    vowels = "vowels"
+    fsdd = "fsdd"
+
+
+@app.command()
+def demo(
+    data: Annotated[Data, typer.Option(help="vowels: who said a Japanese vowel. fsdd: spoken digits")] = Data.vowels,
+    folds: Annotated[str, typer.Option(help="fsdd: the test speaker, several with commas, or all")] = "yweweler",
+    train: Annotated[bool, typer.Option("--train", help="fsdd: train, though there are checkpoints")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="one epoch of a little data, to see that it runs")] = False,
+    budget: Annotated[float, typer.Option(help="fsdd: what skipping may cost on validation, in points")] = 0.5,
+    seed: Annotated[int, typer.Option(help="fsdd: of the training")] = 0,
+    output: Annotated[
+        Path | None, typer.Option(help="folder for the models and the results; default build/demo/DATA")
+    ] = None,
+) -> None:
+    """Train or load a network, quantize it, let it skip what does not change, and show what that cost, on real recordings.
+
+    fsdd comes from RINDLE_DATA_MIRROR, the cache, or its official address. In a clone its networks are trained already.
+    """
+    output = output or Path("build/demo") / data.value
+    try:
+        if data is Data.vowels:
+            from ..demo import vowels
+
+            vowels.run(output, epochs=1 if quick else 60)
+        else:
+            from ..demo import digits
+
+            checkpoints = None if train or quick or not CHECKPOINTS.is_dir() else CHECKPOINTS
+            digits.run(digits.names(folds), output, checkpoints, budget, seed, quick, console)
+    except ModuleNotFoundError as error:
+        raise RindleError(f"the demo needs {error.name}: pip install 'rindle[torch,demo]'") from None
