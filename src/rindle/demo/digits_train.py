@@ -63,11 +63,12 @@ def augmented(frames: np.ndarray, draw: np.random.Generator) -> np.ndarray:
     colour = np.interp(np.arange(bins), np.linspace(0, bins - 1, 5), draw.normal(0, 0.35, 5))
     frames = frames + (colour + draw.normal(0, 1.5)).astype(np.float32)  # the microphone, and how loud
     lead, trail = (int(draw.integers(0, 25)) if draw.random() < 0.6 else 0 for _ in range(2))
-    noise = frames.max() - draw.uniform(5, 14) + np.interp(np.arange(bins), [0, bins - 1], draw.normal(0, 1, 2))
-    noise = noise + np.log(draw.gamma(3, 1 / 3, (lead + time + trail, bins)) + 1e-3)  # about 6 degrees of freedom a bin
+    level = frames.max() - draw.uniform(5, 14) + np.interp(np.arange(bins), [0, bins - 1], draw.normal(0, 1, 2))
+    # 0.63 nepers: how the log energy of steady noise varies in a band of some six degrees of freedom
+    noise = np.float32(0.63) * draw.standard_normal((lead + time + trail, bins), np.float32) + level.astype(np.float32)
     whole = np.full(noise.shape, -15.0, np.float32)
     whole[lead : lead + time] = frames
-    frames = normalize(np.logaddexp(whole, noise).astype(np.float32))
+    frames = normalize(np.logaddexp(whole, noise))
     for _ in range(2):  # SpecAugment (Park et al. 2019): bands and a moment that are missing
         width = draw.integers(0, 6)
         start = draw.integers(0, bins - width)
@@ -88,17 +89,15 @@ class Task:
     """What ``rindle.nn.train`` asks for. Every epoch hears each recording once, changed by seed, epoch and row alone."""
 
     def __init__(self, fold: Fold, seed: int):
-        self.seed = seed
-        self.train, self.valid = fold.train, fold.valid
-        self.epoch = 0
+        self.seed, self.train, self.valid = seed, fold.train, fold.valid
+        self.examples: list[np.ndarray] = []
 
     def plan(self, epoch: int) -> list[np.ndarray]:
-        self.epoch = epoch
-        lengths = [len(one.samples) for one in self.train]
-        return shuffled(len(lengths), BATCH, self.seed, epoch, lengths)
+        self.examples = [self.example(epoch, row) for row in range(len(self.train))]
+        return shuffled(len(self.train), BATCH, self.seed, epoch, [len(frames) for frames in self.examples])
 
-    def example(self, row: int) -> np.ndarray:
-        draw = np.random.default_rng([self.seed, self.epoch, row])
+    def example(self, epoch: int, row: int) -> np.ndarray:
+        draw = np.random.default_rng([self.seed, epoch, row])
         speeds = self.train[row].speeds
         return augmented(speeds[draw.integers(len(speeds))], draw)
 
@@ -107,7 +106,7 @@ class Task:
         not know where a word ends. And SPARSITY.
         """
         rows = share(rows)
-        x, lengths = padded([self.example(row) for row in rows])
+        x, lengths = padded([self.examples[row] for row in rows])
         digits = torch.tensor([self.train[row].digit for row in rows])
         states, scores = model(x, every=True)
         time = torch.arange(x.shape[1])
