@@ -7,9 +7,12 @@ from typing import Annotated
 import typer
 
 from ..formats import RindleError
-from .app import app, console
+from .app import Json, app, notes, show
 
 CHECKPOINTS = Path("experiments/fsdd")  # in a clone
+AFTERWARDS = """\
+points lost: int8 to float, delta to int8. θ and the best epoch were chosen on the validation speaker.
+{output}/results.json has it all; `python examples/listen.py {output}/{speaker}-delta.rindle FILE.wav` listens."""
 
 
 class Data(StrEnum):
@@ -28,11 +31,14 @@ def demo(
     output: Annotated[
         Path | None, typer.Option(help="folder for the models and the results; default build/demo/DATA")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Train or load a network, quantize it, let it skip what does not change, and show what that cost, on real recordings.
 
     fsdd comes from RINDLE_DATA_MIRROR, the cache, or its official address. In a clone its networks are trained already.
     """
+    if as_json and data is not Data.fsdd:
+        raise RindleError("only --data fsdd has a result to print as JSON; leave out --json")
     output = output or Path("build/demo") / data.value
     try:
         if data is Data.vowels:
@@ -42,7 +48,8 @@ def demo(
         else:
             from ..demo import digits
 
-            checkpoints = None if train or quick or not CHECKPOINTS.is_dir() else CHECKPOINTS
-            digits.run(digits.names(folds), output, checkpoints, budget, seed, quick, console)
+            chosen, known = digits.names(folds), None if train or quick else CHECKPOINTS
+            results = digits.run(chosen, output, known, budget, seed, quick, notes)
+            show(as_json, results, *digits.tables(results), AFTERWARDS.format(output=output, speaker=chosen[0]))
     except ModuleNotFoundError as error:
         raise RindleError(f"the demo needs {error.name}: pip install 'rindle[torch,demo]'") from None

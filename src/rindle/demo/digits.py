@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import json
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,16 +24,16 @@ from ..cost import Measurement
 from ..data import fsdd
 from ..data.fsdd import Recording
 from ..dataset import Dataset, dataset
+from ..delta import choose_thresholds, entry, thinned
 from ..evaluate import score
 from ..formats import RindleError
-from ..runtime import Model, save
+from ..runtime import save
 from .frontend import BINS, RATE, logmel, missing, normalize
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 SPEEDS = (0.8, 0.9, 1.0, 1.1, 1.25)  # pitch, formants and tempo together, as another speaker has them
 FLOAT, INT8, DELTA = "float", "int8", "int8, delta"
-STEPS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64)  # of θ, in code units
 QUICK = 25  # --quick keeps every 25th recording
 CALIBRATION = 240  # training recordings that set the int8 scales
 
@@ -100,7 +101,9 @@ def evaluate(fold: Fold, net, output: Path, budget: float) -> dict:
     chosen = fold.train[:: max(1, len(fold.train) // CALIBRATION)]
     dense = quantize(net, "int8", calibration=[one.frames[None] for one in chosen])
     valid, test = packed(fold.valid, fold.valid_speaker), packed(fold.test, fold.test_speaker)
-    sparse = choose_thresholds(dense, valid, budget)
+    log = output / f"{fold.test_speaker}.search.jsonl"  # a search that was killed goes on from there
+    choice = choose_thresholds(dense, valid, budget, log=log)
+    sparse = choice.model
     rows = {FLOAT: {"bytes": 4 * sum(value.numel() for value in net.parameters())}}
     for part, data in (("valid", valid), ("test", test)):
         rows[FLOAT][part] = score(float_scores(net, data), data).value
@@ -116,12 +119,13 @@ def evaluate(fold: Fold, net, output: Path, budget: float) -> dict:
         if model is sparse:
             at_zero = sparse.with_thresholds({one.name: 0 for one in seen.inputs}).measure(test.x, test.lengths)
             rows[name] |= {
-                "thresholds": {key: value for key, value in sparse.thresholds.items() if value is not None},
+                "thresholds": choice.found.chosen.thetas,
                 "eliminated": shares(seen),
                 "eliminated at 0": shares(at_zero),
                 "density": {one.name: one.density for one in seen.inputs},
                 "density at 0": {one.name: one.density for one in at_zero.inputs},
                 "macs per frame": {one.name: one.macs for one in seen.inputs},
+                "search on validation": [entry(point) for point in thinned(choice.found, 20)],
             }
     return {
         "test speaker": fold.test_speaker,
@@ -130,28 +134,6 @@ def evaluate(fold: Fold, net, output: Path, budget: float) -> dict:
         "frames": test.frames,
         "models": rows,
     }
-
-
-def choose_thresholds(dense: Model, valid: Dataset, budget: float) -> Model:
-    """The θ of x and h that eliminate the most on the validation speaker among those within the budget, in points.
-
-    What is lost is measured by the mean probability of the true digit plus one standard error of its paired difference: 500
-    recordings tell that apart where they cannot tell accuracies apart. A larger θ_x leaves less room for θ_h, so the border of
-    what is allowed is walked like a staircase.
-    """
-    base = score(dense.run(valid.x, valid.lengths), valid)
-    best, most = dense, 0.0
-    x, y = 0, len(STEPS) - 1
-    while x < len(STEPS) and y >= 0:
-        candidate = dense.with_thresholds({"rnn.l0/x": STEPS[x], "rnn.l0/h": STEPS[y]})
-        seen = candidate.measure(valid.x, valid.lengths)
-        if sum(score(seen.output, valid).soft_lost(base)) > budget:
-            y -= 1
-            continue
-        if seen.eliminated() > most:
-            best, most = candidate, seen.eliminated()
-        x += 1
-    return best
 
 
 def shares(seen: Measurement) -> dict[str, float]:
@@ -175,7 +157,7 @@ def run(
     budget: float,
     seed: int,
     quick: bool,
-    console: Console,
+    notes: Console,
 ) -> dict:
     """Each fold's network is read from ``checkpoints``, or trained where there is none; then quantized and measured.
 
@@ -191,7 +173,7 @@ def run(
     settings = dataclasses.replace(digits_train.SETTINGS, seed=seed)
     if quick:
         settings = dataclasses.replace(settings, epochs=1)
-    console.print(f"FSDD: {', '.join(speakers)} for the test, one at a time")
+    notes.print(f"FSDD: {', '.join(speakers)} for the test, one at a time")
     done = []
     for speaker, fold in folds(speakers, QUICK if quick else 1).items():
         file = (checkpoints or output) / f"{speaker}.safetensors"
@@ -199,11 +181,12 @@ def run(
             net, about = digits_train.load(file)
         else:
             who = ", ".join(sorted({one.speaker for one in fold.train}))
-            console.print(f"{speaker}: training on {who}; validation: {fold.valid_speaker}", soft_wrap=True)
+            notes.print(f"{speaker}: training on {who}; validation: {fold.valid_speaker}", soft_wrap=True)
             folder = output / f"training-{speaker}{'-quick' if quick else ''}-{seed}"
-            net, about = digits_train.train_fold(fold, settings, folder)
+            with redirect_stdout(notes.file):
+                net, about = digits_train.train_fold(fold, settings, folder)
             digits_train.save(net, about, output / f"{speaker}.safetensors")
-        console.print(f"{speaker}: quantizing, choosing thresholds on {fold.valid_speaker}, testing", soft_wrap=True)
+        notes.print(f"{speaker}: quantizing, choosing thresholds on {fold.valid_speaker}, testing", soft_wrap=True)
         done.append(evaluate(fold, net, output, budget) | {"training": about})
     results = {
         "data": "Free Spoken Digit Dataset, leave one speaker out",
@@ -215,10 +198,6 @@ def run(
         "summary": summary(done),
     }
     write_file(output / "results.json", (json.dumps(results, indent=1) + "\n").encode())
-    show(results, console)
-    console.print(
-        f"{output}/results.json; `python examples/listen.py {output}/{speakers[0]}-delta.rindle your.wav` listens"
-    )
     return results
 
 
@@ -241,8 +220,8 @@ def summary(done: list[dict]) -> dict:
     return made
 
 
-def show(results: dict, console: Console) -> None:
-    """A row per fold and model; over several folds also their means, and the eliminated operations by kind."""
+def tables(results: dict) -> list:
+    """To be printed: a row per fold and model; the means over several folds; the eliminated operations by kind."""
     table = Table("speaker", "model", "θ of x, h", "valid", "test", "bytes", "eliminated")
     for fold in results["folds"]:
         for name, one in fold["models"].items():
@@ -251,27 +230,18 @@ def show(results: dict, console: Console) -> None:
             speaker = fold["test speaker"] if name == FLOAT else ""
             table.add_row(speaker, name, theta, f"{one['valid']:.1%}", f"{one['test']:.1%}", f"{one['bytes']:,}", saved)
         table.add_section()
-    console.print(table)
 
     summary, count = results["summary"], len(results["folds"])
     means = Table("model", "test", "points lost", "bytes", title=f"mean ± standard deviation over {count} folds")
     for name, one in summary.items():
         lost = spread(one["lost"], ".2f") if "lost" in one else ""
         means.add_row(name, spread(one["accuracy"]), lost, f"{one['bytes']['mean']:,.0f}")
-    if count > 1:
-        console.print(means)
-
     saved = Table(
         "recurrent multiply-accumulates", "eliminated", "at θ = 0", title=f"real frames of {count} test speakers"
     )
     for kind, words in (("all", "all"), ("input", "on x alone"), ("hidden", "on h alone")):
         saved.add_row(words, *(spread(summary[DELTA][key][kind]) for key in ("eliminated", "eliminated at 0")))
-    console.print(saved)
-    console.print(
-        "lost: int8 against float, int8 and delta against int8; the error rates of one fold are of 500 recordings. θ and the "
-        "best epoch were chosen on the validation speaker.",
-        soft_wrap=True,
-    )
+    return [table, *([means] if count > 1 else []), saved]
 
 
 def spread(one: dict, digits: str = ".1%") -> str:
