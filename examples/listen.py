@@ -27,7 +27,7 @@ SECONDS = HOP / RATE  # of one frame
 
 class Silence:
     """Tells speech from silence by a frame's loudest band: 4 nepers (17 dB) above the background opens a word, less than 2.5
-    for 0.2 s closes it. The background follows the quietest at once, and rises by 0.5 nepers a second.
+    for 0.2 s closes it. The background follows the quietest at once, and rises by 1 neper a second.
     """
 
     OPENS, CLOSES, PAUSE, QUIET = 4.0, 2.5, 20, 8.0
@@ -38,7 +38,7 @@ class Silence:
     def accept(self, frame: np.ndarray) -> bool:
         """frame: float32 [BINS] log energies. Returns whether someone is speaking."""
         loud = max(float(frame.max()), self.QUIET)
-        self.background = min(loud, self.background + 0.5 * SECONDS)
+        self.background = min(loud, self.background + 1.0 * SECONDS)
         above = loud - self.background
         if not self.speaking:
             self.speaking, self.still = above > self.OPENS, 0
