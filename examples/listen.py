@@ -27,7 +27,7 @@ SECONDS = HOP / RATE  # of one frame
 
 class Silence:
     """Tells speech from silence by a frame's loudest band: 4 nepers (17 dB) above the background opens a word, less than 2.5
-    for 0.2 s closes it. The background follows the quietest at once, and rises by 1 neper a second.
+    for 0.2 s closes it. The background follows the quietest at once, and rises by 3 nepers a second.
     """
 
     OPENS, CLOSES, PAUSE, QUIET = 4.0, 2.5, 20, 8.0
@@ -38,7 +38,7 @@ class Silence:
     def accept(self, frame: np.ndarray) -> bool:
         """frame: float32 [BINS] log energies. Returns whether someone is speaking."""
         loud = max(float(frame.max()), self.QUIET)
-        self.background = min(loud, self.background + 1.0 * SECONDS)
+        self.background = min(loud, self.background + 3.0 * SECONDS)
         above = loud - self.background
         if not self.speaking:
             self.speaking, self.still = above > self.OPENS, 0
@@ -62,7 +62,11 @@ class Heard:
 class Listener:
     """Samples in, words out. Keeps a tenth of a second, so that a word's soft beginning is not lost."""
 
-    BEFORE, SHORTEST = 10, 8  # frames: kept from before a word; a shorter sound is a click
+    BEFORE, SHORTEST, LONGEST = (
+        10,
+        8,
+        250,
+    )  # frames: kept from before a word; a shorter sound is a click, a longer one noise
 
     def __init__(self, model: rindle.Model):
         if (model.input_size, model.output_size) != (BINS, len(DIGITS)):
@@ -109,7 +113,7 @@ class Listener:
     def _end(self, still: int) -> Iterator[Heard]:
         """still: frames of silence at the end, which are no part of the word."""
         end = self.start + len(self.word) - max(0, still - 1)
-        if end - self.start - len(self.before) >= self.SHORTEST:
+        if self.SHORTEST <= end - self.start - len(self.before) <= self.LONGEST:
             yield self._heard(end, int(self.word[-1].argmax()), final=True)
         self.start = None
         self.before.clear()

@@ -297,6 +297,17 @@ def test_listening_finds_the_words_and_nothing_in_silence(untrained):
     assert len(words(untrained, samples[: int(times[0][1] * RATE)])) == 1  # the file ends within the word
 
 
+def test_listening_gets_used_to_a_loud_room(untrained):
+    draw, fan = np.random.default_rng(6), 100.0
+    assert (
+        len(words(untrained, draw.normal(0, 20 * fan, 5 * RATE).astype(np.int16))) == 1
+    )  # it takes that for a word, once
+    room = draw.normal(0, fan, 6 * RATE)
+    room[5 * RATE :][: int(0.3 * RATE)] += 3 * speech(0.3, 1)
+    found = words(untrained, np.clip(room, -32768, 32767).astype(np.int16))
+    assert len(found) <= 2 and 4.85 < found[-1].start < 5.05 and abs(found[-1].end - 5.3) < 0.06
+
+
 def test_listening_does_not_depend_on_how_the_sound_is_cut(untrained):
     samples, _ = spaced([speech(0.3, 1), speech(0.4, 2)])
     assert list(listen.listen(untrained, [samples])) == list(listen.listen(untrained, pieces(samples, [37] * 1000)))
