@@ -228,6 +228,11 @@ extern "C" {
 
 const char* rindle_error(void) { return error_text; }
 
+const char* rindle_available_kernel(size_t index) {
+    const KernelList list = available_kernels();
+    return index < list.count ? list.kernels[index]->name : nullptr;
+}
+
 rindle_status rindle_load(const void* bytes, size_t size, const char* kernel, rindle_model** model) {
     if (!model) return missing("model");
     *model = nullptr;

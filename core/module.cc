@@ -157,6 +157,12 @@ NB_MODULE(_core, m) {
     nb::set_leak_warnings(false);  // a model that a global still holds at exit is the user's business
     m.doc() = "The C++ runtime. Use rindle.load and its Model and Stream instead.";
 
+    m.def("kernels", [] {
+        nb::list names;
+        for (std::size_t i = 0; const char* name = rindle_available_kernel(i); ++i) names.append(name);
+        return names;
+    }, "The names of the kernels that this CPU has, the fastest first.");
+
     nb::class_<Model>(m, "Model")
         .def(nb::init<nb::bytes, std::optional<std::string>>(), "data"_a, nb::arg("kernel").none() = nb::none())
         .def_prop_ro("id", [](const Model& self) { return rindle_id(self.handle); })

@@ -1,6 +1,7 @@
 #include "program.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "fixed.h"
@@ -47,6 +48,7 @@ class Compiler {
             stage(node);
             node.program = {};  // its weights are packed now
         }
+        model_->scratch = allocate<std::byte>(scratch_bytes(static_cast<std::size_t>(most_columns_)));
         model_->output = model_->stages[static_cast<std::size_t>(document_.output)].out;
         for (const Memory& memory : model_->state) model_->state_values += memory.size;
         return std::move(model_);
@@ -86,8 +88,7 @@ class Compiler {
         for (const Path& path : program.paths) {
             Place place;
             if (path.role == Role::vector) {
-                model_->constants.push_back(buffer_of(path.constant));
-                place.constant = model_->constants.back().as<std::int16_t>();
+                place.constant = constant(path.constant);
             } else if (&path - program.paths.data() == program.input) {
                 place.offset = stage.in;
             } else {
@@ -148,6 +149,20 @@ class Compiler {
         return step;
     }
 
+    template <class T>
+    const T* constant(const std::vector<T>& values) {
+        model_->constants.push_back(buffer_of(values));
+        return model_->constants.back().template as<T>();
+    }
+
+    // values / 2^shift: exact, for all of them are integers below 2^52
+    template <class T>
+    static Buffer shifted(const std::vector<T>& values, int shift) {
+        std::vector<double> result;
+        for (T value : values) result.push_back(std::ldexp(static_cast<double>(value), -shift));
+        return buffer_of(result);
+    }
+
     Affine affine(const Program& program, const Op& op) {
         const Kernel& kernel = *model_->kernel;
         Affine affine;
@@ -155,12 +170,15 @@ class Compiler {
         std::vector<std::int64_t> bias = op.bias;
         for (std::int64_t& b : bias) b += rounding<std::int64_t>(op.shift);
         affine.bias = buffer_of(bias);
+        affine.offset = shifted(bias, op.shift);
         for (const Term& term : op.terms) {
             Affine::Product product;
             product.held = held_[static_cast<std::size_t>(term.code)];
             product.x = product.held < 0 ? place(term.code) : model_->held[static_cast<std::size_t>(product.held)].held;
             Matrix& matrix = product.matrix;
-            matrix = {term.rows, term.columns, term.bits, term.largest >= std::int64_t{1} << 31, nullptr, nullptr};
+            matrix = {term.rows, term.columns, term.bits, path(program, term.code).format.bits,
+                      term.largest >= std::int64_t{1} << 31, nullptr, nullptr};
+            most_columns_ = std::max(most_columns_, term.columns);
             product.by_row = Buffer(kernel.row_bytes(matrix));
             kernel.pack_rows(matrix, term.weight.data(), product.by_row.data());
             matrix.by_row = product.by_row.data();
@@ -170,6 +188,7 @@ class Compiler {
                 matrix.by_column = product.by_column.data();
             }
             product.multiplier = buffer_of(term.multiplier);
+            product.ratio = shifted(term.multiplier, op.shift);
             const auto rows = static_cast<std::size_t>(term.rows);
             product.accumulators = matrix.wide ? allocate<std::int64_t>(rows) : allocate<std::int32_t>(rows);
             affine.products.push_back(std::move(product));
@@ -210,6 +229,7 @@ class Compiler {
         held.node = node.name;
         held.path = out.name;
         held.size = n;
+        held.bits = out.format.bits;
         held.now = narrowing.out;
         held.held = allocate<std::int16_t>(n);
         held.index = allocate<std::int32_t>(2 * n);
@@ -248,16 +268,20 @@ class Compiler {
     TableStep table(const Program& program, const Op& op) {
         const Table& table = document_.tables[static_cast<std::size_t>(op.table)];
         const Path& out = path(program, op.out[0]);
+        std::vector<std::int16_t> base = table.base, slope = table.slope;
+        slope.resize(base.size());
         std::vector<Segment> segments;
-        for (std::size_t i = 0; i < table.base.size(); ++i)
-            segments.push_back({table.base[i], table.degree ? table.slope[i] : std::int16_t{0}});
-        model_->constants.push_back(buffer_of(segments));
+        for (std::size_t i = 0; i < base.size(); ++i) segments.push_back({base[i], slope[i]});
+        base.resize(std::max(base.size(), kTableRoom));
+        slope.resize(base.size());
         TableStep step = {};
+        step.op.last = (static_cast<std::int32_t>(segments.size()) << table.p) - 1;  // below 2^23
+        step.op.segments = constant(segments);
+        step.op.base = constant(base);
+        step.op.slope = constant(slope);
         step.in = places_[static_cast<std::size_t>(op.in[0])];
         step.out = place(op.out[0]);
         step.size = static_cast<std::size_t>(out.size);
-        step.op.segments = model_->constants.back().as<Segment>();
-        step.op.last = (static_cast<std::int32_t>(segments.size()) << table.p) - 1;  // below 2^23
         // Beyond these, every x of 16 bits is at one end of the table; within, x - x0 fits int32.
         step.op.x0 = sat<std::int32_t>(table.x0, -32768 - step.op.last, 32768);
         step.op.p = table.p;
@@ -272,6 +296,7 @@ class Compiler {
     Document& document_;
     std::unique_ptr<Model> model_;
     std::vector<Place> places_;  // of the paths of the program at hand
+    std::int32_t most_columns_ = 0;
     std::vector<int> held_;      // its held paths: index into Model::held, or -1
 };
 

@@ -42,6 +42,7 @@ struct Place {
 struct Held {
     std::string node, path;
     std::size_t size = 0;
+    int bits = 0;
     std::size_t now = 0, held = 0;      // int16: v and v-hat
     std::size_t index = 0, delta = 0;   // the list of changes: int32 and int16
     Buffer theta;
@@ -50,7 +51,7 @@ struct Held {
 struct Affine {                         // (7)
     struct Product {
         Matrix matrix;
-        Buffer by_row, by_column, multiplier;
+        Buffer by_row, by_column, multiplier, ratio;
         std::size_t x = 0;              // int16: the code path, or v-hat of a held one
         int held = -1;                  // index into Model::held
         std::size_t accumulators = 0;
@@ -65,7 +66,7 @@ struct Affine {                         // (7)
     };
     std::vector<Product> products;
     std::vector<Gate> gates;
-    Buffer bias;                        // int64: b + R
+    Buffer bias, offset;                // int64: b + R; double: (b + R) / 2^s
     int shift = 0;
 };
 
@@ -144,6 +145,7 @@ struct Model {
     std::vector<Saturation> saturations;
     std::vector<Buffer> constants;
     std::size_t input = 0, output = 0;  // int16 places
+    std::size_t scratch = 0;            // of the kernel
     std::size_t memory = 0;             // bytes of a stream
 };
 

@@ -55,6 +55,10 @@ RINDLE_API const char *rindle_error(void);
 
 /* ---- Models ---------------------------------------------------------------------------------------------------- */
 
+/* The name of a kernel that this CPU has, the fastest first ("avx512vnni", "avxvnni", "avx2", "portable"); NULL where there
+ * is none of that index. All give the same integers. */
+RINDLE_API const char *rindle_available_kernel(size_t index);
+
 /* Read and check a whole file; the bytes are not needed afterwards. `kernel` forces a kernel by name ("portable");
  * NULL takes the one named by the environment variable RINDLE_KERNEL, or else the best that this CPU has.
  * `*model` is NULL after an error. */

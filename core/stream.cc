@@ -89,10 +89,12 @@ std::size_t Stream::run(const Affine& affine) noexcept {
             const Affine::Product& product = affine.products[share.product];
             const std::size_t width = product.matrix.wide ? sizeof(std::int64_t) : sizeof(std::int32_t);
             products[count++] = {at<std::byte>(product.accumulators) + share.first_row * width,
-                                 product.multiplier.as<std::int32_t>() + share.first_row, product.matrix.wide};
+                                 product.multiplier.as<std::int32_t>() + share.first_row,
+                                 product.ratio.as<double>() + share.first_row, product.matrix.wide};
         }
-        outside += model_->kernel->finish(products, count, affine.bias.as<std::int64_t>() + gate.first_row, affine.shift,
-                                          gate.limits, at<std::int16_t>(gate.out), gate.rows);
+        outside += model_->kernel->finish({products, count, affine.bias.as<std::int64_t>() + gate.first_row,
+                                           affine.offset.as<double>() + gate.first_row, affine.shift, gate.limits,
+                                           at<std::int16_t>(gate.out), gate.rows});
     }
     return outside;
 }
@@ -107,11 +109,12 @@ void Stream::accumulate(const Affine::Product& product) noexcept {
         const Held& held = model_->held[static_cast<std::size_t>(product.held)];
         const std::int32_t entries = entries_[static_cast<std::size_t>(product.held)];
         if (entries != kNoList) {
-            kernel.add_columns(matrix, at<std::int32_t>(held.index), at<std::int16_t>(held.delta), entries, accumulators);
+            kernel.add_columns(matrix, at<std::int32_t>(held.index), at<std::int16_t>(held.delta), entries, accumulators,
+                               at<std::byte>(model_->scratch));
             return;
         }
     }
-    kernel.multiply(matrix, at<std::int16_t>(product.x), accumulators);
+    kernel.multiply(matrix, at<std::int16_t>(product.x), accumulators, at<std::byte>(model_->scratch));
 }
 
 std::size_t Stream::run(const Narrowing& narrowing) noexcept {
@@ -124,7 +127,7 @@ std::size_t Stream::run(const Narrowing& narrowing) noexcept {
         const Held& held = model_->held[index];
         const Changes changes = model_->kernel->hold(
             at<std::int16_t>(held.now), held.theta.as<std::int16_t>(), at<std::int16_t>(held.held),
-            at<std::int32_t>(held.index), at<std::int16_t>(held.delta), held.size);
+            at<std::int32_t>(held.index), at<std::int16_t>(held.delta), held.size, held.bits);
         entries_[index] = changes.entries;
         activity_[index].frames += 1;
         activity_[index].changed += static_cast<std::uint64_t>(changes.elements);

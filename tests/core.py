@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -44,6 +45,17 @@ def seeds(folder: Path) -> list[Path]:
     return files
 
 
+def check_vector_objects(build: Path) -> None:
+    """Nothing compiled for a wider instruction set may be linked into code for every CPU: no weak symbols there."""
+    objects = [path for path in build.rglob("kernels_avx*.o") if "rindle_core" in str(path)]
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        assert len(objects) == 3, objects
+    for path in objects:
+        symbols = subprocess.run(["nm", "-C", str(path)], check=True, capture_output=True, text=True).stdout
+        weak = [line for line in symbols.splitlines() if line[:1] != " " and line.split()[1] in "WVu"]
+        assert not weak, f"{path.name} defines weak symbols: {weak}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--mutations", type=int, default=20000)
@@ -52,6 +64,7 @@ def main() -> None:
     os.environ["UBSAN_OPTIONS"] = "print_stacktrace=1"
     call(cmake, "-S", ROOT, "-B", BUILD, "-DRINDLE_SANITIZE=ON", "-DCMAKE_BUILD_TYPE=RelWithDebInfo")
     call(cmake, "--build", BUILD, "-j", "2")
+    check_vector_objects(BUILD)
     call(BUILD / "rindle-tests")
     files = seeds(BUILD / "seeds")
     call(BUILD / "rindle-replay", *files)

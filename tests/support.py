@@ -47,16 +47,21 @@ def _python(run):
     return engine
 
 
-def _runtime(artifact, x, lengths):
-    model = Model(artifact)
-    stream = core.Stream(model._core)
-    frames = x.shape[:2] if model.is_sequence else x.shape[:1]
-    y = np.full((*frames, model.output_size), -1, x.dtype)
-    stream.run(np.ascontiguousarray(x), y, None if lengths is None else np.asarray(lengths, np.int32))
-    return Outcome(y, *model._counts(stream))
+def _runtime(kernel):
+    def engine(artifact, x, lengths):
+        model = Model(artifact, kernel=kernel)
+        stream = core.Stream(model._core)
+        frames = x.shape[:2] if model.is_sequence else x.shape[:1]
+        y = np.full((*frames, model.output_size), -1, x.dtype)
+        stream.run(np.ascontiguousarray(x), y, None if lengths is None else np.asarray(lengths, np.int32))
+        return Outcome(y, *model._counts(stream))
+
+    return engine
 
 
-ENGINES = {"reference": _python(reference.run), "simulation": _python(simulate.run), "runtime": _runtime}
+KERNELS = core.kernels()  # of this CPU
+ENGINES = {"reference": _python(reference.run), "simulation": _python(simulate.run)}
+ENGINES |= {f"runtime, {kernel}": _runtime(kernel) for kernel in KERNELS}
 
 
 def assert_agree(artifact, x, lengths=None):

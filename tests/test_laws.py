@@ -8,6 +8,7 @@ from hypothesis import assume, given, settings
 from support import (
     ENGINES,
     FEATURES,
+    KERNELS,
     assert_agree,
     assert_naive,
     attempt,
@@ -206,7 +207,7 @@ def test_products_are_of_the_held_value(cell):
         np.testing.assert_array_equal(product, v)
         np.testing.assert_array_equal(matrices[first] @ product, accumulator)
     assert 0 < changed < 12 * len(v)
-    found = ENGINES["runtime"](artifact.with_thresholds({name: 9}), x, None).changes
+    found = ENGINES["runtime, portable"](artifact.with_thresholds({name: 9}), x, None).changes
     assert found == {("rnn.l0", artifact.held_codes()[name][1]): (changed, 12)}
 
 
@@ -338,4 +339,5 @@ def test_the_tables_cover_every_entry():
     """A new cell or scheme is tested by existing; this only says which there are."""
     assert {"lstm", "gru", "sru"} <= set(CELLS)
     assert {"int8", "w4a8", "fixed16", "fixed8"} <= set(SCHEMES)
-    assert set(ENGINES) == {"reference", "simulation", "runtime"}
+    assert set(ENGINES) == {"reference", "simulation", *(f"runtime, {kernel}" for kernel in KERNELS)}
+    assert KERNELS[-1] == "portable"
