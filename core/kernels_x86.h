@@ -38,12 +38,38 @@ inline int round_and_store(V::I v, V::I half, int shift, V::I lo, V::I hi, i16* 
     return V::differing(rounded, y, n);
 }
 
-// The same for doubles that are v / 2^s + 1/2, exactly: |v| and R stay below 2^52.
-inline int round_and_store(V::D low, V::D high, V::D lo, V::D hi, i16* out, size_t n) {
-    const V::D a = V::floor(low), b = V::floor(high);
-    const V::D x = V::min(V::max(a, lo), hi), y = V::min(V::max(b, lo), hi);
-    V::narrow(out, V::join(x, y), n);
-    return V::differing(a, x, least(n, H)) + (n > H ? V::differing(b, y, n - H) : 0);
+// The same for doubles that are v / 2^s + 1/2, exactly: |v| and R stay below 2^52. What lies in [lo, hi + 1) has its floor
+// in lo..hi: so the limits come first, the upper one as the last double before hi + 1.
+struct Bounds {
+    V::D lo, hi;
+
+    explicit Bounds(Limits limits) : lo(V::set(limits.lo)), hi(V::set(before(limits.hi + 1.0))) {}
+    static double before(double positive) {
+        i64 bits;
+        __builtin_memcpy(&bits, &positive, sizeof bits);
+        --bits;
+        __builtin_memcpy(&positive, &bits, sizeof bits);
+        return positive;
+    }
+};
+
+inline int round_and_store(V::D low, V::D high, const Bounds& bounds, i16* out, size_t n) {
+    const V::D x = V::min(V::max(low, bounds.lo), bounds.hi), y = V::min(V::max(high, bounds.lo), bounds.hi);
+    V::narrow(out, V::floors(x, y), n);
+    return V::differing(low, x, least(n, H)) + (n > H ? V::differing(high, y, n - H) : 0);
+}
+
+// Calls f(first element, number of them) for blocks of Size; only the last one's number is not a constant.
+template <size_t Size>
+struct Whole {
+    constexpr operator size_t() const { return Size; }
+};
+
+template <size_t Size, class Function>
+inline void for_blocks(size_t size, Function&& f) {
+    size_t i = 0;
+    for (; i + Size <= size; i += Size) f(i, Whole<Size>());
+    if (i < size) f(i, size - i);
 }
 
 constexpr double power(int exponent) {  // 2^exponent, -1022..1023
@@ -555,15 +581,15 @@ Changes hold(const i16* v, const i16* theta, i16* held, i32* index, i16* delta, 
 // ---- Element by element
 
 size_t encode(const float* x, float r, Limits limits, i16* codes, size_t size) noexcept {
-    const V::D factor = V::set(static_cast<double>(r)), half = V::set(0.5), lo = V::set(limits.lo), hi = V::set(limits.hi);
+    const V::D factor = V::set(static_cast<double>(r)), half = V::set(0.5);
+    const Bounds bounds(limits);
     int outside = 0;
-    for (size_t i = 0; i < size; i += L) {
-        const size_t n = least(size - i, L);
+    for_blocks<L>(size, [&](size_t i, auto n) {
         const V::D low = V::load_float(x + i, least(n, H));
         const V::D high = n > H ? V::load_float(x + i + H, n - H) : V::set(0);
-        outside += round_and_store(V::add(V::multiply(low, factor), half), V::add(V::multiply(high, factor), half), lo, hi,
+        outside += round_and_store(V::add(V::multiply(low, factor), half), V::add(V::multiply(high, factor), half), bounds,
                                    codes + i, n);
-    }
+    });
     return static_cast<size_t>(outside);
 }
 
@@ -576,10 +602,10 @@ inline V::D accumulators(const Product& product, size_t row, size_t n) {
 // Of `narrow` products, which have 32-bit accumulators, Count is known.
 template <int Count>
 inline int finish_narrow(const Finish& op) {
-    const V::D lo = V::set(op.limits.lo), hi = V::set(op.limits.hi);
+    const Bounds bounds(op.limits);
     int outside = 0;
-    for (size_t r = 0; r < op.size; r += L) {
-        const size_t n = least(op.size - r, L), low_n = least(n, H), high_n = n - low_n;
+    for_blocks<L>(op.size, [&](size_t r, auto n) {
+        const size_t low_n = least(n, H), high_n = n - low_n;
         V::D low = V::load_double(op.offset + r, low_n), high = V::load_double(op.offset + r + low_n, high_n);
 #pragma GCC unroll 2
         for (int p = 0; p < Count; ++p) {
@@ -588,8 +614,8 @@ inline int finish_narrow(const Finish& op) {
             low = V::multiply_add(V::lower(acc), V::load_double(ratio, low_n), low);
             high = V::multiply_add(V::upper(acc), V::load_double(ratio + low_n, high_n), high);
         }
-        outside += round_and_store(low, high, lo, hi, op.out + r, n);
-    }
+        outside += round_and_store(low, high, bounds, op.out + r, n);
+    });
     return outside;
 }
 
@@ -597,9 +623,9 @@ size_t finish(const Finish& op) noexcept {
     int outside = 0;
     if (op.count == 1 && !op.products[0].wide) return static_cast<size_t>(finish_narrow<1>(op));
     if (op.count == 2 && !op.products[0].wide && !op.products[1].wide) return static_cast<size_t>(finish_narrow<2>(op));
-    const V::D lo = V::set(op.limits.lo), hi = V::set(op.limits.hi);
-    for (size_t r = 0; r < op.size; r += L) {
-        const size_t n = least(op.size - r, L), low_n = least(n, H), high_n = n - low_n;
+    const Bounds bounds(op.limits);
+    for_blocks<L>(op.size, [&](size_t r, auto n) {
+        const size_t low_n = least(n, H), high_n = n - low_n;
         V::D low = V::load_double(op.offset + r, low_n), high = V::load_double(op.offset + r + low_n, high_n);
         for (int p = 0; p < op.count; ++p) {
             const double* ratio = op.products[p].ratio + r;
@@ -607,8 +633,8 @@ size_t finish(const Finish& op) noexcept {
             if (high_n)
                 high = V::multiply_add(accumulators(op.products[p], r + low_n, high_n), V::load_double(ratio + low_n, high_n), high);
         }
-        outside += round_and_store(low, high, lo, hi, op.out + r, n);
-    }
+        outside += round_and_store(low, high, bounds, op.out + r, n);
+    });
     return static_cast<size_t>(outside);
 }
 
@@ -616,21 +642,19 @@ size_t requantize(const Requantize& op) noexcept {
     int outside = 0;
     if (op.wide) {
         const V::D factor = V::set(op.multiplier * power(-op.shift)), half = V::set(op.shift ? 0.5 : 0);
-        const V::D lo = V::set(op.limits.lo), hi = V::set(op.limits.hi);
-        for (size_t i = 0; i < op.size; i += L) {
-            const size_t n = least(op.size - i, L);
+        const Bounds bounds(op.limits);
+        for_blocks<L>(op.size, [&](size_t i, auto n) {
             const V::I x = V::widen(op.in + i, n);
             outside += round_and_store(V::multiply_add(V::lower(x), factor, half), V::multiply_add(V::upper(x), factor, half),
-                                       lo, hi, op.out + i, n);
-        }
+                                       bounds, op.out + i, n);
+        });
     } else {
         const V::I factor = V::set32(op.multiplier), half = V::set32(op.shift ? 1 << (op.shift - 1) : 0);
         const V::I lo = V::set32(op.limits.lo), hi = V::set32(op.limits.hi);
-        for (size_t i = 0; i < op.size; i += L) {
-            const size_t n = least(op.size - i, L);
+        for_blocks<L>(op.size, [&](size_t i, auto n) {
             const V::I v = V::multiply_pairs(V::widen_unsigned(op.in + i, n), factor);
             outside += round_and_store(v, half, op.shift, lo, hi, op.out + i, n);
-        }
+        });
     }
     return static_cast<size_t>(outside);
 }
@@ -663,11 +687,11 @@ size_t sum(const Sum& op) noexcept {
     constexpr bool kTwo = operation != Operation::mul, kLerp = operation == Operation::lerp;
     int outside = 0;
     if (op.wide) {
-        const V::D lo = V::set(op.limits.lo), hi = V::set(op.limits.hi), half = V::set(op.shift ? 0.5 : 0);
+        const V::D half = V::set(op.shift ? 0.5 : 0);
+        const Bounds bounds(op.limits);
         const V::D first = V::set(power(op.left[0] - op.shift)), second = V::set(power(op.left[1] - op.shift));
         const V::D whole = V::set(power(op.one_bits + op.left[1] - op.shift));
-        for (size_t i = 0; i < op.size; i += L) {
-            const size_t n = least(op.size - i, L);
+        for_blocks<L>(op.size, [&](size_t i, auto n) {
             const Terms t = terms<operation>(op, i, n);
             V::D low = V::multiply_add(V::lower(t.first), first, half), high = V::multiply_add(V::upper(t.first), first, half);
             if constexpr (kTwo) {
@@ -678,28 +702,26 @@ size_t sum(const Sum& op) noexcept {
                 low = V::multiply_add(V::lower(t.whole), whole, low);
                 high = V::multiply_add(V::upper(t.whole), whole, high);
             }
-            outside += round_and_store(low, high, lo, hi, op.out + i, n);
-        }
+            outside += round_and_store(low, high, bounds, op.out + i, n);
+        });
     } else {
         const V::I lo = V::set32(op.limits.lo), hi = V::set32(op.limits.hi), half = V::set32(op.shift ? 1 << (op.shift - 1) : 0);
-        for (size_t i = 0; i < op.size; i += L) {
-            const size_t n = least(op.size - i, L);
+        for_blocks<L>(op.size, [&](size_t i, auto n) {
             Terms t = terms<operation>(op, i, n);
             if constexpr (kLerp) t.second = V::add32(t.second, V::left32(t.whole, op.one_bits));
             V::I v = V::left32(t.first, op.left[0]);
             if constexpr (kTwo) v = V::add32(v, V::left32(t.second, op.left[1]));
             outside += round_and_store(v, half, op.shift, lo, hi, op.out + i, n);
-        }
+        });
     }
     return static_cast<size_t>(outside);
 }
 
 void clip(const i16* in, Limits limits, i16* out, size_t size) noexcept {
     const V::I lo = V::set16(limits.lo), hi = V::set16(limits.hi);
-    for (size_t i = 0; i < size; i += W) {
-        const size_t n = least(size - i, W);
+    for_blocks<W>(size, [&](size_t i, auto n) {
         V::store16(out + i, V::min16(V::max16(V::load16(in + i, n), lo), hi), n);
-    }
+    });
 }
 
 // (17)-(19), any table
@@ -708,8 +730,7 @@ void lookup_any(const Lookup& table, const i16* in, i16* out, size_t size) {
     const V::I zero = V::zero(), x0 = V::set32(table.x0), last = V::set32(table.last), part = V::set32((1 << table.p) - 1);
     const V::I half = V::set32(table.q ? 1 << (table.q - 1) : 0), mirror = V::set32(table.mirror);
     const V::I lo = V::set32(table.limits.lo), hi = V::set32(table.limits.hi);
-    for (size_t i = 0; i < size; i += L) {
-        const size_t n = least(size - i, L);
+    for_blocks<L>(size, [&](size_t i, auto n) {
         const V::I x = V::widen(in + i, n), negative = V::right32(x, 31);  // all ones or none: (v ^ negative) - negative is -v or v
         const V::I from = symmetry ? V::sub32(V::bit_xor(x, negative), negative) : V::sub32(x, x0);
         const V::I u = V::min32(V::max32(from, zero), last);
@@ -726,7 +747,7 @@ void lookup_any(const Lookup& table, const i16* in, i16* out, size_t size) {
             y = V::min32(V::max32(y, lo), hi);
         }
         V::narrow(out + i, y, n);
-    }
+    });
 }
 
 void lookup(const Lookup& table, const i16* in, i16* out, size_t size) noexcept {

@@ -91,8 +91,9 @@ struct Vector {
     static D set(double v) { return _mm256_set1_pd(v); }
     static D lower(I v) { return _mm256_cvtepi32_pd(_mm256_castsi256_si128(v)); }
     static D upper(I v) { return _mm256_cvtepi32_pd(_mm256_extracti128_si256(v, 1)); }
-    static I join(D low, D high) {
-        return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm256_cvtpd_epi32(low)), _mm256_cvtpd_epi32(high), 1);
+    static I floors(D low, D high) {
+        return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm256_cvtpd_epi32(_mm256_floor_pd(low))),
+                                       _mm256_cvtpd_epi32(_mm256_floor_pd(high)), 1);
     }
     static D load_double(const double* p, std::size_t n) {
         return part(p, n, 4, [](const double* q) { return _mm256_loadu_pd(q); });
@@ -109,7 +110,6 @@ struct Vector {
     static D multiply(D a, D b) { return _mm256_mul_pd(a, b); }
     static D add(D a, D b) { return _mm256_add_pd(a, b); }
     static D multiply_add(D a, D b, D c) { return _mm256_fmadd_pd(a, b, c); }
-    static D floor(D v) { return _mm256_floor_pd(v); }
     static D min(D a, D b) { return _mm256_min_pd(a, b); }
     static D max(D a, D b) { return _mm256_max_pd(a, b); }
     static int differing(D a, D b, std::size_t n) {

@@ -34,8 +34,13 @@ struct Vector {
 
     // ---- 16-bit lanes
     static __mmask32 words(std::size_t n) { return static_cast<__mmask32>(n >= 32 ? ~0U : (1U << n) - 1); }
-    static I load16(const std::int16_t* p, std::size_t n) { return _mm512_maskz_loadu_epi16(words(n), p); }
-    static void store16(std::int16_t* p, I v, std::size_t n) { _mm512_mask_storeu_epi16(p, words(n), v); }
+    static I load16(const std::int16_t* p, std::size_t n) {
+        return n == 32 ? load(p) : _mm512_maskz_loadu_epi16(words(n), p);
+    }
+    static void store16(std::int16_t* p, I v, std::size_t n) {
+        if (n == 32) return store(p, v);
+        _mm512_mask_storeu_epi16(p, words(n), v);
+    }
     static I min16(I a, I b) { return _mm512_min_epi16(a, b); }
     static I max16(I a, I b) { return _mm512_max_epi16(a, b); }
     static I add16(I a, I b) { return _mm512_add_epi16(a, b); }
@@ -45,16 +50,19 @@ struct Vector {
     static void store_bytes(void* p, I v) { _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtepi16_epi8(v)); }
 
     // ---- 32-bit lanes
-    static I widen(const std::int16_t* p, std::size_t n) {
-        return _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(lanes(n), p));
+    static __m256i half_words(const std::int16_t* p, std::size_t n) {
+        return n == 16 ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)) : _mm256_maskz_loadu_epi16(lanes(n), p);
     }
-    static I widen_unsigned(const std::int16_t* p, std::size_t n) {
-        return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes(n), p));
-    }
+    static I widen(const std::int16_t* p, std::size_t n) { return _mm512_cvtepi16_epi32(half_words(p, n)); }
+    static I widen_unsigned(const std::int16_t* p, std::size_t n) { return _mm512_cvtepu16_epi32(half_words(p, n)); }
     static void narrow(std::int16_t* p, I v, std::size_t n) {
-        _mm256_mask_storeu_epi16(p, lanes(n), _mm512_cvtepi32_epi16(v));
+        const __m256i low = _mm512_cvtepi32_epi16(v);
+        if (n == 16) return _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), low);
+        _mm256_mask_storeu_epi16(p, lanes(n), low);
     }
-    static I load32(const std::int32_t* p, std::size_t n) { return _mm512_maskz_loadu_epi32(lanes(n), p); }
+    static I load32(const std::int32_t* p, std::size_t n) {
+        return n == 16 ? load(p) : _mm512_maskz_loadu_epi32(lanes(n), p);
+    }
     static I add32(I a, I b) { return _mm512_add_epi32(a, b); }
     static I sub32(I a, I b) { return _mm512_sub_epi32(a, b); }
     static I min32(I a, I b) { return _mm512_min_epi32(a, b); }
@@ -64,19 +72,23 @@ struct Vector {
     static I multiply_pairs(I a, I b) { return _mm512_madd_epi16(a, b); }  // a0 b0 + a1 b1 of 16-bit pairs
     static I gather32(const void* base, I index) { return _mm512_i32gather_epi32(index, base, 4); }
     static int differing(I a, I b, std::size_t n) {
-        return __builtin_popcount(_mm512_mask_cmpneq_epi32_mask(lanes(n), a, b));
+        return __builtin_popcount(static_cast<unsigned>(_mm512_cmpneq_epi32_mask(a, b) & lanes(n)));
     }
 
     // ---- doubles: 8 lanes, half of the 32-bit ones
     static D set(double v) { return _mm512_set1_pd(v); }
     static D lower(I v) { return _mm512_cvtepi32_pd(_mm512_castsi512_si256(v)); }
     static D upper(I v) { return _mm512_cvtepi32_pd(_mm512_extracti64x4_epi64(v, 1)); }
-    static I join(D low, D high) {
-        return _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtpd_epi32(low)), _mm512_cvtpd_epi32(high), 1);
+    static I floors(D low, D high) {
+        constexpr int kDown = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
+        return _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvt_roundpd_epi32(low, kDown)),
+                                  _mm512_cvt_roundpd_epi32(high, kDown), 1);
     }
-    static D load_double(const double* p, std::size_t n) { return _mm512_maskz_loadu_pd(half(n), p); }
+    static D load_double(const double* p, std::size_t n) {
+        return n == 8 ? _mm512_loadu_pd(p) : _mm512_maskz_loadu_pd(half(n), p);
+    }
     static D load_float(const float* p, std::size_t n) {
-        return _mm512_cvtps_pd(_mm256_maskz_loadu_ps(half(n), p));
+        return _mm512_cvtps_pd(n == 8 ? _mm256_loadu_ps(p) : _mm256_maskz_loadu_ps(half(n), p));
     }
     static D load_wide(const std::int64_t* p, std::size_t n) {
         return _mm512_cvtepi64_pd(_mm512_maskz_loadu_epi64(half(n), p));
@@ -84,11 +96,10 @@ struct Vector {
     static D multiply(D a, D b) { return _mm512_mul_pd(a, b); }
     static D add(D a, D b) { return _mm512_add_pd(a, b); }
     static D multiply_add(D a, D b, D c) { return _mm512_fmadd_pd(a, b, c); }
-    static D floor(D v) { return _mm512_roundscale_pd(v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
     static D min(D a, D b) { return _mm512_min_pd(a, b); }
     static D max(D a, D b) { return _mm512_max_pd(a, b); }
     static int differing(D a, D b, std::size_t n) {
-        return __builtin_popcount(_mm512_mask_cmp_pd_mask(half(n), a, b, _CMP_NEQ_OQ));
+        return __builtin_popcount(static_cast<unsigned>(_mm512_cmp_pd_mask(a, b, _CMP_NEQ_OQ) & half(n)));
     }
 
     // acc[lane] += 256 high + low, in 64 bits
