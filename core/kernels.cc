@@ -1,5 +1,9 @@
 #include "kernels.h"
 
+#ifdef RINDLE_X86
+#include <cpuid.h>
+#endif
+
 #include <cstdlib>
 #include <string>
 
@@ -23,7 +27,9 @@ constexpr Row kKernels[] = {
      }},
     {&kAvxVnni,
      []() noexcept -> bool {
-         return __builtin_cpu_supports("avxvnni") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+         unsigned a = 0, b, c, d;  // clang 14 does not know "avxvnni"
+         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __get_cpuid_count(7, 1, &a, &b, &c, &d) &&
+                (a & 1U << 4);
      }},
     {&kAvx2, []() noexcept -> bool { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
 #endif

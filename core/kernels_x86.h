@@ -546,16 +546,14 @@ void add_columns(const Matrix& m, const i32* index, const i16* delta, i32 entrie
 
 // ---- Held paths (20)
 
-// A change beyond what an entry of the list holds (a byte of a narrow code, else int16) is entered in two parts.
-Changes hold(const i16* v, const i16* theta, i16* held, i32* index, i16* delta, size_t size, int code_bits) noexcept {
-    const i32 most = code_bits <= 8 ? 127 : 32767;
+// A change beyond `most` in size, which an entry of the list does not hold, is entered in two parts.
+inline i32 list_changes(const i16* v, const i16* theta, const i16* held, i32* index, i16* delta, size_t size, i32 most) {
     const V::I limit = V::set32(most);
-    i32 elements = 0, entries = 0;
-    for (size_t i = 0; i < size; i += L) {
-        const size_t n = least(size - i, L);
+    i32 entries = 0;
+    for_blocks<L>(size, [&](size_t i, auto n) {
         const V::I d = V::sub32(V::widen(v + i, n), V::widen(held + i, n));
         const unsigned changed = V::exceeds(d, V::widen(theta + i, n), n);
-        if (changed == 0) continue;
+        if (changed == 0) return;
         if (V::exceeds(d, limit, n) & changed) {
             for (unsigned rest = changed; rest; rest &= rest - 1) {
                 const size_t k = i + static_cast<size_t>(__builtin_ctz(rest));
@@ -570,11 +568,19 @@ Changes hold(const i16* v, const i16* theta, i16* held, i32* index, i16* delta, 
             V::list(index + entries, delta + entries, static_cast<i32>(i), d, changed);
             entries += __builtin_popcount(changed);
         }
-        V::replace(held + i, v + i, changed);
-        elements += __builtin_popcount(changed);
-    }
-    if (static_cast<size_t>(elements) * 32 > size * static_cast<size_t>(V::kMostChanges)) return {elements, kNoList};
+    });
     for (i32 e = 0; e < 3; ++e) index[entries + e] = 0;  // add_columns walks by fours; its deltas there are 0
+    return entries;
+}
+
+// Counts first, in 16 bits: the list is made only where it is short. Narrow codes change by bytes, or two.
+Changes hold(const i16* v, const i16* theta, i16* held, i32* index, i16* delta, size_t size, int code_bits) noexcept {
+    int elements = 0;
+    for_blocks<W>(size, [&](size_t i, auto n) { elements += V::count_changes(v + i, held + i, theta + i, n); });
+    const bool few = static_cast<size_t>(elements) * 32 <= size * static_cast<size_t>(V::kMostChanges);
+    const i32 entries = few ? list_changes(v, theta, held, index, delta, elements ? size : 0, code_bits <= 8 ? 127 : 32767)
+                            : kNoList;
+    for_blocks<W>(size, [&](size_t i, auto n) { V::replace_changes(v + i, held + i, theta + i, n); });
     return {elements, entries};
 }
 

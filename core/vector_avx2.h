@@ -9,6 +9,21 @@
 namespace rindle {
 namespace {
 
+// For every set of 8 lanes, their numbers in order.
+struct Chosen {
+    std::uint8_t lanes[256][8];
+};
+
+constexpr Chosen choose() {
+    Chosen chosen = {};
+    for (int which = 0; which < 256; ++which)
+        for (int lane = 0, count = 0; lane < 8; ++lane)
+            if (which >> lane & 1) chosen.lanes[which][count++] = static_cast<std::uint8_t>(lane);
+    return chosen;
+}
+
+constexpr Chosen kChosen = choose();
+
 struct Vector {
     static constexpr std::size_t kBytes = 32;
     using I = __m256i;
@@ -206,22 +221,29 @@ struct Vector {
     }
 
     // ---- changes of a held path
+    // All ones where |v - held| does not exceed theta, in 16-bit lanes; the difference is an unsigned one
+    static I unchanged(I v, I held, I theta) {
+        const I distance = _mm256_sub_epi16(max16(v, held), min16(v, held));
+        return _mm256_cmpeq_epi16(_mm256_subs_epu16(distance, theta), zero());
+    }
+    static int count_changes(const std::int16_t* v, const std::int16_t* held, const std::int16_t* theta, std::size_t n) {
+        const I same = unchanged(load16(v, n), load16(held, n), load16(theta, n));  // beyond n: 0 and 0
+        return 16 - __builtin_popcount(static_cast<unsigned>(_mm256_movemask_epi8(same))) / 2;
+    }
+    static void replace_changes(const std::int16_t* v, std::int16_t* held, const std::int16_t* theta, std::size_t n) {
+        const I now = load16(v, n), old = load16(held, n);
+        store16(held, _mm256_blendv_epi8(now, old, unchanged(now, old, load16(theta, n))), n);
+    }
     // Lanes of n whose |d| exceeds theta, as bits.
     static unsigned exceeds(I d, I theta, std::size_t n) {
         const __m256i larger = _mm256_cmpgt_epi32(_mm256_abs_epi32(d), theta);
         return static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(larger))) & first(n);
     }
-    static void replace(std::int16_t* p, const std::int16_t* v, unsigned which) {
-        for (; which; which &= which - 1) p[__builtin_ctz(which)] = v[__builtin_ctz(which)];
-    }
-    // Appends the lanes' numbers, counted from first, and their d.
+    // Appends the lanes' numbers, counted from first, and their d. Writes 8 places.
     static void list(std::int32_t* index, std::int16_t* delta, int first, I d, unsigned which) {
-        alignas(32) std::int32_t lanes[8];
-        store(lanes, d);
-        for (; which; which &= which - 1, ++index, ++delta) {
-            *index = first + __builtin_ctz(which);
-            *delta = static_cast<std::int16_t>(lanes[__builtin_ctz(which)]);
-        }
+        const __m256i chosen = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(kChosen.lanes[which])));
+        store(index, add32(set32(first), chosen));
+        narrow(delta, _mm256_permutevar8x32_epi32(d, chosen), 8);
     }
 
     static bool lookup(const Lookup&, const std::int16_t*, std::int16_t*, std::size_t) { return false; }

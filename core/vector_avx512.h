@@ -151,13 +151,21 @@ struct Vector {
     static std::int64_t sum32(I v) { return _mm512_reduce_add_epi32(v); }
 
     // ---- changes of a held path
+    // |v - held| exceeds theta, of n 16-bit lanes; the difference is an unsigned one
+    static __mmask32 changes(I v, I held, I theta, std::size_t n) {
+        const I distance = _mm512_sub_epi16(max16(v, held), min16(v, held));
+        return _mm512_cmpgt_epu16_mask(distance, theta) & words(n);
+    }
+    static int count_changes(const std::int16_t* v, const std::int16_t* held, const std::int16_t* theta, std::size_t n) {
+        return __builtin_popcount(changes(load16(v, n), load16(held, n), load16(theta, n), n));
+    }
+    static void replace_changes(const std::int16_t* v, std::int16_t* held, const std::int16_t* theta, std::size_t n) {
+        const I now = load16(v, n);
+        _mm512_mask_storeu_epi16(held, changes(now, load16(held, n), load16(theta, n), n), now);
+    }
     // Lanes of n whose |d| exceeds theta, as bits.
     static unsigned exceeds(I d, I theta, std::size_t n) {
         return _mm512_mask_cmpgt_epi32_mask(lanes(n), _mm512_abs_epi32(d), theta);
-    }
-    static void replace(std::int16_t* p, const std::int16_t* v, unsigned which) {
-        const auto mask = static_cast<__mmask16>(which);
-        _mm256_mask_storeu_epi16(p, mask, _mm256_maskz_loadu_epi16(mask, v));
     }
     // Appends the lanes' numbers, counted from first, and their d. Writes 16 places.
     static void list(std::int32_t* index, std::int16_t* delta, int first, I d, unsigned which) {

@@ -67,8 +67,12 @@ def main() -> None:
     check_vector_objects(BUILD)
     call(BUILD / "rindle-tests")
     files = seeds(BUILD / "seeds")
-    call(BUILD / "rindle-replay", *files)
-    call(BUILD / "rindle-mutate", 1, options.mutations, *files)
+    from rindle import _core
+
+    for seed, kernel in enumerate(_core.kernels(), 1):
+        os.environ["RINDLE_KERNEL"] = kernel
+        call(BUILD / "rindle-replay", *files)
+        call(BUILD / "rindle-mutate", seed, options.mutations // len(_core.kernels()), *files)
 
 
 if __name__ == "__main__":
