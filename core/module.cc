@@ -24,7 +24,7 @@ void check(rindle_status status) {
         case RINDLE_NEWER_VERSION:
         case RINDLE_INVALID_ARGUMENT:
         case RINDLE_NOT_FINITE: throw nb::value_error(rindle_error());
-        case RINDLE_NO_MEMORY: throw std::bad_alloc();
+        case RINDLE_NO_MEMORY: PyErr_SetString(PyExc_MemoryError, rindle_error()); throw nb::python_error();
         default: throw std::runtime_error(rindle_error());
     }
 }
@@ -103,6 +103,24 @@ struct Stream {
         check(status);
     }
 
+    void step_id(std::int32_t id, Out<float> out) {
+        rindle_status status;
+        {
+            nb::gil_scoped_release release;
+            status = rindle_step_id(handle, id, out.data(), out.size());
+        }
+        check(status);
+    }
+
+    void step_id_codes(std::int32_t id, Out<std::int16_t> out) {
+        rindle_status status;
+        {
+            nb::gil_scoped_release release;
+            status = rindle_step_id_codes(handle, id, out.data(), out.size());
+        }
+        check(status);
+    }
+
     // The C API takes `lengths` without its number.
     static const std::int32_t* lengths_of(const std::optional<Lengths>& lengths, std::size_t batch) {
         if (lengths && lengths->size() != batch)
@@ -127,6 +145,27 @@ struct Stream {
         {
             nb::gil_scoped_release release;
             status = rindle_run_codes(handle, x.data(), x.size(), x.shape(0), x.shape(1), rows, out.data(), out.size());
+        }
+        check(status);
+    }
+
+    void run_ids(In<std::int32_t, 2> ids, Out<float> out, std::optional<Lengths> lengths) {
+        const std::int32_t* rows = lengths_of(lengths, ids.shape(0));
+        rindle_status status;
+        {
+            nb::gil_scoped_release release;
+            status = rindle_run_ids(handle, ids.data(), ids.size(), ids.shape(0), ids.shape(1), rows, out.data(), out.size());
+        }
+        check(status);
+    }
+
+    void run_ids_codes(In<std::int32_t, 2> ids, Out<std::int16_t> out, std::optional<Lengths> lengths) {
+        const std::int32_t* rows = lengths_of(lengths, ids.shape(0));
+        rindle_status status;
+        {
+            nb::gil_scoped_release release;
+            status = rindle_run_ids_codes(handle, ids.data(), ids.size(), ids.shape(0), ids.shape(1), rows, out.data(),
+                                          out.size());
         }
         check(status);
     }
@@ -162,6 +201,7 @@ NB_MODULE(_core, m) {
         .def_prop_ro("id", [](const Model& self) { return rindle_id(self.handle); })
         .def_prop_ro("kernel", [](const Model& self) { return rindle_kernel(self.handle); })
         .def_prop_ro("input_size", [](const Model& self) { return rindle_input_size(self.handle); })
+        .def_prop_ro("vocabulary", [](const Model& self) { return rindle_vocabulary(self.handle); })
         .def_prop_ro("output_size", [](const Model& self) { return rindle_output_size(self.handle); })
         .def_prop_ro("input_scale", [](const Model& self) { return rindle_input_scale(self.handle); })
         .def_prop_ro("output_scale", [](const Model& self) { return rindle_output_scale(self.handle); })
@@ -177,9 +217,15 @@ NB_MODULE(_core, m) {
         .def("reset", [](Stream& self) { check(rindle_reset(self.handle)); })
         .def("step", &Stream::step, nb::arg("x").noconvert(), nb::arg("out").noconvert())
         .def("step", &Stream::step_codes, nb::arg("x").noconvert(), nb::arg("out").noconvert())
+        .def("step", &Stream::step_id, nb::arg("x").noconvert(), nb::arg("out").noconvert())
+        .def("step", &Stream::step_id_codes, nb::arg("x").noconvert(), nb::arg("out").noconvert())
         .def("run", &Stream::run, nb::arg("x").noconvert(), nb::arg("out").noconvert(),
              nb::arg("lengths").noconvert().none() = nb::none())
         .def("run", &Stream::run_codes, nb::arg("x").noconvert(), nb::arg("out").noconvert(),
+             nb::arg("lengths").noconvert().none() = nb::none())
+        .def("run", &Stream::run_ids, nb::arg("x").noconvert(), nb::arg("out").noconvert(),
+             nb::arg("lengths").noconvert().none() = nb::none())
+        .def("run", &Stream::run_ids_codes, nb::arg("x").noconvert(), nb::arg("out").noconvert(),
              nb::arg("lengths").noconvert().none() = nb::none())
         .def("save", &Stream::save)
         .def("restore", &Stream::restore, "state"_a)
