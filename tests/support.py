@@ -122,6 +122,62 @@ class TorchModel(torch.nn.Module):
         return self.last(y)
 
 
+class BothDirections(torch.nn.Module):
+    """Two layers of both directions; the final states of the second, and its first frame."""
+
+    def __init__(self, name: str = "lstm"):
+        super().__init__()
+        make = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[name]
+        self.rnn = make(FEATURES, 9, 2, batch_first=True, bidirectional=True)
+        self.last = torch.nn.Linear(36, OUTPUTS)
+
+    def forward(self, x):
+        y, h = self.rnn(x)
+        h = h[0] if isinstance(h, tuple) else h
+        return self.last(torch.cat([h[-2], h[-1], y[:, 0]], 1))
+
+
+class MixedCells(torch.nn.Module):
+    """Several recurrent layers of different cells, the second in both directions, and what goes in beside it."""
+
+    def __init__(self):
+        super().__init__()
+        self.gru = torch.nn.GRU(FEATURES, 8, batch_first=True)
+        self.lstm = torch.nn.LSTM(8, 6, batch_first=True, bidirectional=True)
+        self.sru = rindle.SRU(12 + FEATURES, 12 + FEATURES, batch_first=True)
+        self.last = torch.nn.Linear(12 + FEATURES, OUTPUTS)
+
+    def forward(self, x):
+        y = self.lstm(self.gru(x)[0])[0]
+        return self.last(self.sru(torch.cat([y, x], -1))[0])
+
+
+VOCABULARY = 13
+
+
+class Words(torch.nn.Module):
+    """A language model, embedding and output tied; or with another head."""
+
+    def __init__(self, head: str = "all", name: str = "lstm", bidirectional: bool = False):
+        super().__init__()
+        self.head = head
+        self.embedding = torch.nn.Embedding(VOCABULARY, 10)
+        make = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[name]
+        self.rnn = make(10, 10, batch_first=True, bidirectional=bidirectional)
+        self.last = torch.nn.Linear(20 if bidirectional else 10, VOCABULARY)
+        if not bidirectional:
+            self.last.weight = self.embedding.weight
+
+    def forward(self, ids):
+        y, _ = self.rnn(self.embedding(ids))
+        return self.last({"all": y, "last": y[:, -1], "mean": y.mean(1)}[self.head])
+
+
+def words(rows: int = 8, time: int = 20, seed: int = 0) -> np.ndarray:
+    """ids int64 [rows, time]."""
+    return np.random.default_rng(seed).integers(0, VOCABULARY, (rows, time))
+
+
 class Only(torch.nn.Module):
     """A recurrent module's output, without its final states."""
 
@@ -137,6 +193,25 @@ def sequences(rows: int = 8, time: int = 20, seed: int = 0) -> np.ndarray:
     """float32 [rows, time, FEATURES]: slow random walks, so that neighbouring frames are alike."""
     rng = np.random.default_rng(seed)
     return (0.4 * rng.normal(size=(rows, time, FEATURES)).cumsum(1)).astype(np.float32)
+
+
+@lru_cache(maxsize=64)
+def quantized_graph(kind: str, scheme: str) -> Model:
+    """One model for each kind of graph: GRAPHS."""
+    torch.manual_seed(0)
+    make, data = GRAPHS[kind]
+    return rindle.quantize(make().eval(), scheme, data())
+
+
+GRAPHS = {
+    "bidirectional lstm": (BothDirections, sequences),
+    "bidirectional gru": (lambda: BothDirections("gru"), sequences),
+    "mixed": (MixedCells, sequences),
+    "words": (Words, words),
+    "words, last": (lambda: Words("last", "gru"), words),
+    "words, mean": (lambda: Words("mean", "gru"), words),
+    "words, both directions": (lambda: Words("all", "gru", True), words),
+}
 
 
 @lru_cache(maxsize=64)
