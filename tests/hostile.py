@@ -444,7 +444,9 @@ SPOILED = {
     "golden without rows": (["golden"], named(("golden", "inputs"), lambda one: one[:0])),
 }  # fmt: skip
 
-E, R, C, F = (("nodes", NODES2.index(name)) for name in ("embedding", "rnn.l0_reverse", "rnn.l0.concat", "rnn.l0_reverse.first"))
+E, R, C, F = (
+    ("nodes", NODES2.index(name)) for name in ("embedding", "rnn.l0_reverse", "rnn.l0.concat", "rnn.l0_reverse.first")
+)
 WEIGHT = (*E, "weight")
 
 
@@ -507,7 +509,7 @@ SPOILED2 = {
     "concat of itself": (["input", "rnn.l0.concat"], put(*C, "input", 1, "rnn.l0.concat")),
     "concat of a sequence and a vector": (["sequence", "vector"], put("nodes", -2, "input", 1, "rnn.l0")),
     "concat of two formats": (["embedding", "rnn.l0"], put(*C, "input", 1, "embedding")),
-    "concat too wide": (["features", "1081344"], lambda d, t: [d["nodes"].insert(4 + k, {"name": f"c{k}", "kind": "concat", "input": [f"c{k - 1}" if k else "rnn.l0.concat"] * n}) for k, n in enumerate((64, 64, 33))][0]),
+    "concat too wide": (["features", "1081344"], both(*(node(name=f"c{k}", kind="concat", input=[f"c{k - 1}" if k else "rnn.l0.concat"] * n) for k, n in reversed(list(enumerate((64, 64, 33))))))),
     "other nodes read one": (["input"], put(*F, "input", ["rnn.l0_reverse"])),
     "first of a vector": (["rnn.l0.last", "sequence"], put(*F, "input", "rnn.l0.last")),
     "first extra key": (["colour"], put(*F, "colour", 1)),

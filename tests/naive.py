@@ -156,6 +156,10 @@ class Program:
         env[op["out"]] = [table(entry, v, *bounds(fmt, False), fmt["frac"]) for v in env[op["in"]]]
 
 
+def join(parts):
+    return [code for part in parts for code in part]
+
+
 def embedded(file, node, ids):
     vocabulary, bits = file.document["input"]["vocabulary"], node["format"]["bits"]
     rows = unpack(file.bytes_of(node["weight"]), bits, vocabulary, node["size"])
@@ -181,7 +185,7 @@ def run(data, codes, lengths):
                 values[node["name"]] = "vector", [mean(column) for column in zip(*value)]
             elif node["kind"] == "concat":
                 parts = [values[source][1] for source in sources]
-                joined = [sum(frames, []) for frames in zip(*parts)] if kind == "sequence" else sum(parts, [])
+                joined = [join(frames) for frames in zip(*parts)] if kind == "sequence" else join(parts)
                 values[node["name"]] = kind, joined
             elif node["kind"] == "embedding":
                 values[node["name"]] = kind, embedded(file, node, value)
@@ -210,7 +214,7 @@ def state(data, codes):
         if node["kind"] == "concat":
             parts = [values[source] for source in node["input"]]
             vectors = any(part is None for part in parts)
-            values[node["name"]] = None if vectors else [sum(frames, []) for frames in zip(*parts)]
+            values[node["name"]] = None if vectors else [join(frames) for frames in zip(*parts)]
             continue
         source = values.get(node["input"])
         if node["kind"] == "embedding":

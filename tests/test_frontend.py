@@ -347,7 +347,7 @@ def test_ids_are_captured(head, both):
     model = Words(head, bidirectional=both).eval()
     graph, batch_first = capture(model, IDS)
     assert batch_first and graph.vocabulary == VOCABULARY
-    assert [(node.name, node.kind, node.source) for node in graph.nodes][0] == ("embedding", "embedding", "input")
+    assert (graph.nodes[0].name, graph.nodes[0].kind, graph.nodes[0].source) == ("embedding", "embedding", "input")
     with torch.no_grad():
         torch.testing.assert_close(evaluate(graph, IDS), model(IDS), rtol=1e-4, atol=1e-5)
 
@@ -375,7 +375,9 @@ def test_time_first_ids_with_the_state_returned_and_dropout():
 
 
 def test_transposed_ids():
-    model = Model(lambda m, x: m.rnn(m.e(x.t()))[0].transpose(0, 1), rnn=nn.GRU(4, 3), e=nn.Embedding(VOCABULARY, 4)).eval()
+    model = Model(
+        lambda m, x: m.rnn(m.e(x.t()))[0].transpose(0, 1), rnn=nn.GRU(4, 3), e=nn.Embedding(VOCABULARY, 4)
+    ).eval()
     graph, batch_first = capture(model, IDS)
     assert batch_first and [node.name for node in graph.nodes] == ["e", "rnn.l0"]
     with torch.no_grad():

@@ -207,7 +207,8 @@ def _choose_formats(plan: Plan, histograms: dict) -> None:
 
     def observed(origin: str) -> Format:
         values, counts = histograms[origin, ""].magnitudes()
-        return _format(Rule("fixed", 16, method="max", parameter=1.25), values, counts, False, origin)
+        headroom = 1.25 if origin == INPUT else None  # an embedding has no other rows
+        return _format(Rule("fixed", 16, method="max", parameter=headroom), values, counts, False, origin)
 
     forced = agree(graph, rules, choose, observed)
     formats_of: dict[str, Format | None] = {INPUT: forced.get((INPUT, ""))}
@@ -220,7 +221,7 @@ def _choose_formats(plan: Plan, histograms: dict) -> None:
         else:
             formats_of[node.name] = formats_of[node.sources[0]]
     for origin in (() if graph.vocabulary else (INPUT,)) + tuple(node.name for node in graph.embeddings):
-        wide = forced.get((origin, "")) or origin_format(graph, origin, plan.layers, observed)
+        wide = forced.get((origin, "")) or origin_format(graph, origin, plan.layers, rules, observed)
         if origin == INPUT:
             plan.input_format = wide
         else:

@@ -93,19 +93,25 @@ def agree(
     return forced
 
 
-def origin_format(graph: Graph, origin: str, layers: dict, observed: Callable[[str], Format]) -> Format:
+def origin_format(
+    graph: Graph, origin: str, layers: dict, rules: dict[Root, Rule], observed: Callable[[str], Format]
+) -> Format:
     """The narrow format if all readers are products that use that same format, else 16-bit fixed. Numerics, section 1.
 
-    observed: a 16-bit format for all that the origin was seen to hold, where no program reads it.
+    observed: a 16-bit format for all that the origin was seen to hold: for where no program reads it, and for an embedding,
+    all of whose rows are known, unless the fraction bits are given.
     """
-    narrow, candidates = set(), []
+    narrow, candidates, given = set(), [], False
     for node in readers(graph, origin):
         layer, program = layers[node.name], node.layer.program
         candidates.append(layer.formats[program.input])
+        given |= rules[node.name, program.input].frac is not None
         for op in layer.program.ops:
             if program.input in op.args:
                 narrow.add(layer.formats[op.out[0]] if op.out[0] in layer.program.codes else None)
     averaged = any(node.kind in ("mean", "concat") and origin in node.sources for node in graph.nodes)
     if len(narrow) == 1 and None not in narrow and not averaged:
         return replace(narrow.pop(), product=False)  # 16 bits fixed: the whole range is used
-    return min(candidates, key=lambda fmt: fmt.frac) if candidates else observed(origin)
+    if not candidates or (origin != INPUT and not given):
+        candidates.append(observed(origin))
+    return min(candidates, key=lambda fmt: fmt.frac)
