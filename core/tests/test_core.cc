@@ -331,8 +331,13 @@ void busy() {
 }  // namespace
 
 // The test of RINDLE_NO_MEMORY asks for more than there can be: the address sanitizer, if there, is to say no as malloc does.
-extern "C" const char* __asan_default_options();
-extern "C" const char* __asan_default_options() { return "allocator_may_return_null=1"; }
+#if defined(__GNUC__)
+#define VISIBLE __attribute__((visibility("default")))  // to the sanitizer's library
+#else
+#define VISIBLE
+#endif
+extern "C" VISIBLE const char* __asan_default_options();
+extern "C" VISIBLE const char* __asan_default_options() { return "allocator_may_return_null=1"; }
 
 int main() {
     fixed();
