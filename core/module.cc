@@ -12,6 +12,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "rindle.h"
@@ -29,7 +30,10 @@ bool is_value_error(rindle_status status) noexcept {
 void check(rindle_status status) {
     if (status == RINDLE_OK) return;
     if (is_value_error(status)) throw nb::value_error(rindle_error());
-    if (status == RINDLE_NO_MEMORY) throw std::bad_alloc();
+    if (status == RINDLE_NO_MEMORY) {
+        PyErr_SetString(PyExc_MemoryError, rindle_error());
+        throw nb::python_error();
+    }
     throw std::runtime_error(rindle_error());
 }
 
@@ -117,6 +121,27 @@ struct Stream {
         check(status);
     }
 
+    void run_ids(In<std::int32_t, 2> ids, Out<float> out, std::optional<Lengths> lengths) {
+        const std::int32_t* rows = lengths_of(lengths, ids.shape(0));
+        rindle_status status;
+        {
+            nb::gil_scoped_release release;
+            status = rindle_run_ids(handle, ids.data(), ids.size(), ids.shape(0), ids.shape(1), rows, out.data(), out.size());
+        }
+        check(status);
+    }
+
+    void run_ids_codes(In<std::int32_t, 2> ids, Out<std::int16_t> out, std::optional<Lengths> lengths) {
+        const std::int32_t* rows = lengths_of(lengths, ids.shape(0));
+        rindle_status status;
+        {
+            nb::gil_scoped_release release;
+            status = rindle_run_ids_codes(handle, ids.data(), ids.size(), ids.shape(0), ids.shape(1), rows, out.data(),
+                                          out.size());
+        }
+        check(status);
+    }
+
     nb::bytes save() {
         std::string bytes(rindle_state_size(model), '\0');
         check(rindle_state_save(handle, bytes.data(), bytes.size()));
@@ -138,37 +163,59 @@ struct Stream {
 };
 
 // Stream.step(x, out), called once per frame: NumPy's own API takes a tenth of the time that nanobind's general arrays do.
-PyObject* step(PyObject* self, PyObject* const* arguments, Py_ssize_t count) noexcept {
-    const auto vector = [](PyObject* object, int type, bool written) {
-        if (!PyArray_Check(object)) return false;
-        auto* array = reinterpret_cast<PyArrayObject*>(object);
-        return PyArray_TYPE(array) == type && PyArray_NDIM(array) == 1 &&
-               (written ? PyArray_ISCARRAY(array) : PyArray_ISCARRAY_RO(array));
-    };
-    if (count == 2 && nb::inst_ready(self))
-        for (const int type : {NPY_FLOAT32, NPY_INT16}) {
-            if (!vector(arguments[0], type, false) || !vector(arguments[1], type, true)) continue;
-            auto *x = reinterpret_cast<PyArrayObject*>(arguments[0]), *y = reinterpret_cast<PyArrayObject*>(arguments[1]);
-            void *in = PyArray_DATA(x), *out = PyArray_DATA(y);
-            const auto x_count = static_cast<std::size_t>(PyArray_DIM(x, 0)), y_count = static_cast<std::size_t>(PyArray_DIM(y, 0));
-            rindle_stream* stream = nb::inst_ptr<Stream>(self)->handle;
-            rindle_status status;
-            Py_BEGIN_ALLOW_THREADS
-            if (type == NPY_FLOAT32)
-                status = rindle_step(stream, static_cast<float*>(in), x_count, static_cast<float*>(out), y_count);
-            else
-                status = rindle_step_codes(stream, static_cast<std::int16_t*>(in), x_count, static_cast<std::int16_t*>(out), y_count);
-            Py_END_ALLOW_THREADS
-            if (status == RINDLE_OK) Py_RETURN_NONE;
-            PyErr_SetString(is_value_error(status) ? PyExc_ValueError : PyExc_RuntimeError, rindle_error());
-            return nullptr;
-        }
-    PyErr_SetString(PyExc_TypeError, "step takes two one-dimensional contiguous arrays, both float32 or both int16");
+// x: an array, or the id of a token.
+PyArrayObject* vector(PyObject* object, int type, bool written) noexcept {
+    if (!PyArray_Check(object)) return nullptr;
+    auto* array = reinterpret_cast<PyArrayObject*>(object);
+    const bool fits = PyArray_TYPE(array) == type && PyArray_NDIM(array) == 1 &&
+                      (written ? PyArray_ISCARRAY(array) : PyArray_ISCARRAY_RO(array));
+    return fits ? array : nullptr;
+}
+
+template <class Value>
+rindle_status step(rindle_stream* stream, PyArrayObject* x, std::int32_t id, PyArrayObject* out) noexcept {
+    const auto *in = x ? static_cast<const Value*>(PyArray_DATA(x)) : nullptr;
+    auto* y = static_cast<Value*>(PyArray_DATA(out));
+    const auto x_count = x ? static_cast<std::size_t>(PyArray_DIM(x, 0)) : 0, y_count = static_cast<std::size_t>(PyArray_DIM(out, 0));
+    rindle_status status;
+    Py_BEGIN_ALLOW_THREADS
+    if constexpr (std::is_same_v<Value, float>)
+        status = in ? rindle_step(stream, in, x_count, y, y_count) : rindle_step_id(stream, id, y, y_count);
+    else
+        status = in ? rindle_step_codes(stream, in, x_count, y, y_count) : rindle_step_id_codes(stream, id, y, y_count);
+    Py_END_ALLOW_THREADS
+    return status;
+}
+
+PyObject* stream_step(PyObject* self, PyObject* const* arguments, Py_ssize_t count) noexcept {
+    constexpr const char* kWrong = "step takes a one-dimensional contiguous array, or the id of a token, and an array for the output";
+    if (count != 2 || !nb::inst_ready(self)) {
+        PyErr_SetString(PyExc_TypeError, kWrong);
+        return nullptr;
+    }
+    rindle_stream* stream = nb::inst_ptr<Stream>(self)->handle;
+    PyObject* first = arguments[0];
+    long id = 0;
+    if (PyLong_Check(first)) {
+        int overflow;
+        id = PyLong_AsLongAndOverflow(first, &overflow);
+        if (overflow || id != static_cast<std::int32_t>(id)) id = -1;  // no table has so many rows
+    }
+    for (const int type : {NPY_FLOAT32, NPY_INT16}) {
+        PyArrayObject *x = vector(first, type, false), *out = vector(arguments[1], type, true);
+        if (!out || (!x && !PyLong_Check(first))) continue;
+        const rindle_status status = type == NPY_FLOAT32 ? step<float>(stream, x, static_cast<std::int32_t>(id), out)
+                                                         : step<std::int16_t>(stream, x, static_cast<std::int32_t>(id), out);
+        if (status == RINDLE_OK) Py_RETURN_NONE;
+        PyErr_SetString(is_value_error(status) ? PyExc_ValueError : PyExc_RuntimeError, rindle_error());
+        return nullptr;
+    }
+    PyErr_SetString(PyExc_TypeError, kWrong);
     return nullptr;
 }
 
 PyMethodDef step_method[] = {
-    {"step", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(step)), METH_FASTCALL,
+    {"step", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(stream_step)), METH_FASTCALL,
      "step(x, out): one frame; float32 or int16 [I] -> [O]"},
     {},
 };
@@ -192,6 +239,7 @@ NB_MODULE(_core, m) {
         .def_prop_ro("id", [](const Model& self) { return rindle_id(self.handle); })
         .def_prop_ro("kernel", [](const Model& self) { return rindle_kernel(self.handle); })
         .def_prop_ro("input_size", [](const Model& self) { return rindle_input_size(self.handle); })
+        .def_prop_ro("vocabulary", [](const Model& self) { return rindle_vocabulary(self.handle); })
         .def_prop_ro("output_size", [](const Model& self) { return rindle_output_size(self.handle); })
         .def_prop_ro("input_scale", [](const Model& self) { return rindle_input_scale(self.handle); })
         .def_prop_ro("output_scale", [](const Model& self) { return rindle_output_scale(self.handle); })
@@ -208,6 +256,10 @@ NB_MODULE(_core, m) {
         .def("run", &Stream::run, nb::arg("x").noconvert(), nb::arg("out").noconvert(),
              nb::arg("lengths").noconvert().none() = nb::none())
         .def("run", &Stream::run_codes, nb::arg("x").noconvert(), nb::arg("out").noconvert(),
+             nb::arg("lengths").noconvert().none() = nb::none())
+        .def("run", &Stream::run_ids, nb::arg("x").noconvert(), nb::arg("out").noconvert(),
+             nb::arg("lengths").noconvert().none() = nb::none())
+        .def("run", &Stream::run_ids_codes, nb::arg("x").noconvert(), nb::arg("out").noconvert(),
              nb::arg("lengths").noconvert().none() = nb::none())
         .def("save", &Stream::save)
         .def("restore", &Stream::restore, "state"_a)

@@ -43,13 +43,21 @@ class Compiler {
         model_->output_is_sequence = output.sequence;
         model_->golden = std::move(document_.golden);
         model_->saturations.push_back({"input", "input", "input", -1});
-        model_->input = allocate<std::int16_t>(model_->input_size);
+        model_->vocabulary = document_.vocabulary;
+        model_->by_node = std::any_of(document_.nodes.begin(), document_.nodes.end(), [](const Node& node) {
+            return node.reverse || node.kind == NodeKind::first;
+        });
+        model_->input = model_->vocabulary ? allocate<std::int32_t>(1) : allocate<std::int16_t>(model_->input_size);
+        model_->input_track = track(model_->input, model_->vocabulary ? sizeof(std::int32_t)
+                                                                      : model_->input_size * sizeof(std::int16_t));
         for (Node& node : document_.nodes) {
             stage(node);
             node.program = {};  // its weights are packed now
+            node.rows = {};
         }
         model_->scratch = allocate<std::byte>(scratch_bytes(static_cast<std::size_t>(most_columns_)));
-        model_->output = model_->stages[static_cast<std::size_t>(document_.output)].out;
+        model_->output = stage_of(document_.output).out;
+        model_->output_track = stage_of(document_.output).track;
         for (const Memory& memory : model_->state) model_->state_values += memory.size;
         return std::move(model_);
     }
@@ -62,23 +70,68 @@ class Compiler {
         return offset;
     }
 
+    Track track(std::size_t place, std::size_t bytes) {
+        const std::size_t begin = model_->frame_bytes;
+        model_->frame_bytes += bytes;
+        return {place, begin, bytes};
+    }
+
+    const Stage& stage_of(int node) const { return model_->stages[static_cast<std::size_t>(node)]; }
+
+    void not_causal(const Node& node, const char* why) {
+        if (!model_->not_causal.empty()) return;
+        model_->not_causal = node.name;
+        model_->why_not_causal = why;
+    }
+
     void stage(const Node& node) {
         Stage stage;
         stage.kind = node.kind;
         stage.sequence = node.sequence;
+        stage.reverse = node.reverse;
         stage.size = static_cast<std::size_t>(node.size);
-        stage.in = node.input == kModelInput ? model_->input
-                                             : model_->stages[static_cast<std::size_t>(node.input)].out;
+        for (int input : node.inputs) {
+            if (input == kModelInput)
+                stage.reads.push_back(model_->input_track);
+            else if (document_.nodes[static_cast<std::size_t>(input)].sequence)
+                stage.reads.push_back(stage_of(input).track);
+        }
+        stage.in = node.inputs[0] == kModelInput ? model_->input : stage_of(node.inputs[0]).out;
         switch (node.kind) {
-            case NodeKind::program: program(node, stage); break;
-            case NodeKind::last: stage.out = stage.in; break;
+            case NodeKind::program:
+                program(node, stage);
+                if (node.reverse) not_causal(node, "reads the sequence from its end");
+                break;
+            case NodeKind::last: stage.out = model_->by_node ? allocate<std::int16_t>(stage.size) : stage.in; break;
+            case NodeKind::first:
+                stage.out = allocate<std::int16_t>(stage.size);
+                not_causal(node, "keeps the first frame");
+                break;
             case NodeKind::mean:
                 stage.sums = allocate<std::int64_t>(stage.size);
                 stage.out = allocate<std::int16_t>(stage.size);
-                if (model_->not_causal.empty()) model_->not_causal = node.name;
+                not_causal(node, "averages over the whole sequence");
+                break;
+            case NodeKind::concat: concat(node, stage); break;
+            case NodeKind::embedding:
+                stage.out = allocate<std::int16_t>(stage.size);
+                stage.rows = buffer_of(node.rows);
+                stage.bits = node.format.bits;
                 break;
         }
+        if (stage.sequence) stage.track = track(stage.out, stage.size * sizeof(std::int16_t));
         model_->stages.push_back(std::move(stage));
+    }
+
+    void concat(const Node& node, Stage& stage) {
+        stage.out = allocate<std::int16_t>(stage.size);
+        std::size_t to = stage.out;
+        for (int input : node.inputs) {
+            const bool model_input = input == kModelInput;
+            const std::size_t size = model_input ? model_->input_size : stage_of(input).size;
+            stage.copies.push_back({model_input ? model_->input : stage_of(input).out, to, size});
+            to += size * sizeof(std::int16_t);
+        }
     }
 
     void program(const Node& node, Stage& stage) {

@@ -106,13 +106,23 @@ struct Copy {
     std::size_t from = 0, to = 0, count = 0;  // int16 values
 };
 
+struct Track {                          // the frames of a sequence, where a row is run node by node
+    std::size_t place = 0;              // of the frame at hand
+    std::size_t begin = 0, bytes = 0;   // of one frame; the tracks before it have `begin` bytes a frame
+};
+
 struct Stage {                          // a node
     NodeKind kind = NodeKind::program;
     bool sequence = true;               // runs every frame; else once, after the last
+    bool reverse = false;
     std::vector<Step> steps;
-    std::vector<Copy> copies;           // in order: what outlives the frame, then the states' next values
-    std::size_t in = 0, out = 0;        // int16; the same place for `last`
+    std::vector<Copy> copies;           // in order: what outlives the frame, then the states' next values; a concat's parts
+    std::size_t in = 0, out = 0;        // int16; the same place for `last`, unless rows are run node by node
     std::size_t size = 0;               // of the value
+    std::vector<Track> reads;           // its inputs that are sequences
+    Track track;                        // its value, if that is one
+    Buffer rows;                        // embedding: packed
+    int bits = 0;                       // of an embedding's codes
     std::size_t sums = 0;               // mean: int64
     std::vector<std::size_t> held;      // paths of a program that runs once: forgotten when it has run
 };
@@ -132,10 +142,15 @@ struct Model {
     const Kernel* kernel = nullptr;
     std::string id;
     std::size_t input_size = 0, output_size = 0;
+    std::int32_t vocabulary = 0;        // the input is an int32 id below it; 0: it is int16 codes
     Format input_format, output_format;
     Range input_range, output_range;
     bool output_is_sequence = true;
     std::string not_causal;             // name of a node that needs the whole sequence; empty if none
+    const char* why_not_causal = "";
+    bool by_node = false;               // rows are run node by node, not frame by frame
+    Track input_track, output_track;    // and then these are the input's frames, and the output's if it is a sequence
+    std::size_t frame_bytes = 0;        // of all tracks
     Golden golden;
 
     std::vector<Stage> stages;

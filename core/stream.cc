@@ -32,6 +32,8 @@ void Stream::input(const std::int16_t* codes) noexcept {
     std::memcpy(at<std::int16_t>(model_->input), codes, model_->input_size * sizeof *codes);
 }
 
+void Stream::input(const std::int32_t* id) noexcept { *at<std::int32_t>(model_->input) = *id; }
+
 void Stream::output(float* y) const noexcept {
     const std::int16_t* codes = at<std::int16_t>(model_->output);
     const double scale = model_->output_format.scale;
@@ -50,7 +52,7 @@ void Stream::frame() noexcept {
             const std::int16_t* x = at<std::int16_t>(stage.in);
             std::int64_t* sums = at<std::int64_t>(stage.sums);
             for (std::size_t i = 0; i < stage.size; ++i) sums[i] += x[i];
-        } else if (stage.kind == NodeKind::program && stage.sequence) {
+        } else if (stage.sequence) {
             run(stage);
         }
     }
@@ -60,17 +62,22 @@ void Stream::frame() noexcept {
 void Stream::finish(std::int64_t frames) noexcept {
     for (const Stage& stage : model_->stages) {
         if (stage.kind == NodeKind::mean) {
-            const std::int64_t* sums = at<std::int64_t>(stage.sums);
-            std::int16_t* y = at<std::int16_t>(stage.out);
-            for (std::size_t i = 0; i < stage.size; ++i) y[i] = static_cast<std::int16_t>(mean(sums[i], frames));
-        } else if (stage.kind == NodeKind::program && !stage.sequence) {
+            average(stage, frames);
+        } else if (!stage.sequence) {
             run(stage);
             forget(stage);
         }
     }
 }
 
+void Stream::average(const Stage& stage, std::int64_t frames) noexcept {
+    const std::int64_t* sums = at<std::int64_t>(stage.sums);
+    std::int16_t* y = at<std::int16_t>(stage.out);
+    for (std::size_t i = 0; i < stage.size; ++i) y[i] = static_cast<std::int16_t>(mean(sums[i], frames));
+}
+
 void Stream::run(const Stage& stage) noexcept {
+    if (stage.kind == NodeKind::embedding) return look_up(stage);
     for (const Step& step : stage.steps) {
         const std::size_t outside = std::visit([this](const auto& work) noexcept { return run(work); }, step.work);
         if (step.saturations >= 0) saturations_[static_cast<std::size_t>(step.saturations)] += outside;

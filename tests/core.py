@@ -26,7 +26,7 @@ def call(*command: object) -> None:
 
 
 def seeds(folder: Path) -> list[Path]:
-    """A file per cell and scheme, half of them held, from the package under test."""
+    """A file per cell and scheme, half of them held, from the package under test; and the golden ones."""
     import torch
     from support import quantized
 
@@ -42,7 +42,8 @@ def seeds(folder: Path) -> list[Path]:
                 model = model.with_thresholds(dict.fromkeys(model.thresholds, number))
             files.append(folder / f"{cell}-{scheme}.rindle")
             rindle.save(model, files[-1])
-    return files
+    golden = ROOT / "tests/golden"
+    return [*files, *sorted(golden.glob("*.rindle"))]
 
 
 def check_vector_objects(build: Path) -> None:

@@ -15,12 +15,13 @@ from .frontend import capture
 def quantize(model: nn.Module, scheme="int8", calibration=None, overrides=None):
     """Quantizes a trained model after training.
 
-    model: any ``nn.Module`` that maps one float sequence to one tensor through ``nn.LSTM``, ``nn.GRU``,
-        :class:`rindle.SRU` or :class:`rindle.Recurrent` layers, ``nn.Linear``, and the last frame (``y[:, -1]`` or
-        ``h[-1]``) or the mean over time.
+    model: any ``nn.Module`` that maps one sequence, float or ids for an ``nn.Embedding``, to one tensor through
+        ``nn.LSTM``, ``nn.GRU`` (both of one direction or two), :class:`rindle.SRU` or :class:`rindle.Recurrent` layers,
+        ``nn.Linear``, ``torch.cat`` of features, and the last frame (``y[:, -1]`` or ``h[-1]``), the first, or the mean
+        over time.
     scheme: a preset's name (``rindle.SCHEMES``), or a dict like one.
     calibration: real sequences in the model's own layout ([B, T, I], or [T, B, I] where the model is not batch
-        first): a tensor, an array, or an iterable of them such as a DataLoader. Lengths may differ between batches.
+        first; ids: [B, T] or [T, B]): a tensor, an array, or an iterable of them such as a DataLoader. Lengths may differ between batches.
     overrides: path -> rule, as a dict or a .toml or .json file; see ``rindle.scheme``.
 
     Returns a :class:`rindle.Model`, whose input is always batch first. Raises RindleError, which names what is
