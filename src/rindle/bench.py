@@ -1,6 +1,6 @@
 """What a model costs in time, and what bounds it. torch's side comes as a value from outside: this file needs no torch.
 
-A step has three parts, which are measured and not assumed:
+A step has three parts, which are measured and not assumed, each by its best slice, so that they can be subtracted:
 
 - *call*: what a model of one unit costs per step: Python and the entry into the core.
 - *element-wise*: the same model while nothing changes, all thresholds at their largest: no product has anything to add,
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -23,12 +24,12 @@ import numpy as np
 from .artifact import Artifact, Golden, Layer
 from .cells import linear
 from .codes import Affine, Product, Rescale
-from .formats import RindleError, decode, fixed, integer
+from .formats import RindleError, fixed, integer
 from .graph import INPUT, Graph, Node
 from .runtime import Model
 from .timing import Contender, in_turns, one_core, read_loops
 
-OURS = "rindle"
+OURS, DENSE = "rindle", "rindle, all products"
 FRAMES = 256  # inputs that the timed steps walk through, over and over
 
 
@@ -62,7 +63,7 @@ class Race:
 
 @dataclass(frozen=True)
 class Bound:
-    """Where the time of a step goes, µs, medians of one run. None: not measurable, as its share is below the noise.
+    """Where the time of a step goes, µs, best slices of one run. mac_gs is None where the noise hides it.
 
     bytes, macs: of all weights, and of those that the changed inputs asked for while the step was timed.
     read_gbs: speed of reading a buffer of ``bytes``; mac_gs: of our kernel from the nearest cache, 10⁹ per second.
@@ -92,7 +93,9 @@ class Bound:
     @property
     def by(self) -> str:
         """What most of a step is: "overhead", "element-wise", and of products "bytes" or "operations"."""
-        largest = max(("overhead", self.call), ("element-wise", self.elementwise), ("products", self.products), key=_second)
+        largest = max(
+            ("overhead", self.call), ("element-wise", self.elementwise), ("products", self.products), key=_second
+        )
         if largest[0] != "products":
             return largest[0]
         return "operations" if (self.macs_floor or 0) > self.bytes_floor else "bytes"
@@ -120,7 +123,7 @@ class Bench:
     def document(self) -> dict:
         """Plain data for JSON: the fields, and what follows from them."""
         races = [race for race in (self.step, *self.sequences) if race]
-        others = sorted({row.kind for race in races for row in race.rows if row.kind != OURS})
+        others = list(dict.fromkeys(row.kind for race in races for row in race.rows if row.kind != OURS))
         made = asdict(self)
         for race, plain in zip(races, [p for p in (made["step"], *made["sequences"]) if p]):
             plain["speedup"] = {kind: race.speedup(kind) for kind in others}
@@ -137,8 +140,8 @@ def bench(
     source: str = "noise",
     frames: int = 200,
     batch: int = 16,
-    slices: int = 21,
-    seconds: float = 2e-3,
+    slices: int = 41,
+    seconds: float = 5e-4,
     missing: str | None = None,
 ) -> Bench:
     """Times a model against its rivals, all in turns, on one core.
@@ -157,14 +160,17 @@ def bench(
     for name, value in (("frames", frames), ("batch", batch), ("slices", slices)):
         if value < 1:
             raise RindleError(f"{name} is {value}; give at least 1")
-    with one_core() as core, rivals.environment() if rivals else _nothing():
+    dense = _dense(model)
+    with one_core() as core, rivals.environment() if rivals else nullcontext():
         step, bound, density = None, None, {}
         if model.artifact.graph.whole_sequence is None:
-            step, bound, density = _steps(model, rivals, inputs, slices, seconds)
+            step, bound, density = _steps(model, dense, rivals, inputs, slices, seconds)
         races = []
         for rows in dict.fromkeys((1, batch)):
             x = np.ascontiguousarray(np.resize(inputs, (rows * frames, model.input_size)).reshape(rows, frames, -1))
             contenders = [_running(model, x), *(rivals.sequences(x) if rivals else ())]
+            if dense:
+                contenders.insert(1, _running(dense, x, DENSE))
             races.append(_race(contenders, rows, frames, slices, seconds))
     return Bench(
         model.id,
@@ -181,9 +187,16 @@ def bench(
 
 
 def noise(model: Model, frames: int) -> np.ndarray:
-    """float32 [frames, I]: normal noise that fills the input's range to a third, so that it hardly saturates."""
-    fmt = model.artifact.input_format
-    reach = min(fmt.hi * fmt.scale / 3, 1e3)
+    """float32 [frames, I]: normal noise whose 3σ are the range of the input's narrowest code, so that it hardly saturates."""
+    artifact = model.artifact
+    reach = artifact.input_format.hi * artifact.input_format.scale
+    for node in artifact.graph.programs:
+        for op in node.layer.program.affines:
+            for term in op.terms:
+                if (node.source, term.source) == (INPUT, node.layer.program.input):
+                    fmt = node.layer.formats[term.code]
+                    reach = min(reach, fmt.hi * fmt.scale)
+    reach /= 3
     return (reach * np.random.default_rng(0).standard_normal((frames, model.input_size))).astype(np.float32)
 
 
@@ -226,14 +239,6 @@ def _cpu() -> str:
 # ---------------------------------------------------------------------------------------------- what is timed
 
 
-class _nothing:
-    def __enter__(self):
-        return None
-
-    def __exit__(self, *_):
-        return False
-
-
 def _race(contenders: list[Contender], batch: int, frames: int, slices: int, seconds: float) -> Race:
     timings = in_turns(contenders, slices, seconds)
     per = batch * frames
@@ -241,7 +246,7 @@ def _race(contenders: list[Contender], batch: int, frames: int, slices: int, sec
     return Race(batch, frames, tuple(rows))
 
 
-def _stepping(model: Model, inputs: np.ndarray, name: str = "stream", stream=None) -> Contender:
+def _stepping(model: Model, inputs: np.ndarray, name: str = "stream", stream=None, kind: str = OURS) -> Contender:
     stream = model.stream() if stream is None else stream
     step, frames = stream.step, cycle([np.ascontiguousarray(frame) for frame in inputs])
     out = np.empty(model.output_size, np.float32)
@@ -250,18 +255,24 @@ def _stepping(model: Model, inputs: np.ndarray, name: str = "stream", stream=Non
         for x in islice(frames, n):
             step(x, out)
 
-    return Contender(OURS, name, loop)
+    return Contender(kind, name, loop)
 
 
-def _running(model: Model, x: np.ndarray) -> Contender:
+def _running(model: Model, x: np.ndarray, kind: str = OURS) -> Contender:
     def loop(n: int) -> None:
         for _ in range(n):
             model.run(x)
 
-    return Contender(OURS, "run", loop)
+    return Contender(kind, "run", loop)
 
 
-def _steps(model: Model, rivals, inputs, slices, seconds) -> tuple[Race, Bound, dict[str, float]]:
+def _dense(model: Model) -> Model | None:
+    """A delta model without its thresholds; None where it has none."""
+    thresholds = model.thresholds
+    return model.with_thresholds(dict.fromkeys(thresholds)) if any(t is not None for t in thresholds.values()) else None
+
+
+def _steps(model: Model, dense: Model | None, rivals, inputs, slices, seconds) -> tuple[Race, Bound, dict[str, float]]:
     """The race of steps and, in the same turns, what bounds ours."""
     bits = sum(p.weight.size * p.format.bits for p in _products(model.artifact))
     stream = model.stream()
@@ -279,26 +290,28 @@ def _steps(model: Model, rivals, inputs, slices, seconds) -> tuple[Race, Bound, 
         *reads,
     ]
     contenders = [_stepping(model, inputs, "stream", stream), *(rivals.steps(inputs) if rivals else ())]
+    if dense:
+        contenders.insert(1, _stepping(dense, inputs, kind=DENSE))
     race = _race([*contenders, *extra], 1, 1, slices, seconds)
     rows, (at_rest, call, busy, idle, *read) = race.rows[: len(contenders)], race.rows[len(contenders) :]
     race = Race(1, 1, rows)
 
     asked_macs, asked_bits, density = _asked(model, stream)
-    ours = race.best(OURS).median
     macs = sum(p.weight.size for p in _products(model.artifact))
-    rate = 256 * 128 / (busy.median - idle.median) / 1e3 if busy.median > idle.median else None
-    elementwise = max(min(at_rest.median, ours) - call.median, 0.0)
+    step = race.rows[0].best
+    overhead = min(call.best, step)
+    elementwise = max(min(at_rest.best, step) - overhead, 0.0)
     bound = Bound(
-        step=ours,
-        call=min(call.median, ours),
+        step=step,
+        call=overhead,
         elementwise=elementwise,
-        products=max(ours - call.median - elementwise, 0.0),
+        products=step - overhead - elementwise,
         bytes=bits // 8,
         macs=macs,
         bytes_asked=asked_bits / 8,
         macs_asked=asked_macs,
-        read_gbs=bits / 8 / min(row.median for row in read) / 1e3,
-        mac_gs=rate,
+        read_gbs=bits / 8 / min(row.best for row in read) / 1e3,
+        mac_gs=256 * 128 / (busy.best - idle.best) / 1e3 if busy.best > idle.best else None,
     )
     return race, bound, density
 

@@ -33,7 +33,7 @@ class Timing:
     best: float
 
 
-def in_turns(contenders: list[Contender], slices: int = 21, seconds: float = 2e-3) -> list[Timing]:
+def in_turns(contenders: list[Contender], slices: int = 41, seconds: float = 5e-4) -> list[Timing]:
     """Times every contender in every slice, so that the machine's drift meets all of them.
 
     seconds: least length of a slice; it holds as many calls as that takes, at least one. The first slice only warms

@@ -49,7 +49,9 @@ def stages(artifact: Artifact) -> list[Stage]:
             continue
         cell = known.get(node.layer.program.cell)
         if cell is None or not _same_equation(cell, node.layer):
-            raise NoTorchForm(f"{node.name} is a layer of the cell {node.layer.program.cell!r}, which torch does not have")
+            raise NoTorchForm(
+                f"{node.name} is a layer of the cell {node.layer.program.cell!r}, which torch does not have"
+            )
         parameters = parameters_of(cell, node)
         if made and made[-1].kind == cell.name and cell.program.states and _stacks(made[-1], parameters):
             made[-1] = Stage(cell.name, (*made[-1].nodes, node.name), (*made[-1].parameters, parameters))
@@ -102,7 +104,9 @@ def blocks_of(layer: Layer) -> dict[str, np.ndarray]:
     for op in program.affines:
         affine = layer.constants[op.out[0]]
         for term, product in zip(op.terms, affine.products):
-            step = product.format.scale if product.row_scales is None else product.row_scales.astype(np.float64)[:, None]
+            step = (
+                product.format.scale if product.row_scales is None else product.row_scales.astype(np.float64)[:, None]
+            )
             value = product.weight * step
             for gate, part in zip(term.gates, _split(value, program, term.gates)):
                 block = f"{gate}.{term.source}"

@@ -47,7 +47,9 @@ class Rivals:
         torch.set_num_threads(1)
         try:
             with torch.inference_mode(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch warns of its own deprecations whenever a backend flag is touched
+                warnings.simplefilter(
+                    "ignore"
+                )  # torch warns of its own deprecations whenever a backend flag is touched
                 yield
         finally:
             torch.set_num_threads(threads)
@@ -102,7 +104,9 @@ def dynamic(module: nn.Module, engine: str) -> nn.Module:
         torch.backends.quantized.engine = before
     left = [type(one).__name__ for one in made.modules() if type(one) in kinds]
     if left or "Dynamic" not in repr(made):
-        raise RindleError(f"quantize_dynamic left {', '.join(left) or 'everything'} in float: nothing int8 to compare with")
+        raise RindleError(
+            f"quantize_dynamic left {', '.join(left) or 'everything'} in float: nothing int8 to compare with"
+        )
     return made
 
 
