@@ -20,7 +20,14 @@ CONTENDERS = {
     "torch dynamic int8": PALETTE[4],
     "torch float": PALETTE[7],
 }
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
+DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3])
 INK = "currentColor"
+STROKES = alt.Legend(symbolType="stroke", symbolSize=300)
+NOISE = (
+    "The integers against the same program in real numbers with the file's own weights: the noise of rounding, saturation and "
+    "thresholds. Higher is better."
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,9 @@ class Figure:
     chart: alt.TopLevelMixin
 
     def spec(self) -> dict:
-        return self.chart.properties(config=config()).to_dict()
+        return self.chart.properties(
+            config=config(), autosize=alt.AutoSizeParams(type="fit-x", contains="padding")
+        ).to_dict()
 
 
 FIGURES: dict[str, Callable[[dict], list[Figure]]] = {}
@@ -85,6 +94,23 @@ def _colour(data: dict, title: str | None = None):
     """A colour for each model, the same in every figure."""
     names = _names(data)
     return alt.Color("model:N", scale=alt.Scale(domain=names, range=_cycle(len(names))), title=title)
+
+
+def _shape(data: dict):
+    names = _names(data)
+    return alt.Shape(
+        "model:N", scale=alt.Scale(domain=names, range=[SHAPES[i % len(SHAPES)] for i in range(len(names))]), title=None
+    )
+
+
+def _dash(names: list[str], field: str):
+    """Lines that differ without colour, too."""
+    return alt.StrokeDash(
+        field,
+        scale=alt.Scale(domain=names, range=[DASHES[i % len(DASHES)] for i in range(len(names))]),
+        title=None,
+        legend=STROKES,
+    )
 
 
 def _cycle(count: int) -> list[str]:
@@ -148,14 +174,15 @@ def metric_against_bytes(data: dict) -> list[Figure]:
         alt.Tooltip("bytes:Q", title="bytes", format=","),
         alt.Tooltip("scheme:N", title="scheme"),
     ]
+    most = max(model["bytes"] for model in models) / 1000
     base = alt.Chart(_rows(_points(data))).encode(
-        x=alt.X("kilobytes:Q", title="size of the file (kB)", scale=alt.Scale(zero=True, nice=True, padding=30)),
+        x=alt.X("kilobytes:Q", title="size of the file (kB)", scale=alt.Scale(domain=[0, 1.15 * most])),
         y=_metric_axis(data),
     )
     points = base.mark_point(filled=True, size=150, opacity=1).encode(
-        color=_colour(data), shape=alt.Shape("model:N", legend=None), tooltip=tips
+        color=_colour(data), shape=_shape(data), tooltip=tips
     )
-    note = f"Each point is a model, on {data['data']['rows']:,} rows of {data['data']['file']}. Bytes are those of the whole file."
+    note = f"Each point is a model, on {data['data']['rows']:,} rows of {data['data']['name']}. Bytes are those of the whole file."
     return [Figure("bytes", title, note, points.properties(width="container", height=300))]
 
 
@@ -190,7 +217,7 @@ def error_against_operations(data: dict) -> list[Figure]:
         axis=_share("eliminated", "eliminated recurrent multiply-accumulates"),
         scale=alt.Scale(domain=[0, 1]),
     )
-    y = alt.Y("lost:Q", title=f"lost {metric['name']} ({unit})", scale=alt.Scale(zero=True, padding=18))
+    y = alt.Y("lost:Q", title=f"lost {metric['name']} ({unit})", scale=alt.Scale(zero=True, nice=True))
     score = alt.Tooltip("score:Q", title=metric["name"], format=".2%" if metric["higher_is_better"] else ".4g")
     tips = [
         alt.Tooltip("model:N", title="model"),
@@ -209,7 +236,7 @@ def error_against_operations(data: dict) -> list[Figure]:
     points = alt.Chart(_rows(_points(data))).encode(x=x, y=y)
     layers.append(
         points.mark_point(filled=True, size=150, opacity=1).encode(
-            color=_colour(data), shape=alt.Shape("model:N", legend=None), tooltip=tips
+            color=_colour(data), shape=_shape(data), tooltip=tips
         )
     )
     note = (
@@ -251,8 +278,10 @@ def density_over_time(data: dict) -> list[Figure]:
         chart = alt.Chart(_rows(rows)).encode(
             x=alt.X("frame:Q", title="frame of the sequence", axis=alt.Axis(tickMinStep=1)),
             y=alt.Y("density:Q", axis=_share("density", "elements that changed"), scale=alt.Scale(domain=[0, 1])),
-            color=alt.Color("input:N", scale=alt.Scale(domain=names, range=_cycle(len(names)))),
-            strokeDash=alt.StrokeDash("input:N", legend=None),
+            color=alt.Color(
+                "input:N", scale=alt.Scale(domain=names, range=_cycle(len(names))), title=None, legend=STROKES
+            ),
+            strokeDash=_dash(names, "input:N"),
             tooltip=[
                 alt.Tooltip("input:N", title="input"),
                 alt.Tooltip("span:N", title="frames"),
@@ -308,7 +337,7 @@ def saturation(data: dict) -> list[Figure]:
                 axis=alt.Axis(grid=True),
             ),
             color=_colour(data),
-            shape=alt.Shape("model:N", legend=None),
+            shape=_shape(data),
             tooltip=[
                 alt.Tooltip("model:N"),
                 alt.Tooltip("path:N"),
@@ -320,7 +349,14 @@ def saturation(data: dict) -> list[Figure]:
     note = (
         "Paths that never saturated are left out, as are tables, which cannot. An affine's gates are counted together."
     )
-    return [Figure("saturation", title, note, chart.properties(width="container", height=alt.Step(20)))]
+    return [
+        Figure(
+            "saturation",
+            title,
+            note,
+            chart.properties(width="container", height=20 * len({row["path"] for row in rows})),
+        )
+    ]
 
 
 @figure("noise")
@@ -329,7 +365,7 @@ def noise(data: dict) -> list[Figure]:
         {"model": model["name"], "path": f"{one['node']}/{one['path']}", "snr": one["snr_db"], "format": one["format"]}
         for model in data["models"]
         for one in model["paths"]
-        if one.get("snr_db") is not None
+        if one["snr_db"] is not None
     ]
     if not rows:
         return []
@@ -345,7 +381,7 @@ def noise(data: dict) -> list[Figure]:
             x=alt.X("snr:Q", title="signal-to-quantization-noise ratio (dB)", scale=alt.Scale(zero=False, padding=12)),
             y=alt.Y("path:N", title=None, sort=order, axis=alt.Axis(grid=True)),
             color=_colour(data),
-            shape=alt.Shape("model:N", legend=None),
+            shape=_shape(data),
             tooltip=[
                 alt.Tooltip("model:N"),
                 alt.Tooltip("path:N"),
@@ -354,31 +390,51 @@ def noise(data: dict) -> list[Figure]:
             ],
         )
     )
-    return [Figure("noise", title, data["noise_note"], chart.properties(width="container", height=alt.Step(20)))]
+    return [
+        Figure(
+            "noise", title, NOISE, chart.properties(width="container", height=20 * len({row["path"] for row in rows}))
+        )
+    ]
 
 
 @figure("growth")
 def growth(data: dict) -> list[Figure]:
-    rows = [{"model": model["name"], **one} for model in data["models"] for one in model.get("growth") or []]
+    rows = [
+        {"model": model["name"], "line": f"{model['name']}: {one['path']}", **one}
+        for model in data["models"]
+        for one in model["growth"]
+    ]
     if not rows:
         return []
-    last = {row["model"]: row for row in rows}
-    worst = max(last.values(), key=lambda row: row["error"])
-    first = next(row for row in rows if row["model"] == worst["model"])
-    word = "grows" if worst["error"] > 1.25 * first["error"] else "does not grow"
-    title = f"The error {word} along the sequence: {worst['model']} ends at {worst['error']:.2g}"
+    lines = {
+        line: [row["snr_db"] for row in rows if row["line"] == line] for line in dict.fromkeys(r["line"] for r in rows)
+    }
+    worst = min(lines, key=lambda line: lines[line][-1])
+    change = lines[worst][-1] - lines[worst][0]
+    how = "keeps its distance from" if abs(change) < 3 else "falls towards" if change < 0 else "moves away from"
+    title = f"{worst} {how} its noise along the sequence: {lines[worst][0]:.0f} dB at first, {lines[worst][-1]:.0f} dB at last"
+    names = list(lines)
     chart = (
         alt.Chart(_rows(rows))
         .mark_line(point=alt.OverlayMarkDef(size=24))
         .encode(
-            x=alt.X("frame:Q", title="frame of the sequence", axis=alt.Axis(tickMinStep=1)),
-            y=alt.Y("error:Q", title="root mean square error, relative"),
-            color=_colour(data),
-            strokeDash=alt.StrokeDash("model:N", legend=None),
-            tooltip=[alt.Tooltip("model:N"), alt.Tooltip("frame:Q"), alt.Tooltip("error:Q", format=".3g")],
+            x=alt.X("position:Q", title="position in the row", axis=alt.Axis(format=".0%")),
+            y=alt.Y(
+                "snr_db:Q", title="signal-to-quantization-noise ratio (dB)", scale=alt.Scale(zero=False, padding=12)
+            ),
+            color=alt.Color(
+                "line:N", scale=alt.Scale(domain=names, range=_cycle(len(names))), title=None, legend=STROKES
+            ),
+            strokeDash=_dash(names, "line:N"),
+            tooltip=[
+                alt.Tooltip("line:N", title="output of"),
+                alt.Tooltip("position:Q", format=".0%"),
+                alt.Tooltip("snr_db:Q", title="SQNR, dB", format=".1f"),
+            ],
         )
     )
-    return [Figure("growth", title, data["noise_note"], chart.properties(width="container", height=260))]
+    note = "Outputs of the recurrent layers. " + NOISE
+    return [Figure("growth", title, note, chart.properties(width="container", height=260))]
 
 
 @figure("time")
@@ -428,7 +484,14 @@ def time_per_step(data: dict) -> list[Figure]:
     bars = base.mark_bar(cornerRadiusEnd=2).encode(color=alt.Color("what:N", scale=scale, sort=kinds))
     text = base.mark_text(align="left", dx=4, fill=INK).encode(text=alt.Text("time:Q", format=".1f"))
     note = "All in turns in one process, on one pinned core; torch in its fastest eager form with the same weights. Only ratios travel between machines."
-    return [Figure("time", title, note, (bars + text).properties(width="container", height=alt.Step(22)))]
+    return [
+        Figure(
+            "time",
+            title,
+            note,
+            (bars + text).properties(width="container", height=(22 * len(kinds) + 14) * len(data["models"])),
+        )
+    ]
 
 
 @figure("bound")
@@ -472,7 +535,7 @@ def what_bounds(data: dict) -> list[Figure]:
             "bound",
             f"What a step is bound by: {', '.join(verdicts)}",
             note,
-            chart.properties(width="container", height=alt.Step(30)),
+            chart.properties(width="container", height=30 * len(data["models"])),
         )
     ]
 
@@ -513,7 +576,7 @@ def what_the_bytes_are(data: dict) -> list[Figure]:
     )
     note = "The golden vector replays in every engine; the document is the graph, the formats and where the model came from."
     title = f"{share:.0%} of {first['name']} are weights"
-    return [Figure("holds", title, note, chart.properties(width="container", height=alt.Step(30)))]
+    return [Figure("holds", title, note, chart.properties(width="container", height=30 * len(data["models"])))]
 
 
 def percent(share: float) -> str:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
 from .. import _core
+from ..analysis import analyse
 from ..bench import bench, machine
 from ..cost import sizes
 from ..dataset import Dataset
 from ..evaluate import score, task_of
 from ..formats import RindleError
-from ..graph import INPUT
+from ..program import NEXT
 from ..runtime import Model
 
 POINTS = 40  # of a curve along the sequence
+ANALYSED = 20_000  # frames that go through the path-by-path analysis
 
 
 def collect(
@@ -53,21 +57,22 @@ def collect(
                 frames = np.ascontiguousarray(data.x[data.real])
                 one["bench"] = bench(model, forms, frames, data.name, slices=slices, missing=missing).document()
             made.append(one)
-    return {
+    plain = {
         "command": command,
         "machine": machine(),
         "data": {
             "file": data.name,
+            "name": Path(data.name).name,
             "sha256": data.sha256,
             "rows": len(data),
             "frames": data.frames,
             "longest": int(data.lengths.max()),
             "targets": "none; the first model is the reference" if data.y is None else task,
         },
-        "noise_note": None,
         "metric": made[0]["metric"] | {"reference": None if data.y is not None else made[0]["name"]},
         "models": made,
     }
+    return json.loads(json.dumps(plain))  # lists, not tuples: exactly what a reader of the JSON gets
 
 
 @contextmanager
@@ -118,9 +123,9 @@ def _model(name: str, model: Model, data: Dataset, agreed, task: str) -> dict:
             for one, zero in zip(measured.inputs, at_zero.inputs)
         ],
         "over_time": activity(model, data),
-        "paths": _paths(model, measured.saturations, data),
         "delta": provenance.get("delta"),
         "bench": None,
+        **_analysis(model, data),
     }
 
 
@@ -175,27 +180,37 @@ def _changes(model: Model, data: Dataset, end: int) -> dict:
     return model._counts(stream)[1]
 
 
-def _paths(model: Model, saturations: dict, data: Dataset) -> list[dict]:
-    """Every path of every program: its format, and the share of its elements that were clipped to its range (None: a
-    table or a clip, which cannot be).
+def _analysis(model: Model, data: Dataset) -> dict:
+    """Per path: format, share of the range in use, share of values that were clipped (None: a table or a clip, which cannot
+    be), and signal-to-quantization-noise ratio in dB (None: no noise, or no signal). growth: the ratio along the rows, of
+    each recurrent layer's output.
     """
-    artifact, rows, frames = model.artifact, len(data), data.frames
-    clipped = saturations[INPUT, INPUT] / (frames * model.input_size)
-    first = {
-        "node": INPUT,
-        "path": INPUT,
-        "format": str(artifact.input_format),
-        "made_by": "input",
-        "saturated": clipped,
-    }
-    paths = [first]
-    for node in artifact.graph.programs:
-        layer, program = node.layer, node.layer.program
-        times = frames if artifact.graph.is_sequence(node.source) else rows
-        for op in program.ops:
-            elements = sum(program.sizes[path] for path in op.out) * times
-            for path in op.out:
-                one = {"node": node.name, "path": path, "format": str(layer.formats[path]), "made_by": op.kind}
-                count = saturations.get((node.name, op.out[0]))  # an affine's gates are counted together
-                paths.append(one | {"saturated": None if count is None else count / elements})
-    return paths
+    sample = data.rows(_few(data))
+    found = analyse(model.artifact, sample)
+    outputs = {(node.name, node.layer.program.output) for node in model.artifact.graph.recurrent}
+    paths, growth = [], []
+    for one in found.paths:
+        paths.append(
+            {
+                "node": one.node,
+                "path": one.path,
+                "format": str(one.format),
+                "made_by": one.kind,
+                "used": one.used,
+                "saturated": None if one.saturated is None else one.saturation_rate,
+                "snr_db": one.sqnr if np.isfinite(one.sqnr) else None,
+            }
+        )
+        if (one.node, one.path) in outputs and one.growth:
+            growth += [
+                {"path": one.name.removesuffix(NEXT), "position": position, "snr_db": ratio}
+                for position, ratio in zip(found.positions, one.growth)
+                if np.isfinite(ratio)
+            ]
+    return {"paths": paths, "growth": growth, "analysed": {"rows": found.rows, "frames": found.frames}}
+
+
+def _few(data: Dataset) -> np.ndarray:
+    """Rows, evenly spread, of at most ANALYSED frames together: the analysis runs in NumPy."""
+    count = max(1, min(len(data), int(ANALYSED * len(data) / data.frames)))
+    return np.unique(np.linspace(0, len(data) - 1, count).astype(int))

@@ -46,31 +46,31 @@ def columns(data: dict) -> list[tuple[str, str, list[str]]]:
         return [f"{ratio:.1f} ×" if ratio else "" for ratio in ratios]
 
     made = [
-        (metric["name"], "on this report's data", [say(metric, model["score"]) for model in models]),
+        (metric["name"], "on these data", [say(metric, model["score"]) for model in models]),
         ("bytes", "of the whole file", [f"{model['bytes']:,}" for model in models]),
         ("scheme", "of the formats", [model["scheme"] for model in models]),
         (
             "θ",
-            "threshold of each input that is held, in code units",
+            "in code units",
             [", ".join(f"{i['name']} {i['theta']}" for i in m["inputs"] if i["theta"] is not None) for m in models],
         ),
         (
             "eliminated",
-            "recurrent multiply-accumulates that no changed input asked for",
+            "of recurrent multiply-accumulates",
             [f"{model['eliminated']:.1%}" if model["held"] else "" for model in models],
         ),
         (
             "at θ = 0",
-            "the same, were every input held with θ = 0, which changes no result",
+            "the same, results unchanged",
             [f"{model['eliminated_at_zero']:.1%}" for model in models],
         ),
         (
             "µs per step",
-            "one frame through the whole model, batch 1, one thread, median",
+            "one frame, batch 1",
             [f"{t:.1f}" if t else "" for t in ours],
         ),
-        ("× float", "times faster than torch float in its fastest eager form", speed("torch float")),
-        ("× dynamic int8", "times faster than torch dynamic int8 in its fastest form", speed("torch dynamic int8")),
+        ("× float", "as fast as torch float", speed("torch float")),
+        ("× dynamic int8", "as fast as torch's", speed("torch dynamic int8")),
     ]
     return [column for column in made if any(column[2])]
 
