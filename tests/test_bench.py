@@ -14,7 +14,8 @@ from support import CELLS, FEATURES, TorchModel, quantized, sequences
 import rindle
 from rindle import RindleError, cli
 from rindle.bench import DENSE, OURS, bench, noise, probe_artifact
-from rindle.nn.dequantize import NoTorchForm, Whole, blocks_of, stages
+from rindle.floats import dequantized
+from rindle.nn.dequantize import NoTorchForm, Whole, stages
 from rindle.nn.rivals import DYNAMIC, FLOAT, Rivals, dynamic
 from rindle.timing import Contender, in_turns, one_core, read_loops
 
@@ -67,7 +68,7 @@ def test_weights_are_codes_times_the_scale_of_their_row():
     layer = artifact.graph.recurrent[0].layer
     (product,) = layer.constants["nh"].products
     wanted = product.weight * product.row_scales.astype(np.float64)[:, None]
-    np.testing.assert_array_equal(blocks_of(layer)["nh.h"], wanted)
+    np.testing.assert_array_equal(dequantized(layer)["nh.h"], wanted)
 
 
 def test_per_gate_formats_are_put_together_again():

@@ -203,7 +203,9 @@ class Codes:
     def _format(self, path: str) -> Format:
         return self.layer.formats[path]
 
-    def _saturate(self, op, v, fmt: Format):
+    def saturate(self, op, path: str, v):
+        """(5), counted. path: the one of the operation's results that v becomes."""
+        fmt = self._format(path)
         self.saturations[op.out[0]] += self.xp.count((v < fmt.lo) | (v > fmt.hi))
         return saturate(self.xp, v, fmt)
 
@@ -215,20 +217,18 @@ class Codes:
             parts = xp.split(xp.product(x, weight) * multiplier, [size[gate] for gate in gates])
             for i, part in enumerate(parts, first):
                 sums[i] = sums[i] + part  # Σ_t M·acc + b
-        return tuple(
-            self._saturate(op, round_shift(xp, v, constant.shift), self._format(gate)) for gate, v in zip(op.out, sums)
-        )
+        return tuple(self.saturate(op, gate, round_shift(xp, v, constant.shift)) for gate, v in zip(op.out, sums))
 
     def requantize(self, op, x):
         rescale = self.layer.constants[op.out[0]]
-        return self._saturate(op, round_shift(self.xp, x * rescale.multiplier, rescale.shift), self._format(op.out[0]))
+        return self.saturate(op, op.out[0], round_shift(self.xp, x * rescale.multiplier, rescale.shift))
 
     def _elementwise(self, op, *terms):
         """(10) to (14)."""
         result = self._format(op.out[0])
         lefts, s = alignment(op.kind, tuple(self._format(a).frac for a in op.args), result.frac)
         v = sum(term * 2**left for term, left in zip(terms, lefts))
-        return self._saturate(op, round_shift(self.xp, v, s), result)
+        return self.saturate(op, op.out[0], round_shift(self.xp, v, s))
 
     def add(self, op, a, b):
         return self._elementwise(op, a, b)

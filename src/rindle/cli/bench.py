@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,7 @@ from ..bench import bench as measure
 from ..dataset import load_data
 from ..formats import RindleError
 from ..runtime import Model, load
-from .app import File, app, console
+from .app import File, Json, MaybeData, app, notes, show
 
 Frames = Annotated[int, typer.Option(min=1, help="frames of the timed sequences")]
 Batch = Annotated[int, typer.Option(min=1, help="rows of the second timed sequence; the first has one")]
@@ -25,24 +24,27 @@ Slices = Annotated[
 @app.command()
 def bench(
     file: File,
-    data: Annotated[Path | None, typer.Option(help="real frames to step through, .npz or .npy; else noise")] = None,
+    data: MaybeData = None,
     frames: Frames = 200,
     batch: Batch = 16,
     slices: Slices = 41,
     torch: Annotated[bool, typer.Option("--torch/--no-torch", help="compare with torch, where it is installed")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="print plain data, not tables")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Time a model per step and per sequence, against torch float and torch dynamic int8 in the same run."""
+    """Time a model per step and per sequence, against torch float and torch dynamic int8 in the same run.
+
+    Everything is timed in turns on one pinned core; torch has the file's own weights and its fastest eager form counts. With
+    --data the timed steps walk through its real frames, which is what thresholds gain by; without, every input changes at
+    every frame.
+
+    Example: rindle bench sparse.rindle --data test.npz
+    """
     model = load(file)
     inputs = None if data is None else real_frames(model, data)
     rivals, missing = rivals_of(model, torch)
-    if not as_json:
-        console.print(f"{file}: id {model.id[:16]}…, kernel {model.kernel}; timing…")
+    notes.print(f"{file}: id {model.id[:16]}…, kernel {model.kernel}; timing…")
     found = measure(model, rivals, inputs, str(data), frames, batch, slices, missing=missing)
-    if as_json:
-        print(json.dumps({"file": str(file)} | found.document(), indent=1))
-    else:
-        show(found)
+    show(as_json, {"file": file} | found.document(), *_shown(found))
 
 
 def real_frames(model: Model, path: Path) -> np.ndarray:
@@ -71,26 +73,26 @@ def rivals_of(model: Model, wanted: bool = True):
         return None, f"no comparison with torch: {error}"
 
 
-def show(found: Bench) -> None:
+def _shown(found: Bench) -> list:
+    made = ["This model needs whole sequences, so it has no step."]
     if found.step:
-        console.print(_race(found.step, "one frame, batch 1"))
-    else:
-        console.print("This model needs whole sequences, so it has no step.")
+        made = [_race(found.step, "one frame, batch 1")]
     for race in found.sequences:
-        console.print(_race(race, f"sequences of {race.frames} frames, batch {race.batch}: per frame"))
+        made.append(_race(race, f"sequences of {race.frames} frames, batch {race.batch}: per frame"))
     if found.missing:
-        console.print(found.missing)
+        made.append(found.missing)
     if found.bound:
-        console.print(_bound(found))
+        made.append(_bound(found))
     if found.deviation:
         off = max(found.deviation.values())
-        console.print(f"Same function: outputs of all torch forms are within {off:.2g} of ours.")
+        made.append(f"Same function: outputs of all torch forms are within {off:.2g} of ours.")
     machine = found.machine
     torch = f"torch {machine['torch']}, " if "torch" in machine else ""
-    console.print(
+    made.append(
         f"{machine['cpu']}, pinned to core {machine['pinned to']}, one thread; kernel {found.kernel}; {torch}"
         f"numpy {machine['numpy']}, {machine['date']}. Inputs: {found.inputs}. Only ratios of one run travel."
     )
+    return made
 
 
 def _race(race: Race, title: str) -> Table:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from ..container import write_file
 from ..dataset import load_data
 from ..formats import RindleError
 from ..runtime import Model, load
-from .app import app, console
+from .app import Data, Force, Json, app, check_output, notes, show
 from .bench import rivals_of
 
 
@@ -22,7 +21,7 @@ def report(
         list[Path],
         typer.Argument(help=".rindle files of one task; without targets the first is the reference", metavar="FILE..."),
     ],
-    data: Annotated[Path, typer.Option(help="sequences, lengths and targets to measure on: .npz, or .npy of x alone")],
+    data: Data,
     output: Annotated[Path, typer.Option("--output", "-o", help="the page, one .html file")] = Path("report.html"),
     bench: Annotated[
         bool, typer.Option("--bench/--no-bench", help="time the models, against torch where it is installed")
@@ -32,10 +31,17 @@ def report(
         list[str] | None,
         typer.Option(metavar="FIGURE=FILE", help="also save one figure as .svg or .png; may be given again"),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="overwrite the output files")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="also print all numbers as JSON")] = False,
+    force: Force = False,
+    as_json: Json = False,
 ) -> None:
-    """Measure models on data and write one page that shows what they cost and gave; it needs no network."""
+    """Measure models on data, and write one page that shows what they gave and what they cost. It opens without a network.
+
+    The metric against bytes and eliminated operations (with the front that `rindle delta` walked, where a file has one),
+    density along the sequences, saturation and noise of every path, time per step against torch, and what was run. --json
+    prints the numbers; the page has them inside, too.
+
+    Example: rindle report dense.rindle sparse.rindle --data test.npz -o report.html --plot operations=plot.svg
+    """
     try:
         from ..report.collect import collect
         from ..report.page import image, render
@@ -43,17 +49,15 @@ def report(
         raise RindleError(f"the report needs {error.name}: pip install 'rindle[report]'") from None
     plots = [_plot(one) for one in plot or ()]
     for path in (output, *(path for _, path in plots)):
-        if path.exists() and not force:
-            raise RindleError(f"{path} exists; give --force to overwrite it")
+        check_output(path, force)
     models = _named(files)
     sequences = load_data(data)
     command = shlex.join(["rindle", *sys.argv[1:]])
 
-    def say(text: str) -> None:
-        if not as_json:
-            console.print(f"{text}…")
-
-    found = collect(models, sequences, command=command, rivals=rivals_of if bench else None, slices=slices, step=say)
+    rivals = rivals_of if bench else None
+    found = collect(
+        models, sequences, command=command, rivals=rivals, slices=slices, step=lambda t: notes.print(f"{t}…")
+    )
     made = [(output, render(found).encode())]
     made += [(path, image(found, name, path.suffix[1:])) for name, path in plots]
     for path, content in made:
@@ -61,10 +65,7 @@ def report(
             write_file(path, content)
         except OSError as error:
             raise RindleError(f"{path} cannot be written: {error.strerror}") from None
-        if not as_json:
-            console.print(f"{path}: {len(content):,} bytes")
-    if as_json:
-        print(json.dumps(found))
+    show(as_json, found, *(f"{path}: {len(content):,} bytes" for path, content in made))
 
 
 def _plot(text: str) -> tuple[str, Path]:

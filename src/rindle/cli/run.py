@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ..formats import RindleError
 from ..runtime import load
-from .app import File, app, console, read_array, write_array
+from .app import File, Force, Json, app, check_output, read_array, show, write_array
 
 
 @app.command()
@@ -17,12 +16,16 @@ def run(
     output: Annotated[Path, typer.Option(help="where the float32 outputs go, a .npy file")],
     lengths: Annotated[Path | None, typer.Option(help="real frames of each row, integers [B], a .npy file")] = None,
     engine: Annotated[str, typer.Option(help="runtime or reference: the same bits")] = "runtime",
-    force: Annotated[bool, typer.Option("--force", help="overwrite OUTPUT")] = False,
+    force: Force = False,
+    as_json: Json = False,
 ) -> None:
-    """Run a model on sequences from a file."""
-    if output.exists() and not force:
-        raise RindleError(f"{output} exists; give --force to overwrite it")
+    """Run a model on sequences from a file.
+
+    Example: rindle run m.rindle --input x.npy --output y.npy
+    """
+    check_output(output, force)
     model = load(file)
     y = model.run(read_array(input), None if lengths is None else read_array(lengths), engine)
     write_array(output, y)
-    console.print(f"{output}: float32 {list(y.shape)}")
+    result = {"output": output, "shape": y.shape, "dtype": "float32", "engine": engine}
+    show(as_json, result, f"{output}: float32 {list(y.shape)}")

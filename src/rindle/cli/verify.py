@@ -5,26 +5,30 @@ import typer
 from rich.table import Table
 
 from ..runtime import Model, load
-from .app import File, app, console
+from .app import File, Json, app, show
 
 
 @app.command()
-def verify(file: File) -> None:
-    """Replay the golden vector in every engine there is; exit code 1 if one disagrees."""
+def verify(file: File, as_json: Json = False) -> None:
+    """Replay the golden vector in every engine there is; exit code 1 if one disagrees.
+
+    Example: rindle verify m.rindle
+    """
     model = load(file)
     golden = model.artifact.golden
     table = Table("engine", "golden outputs", title=f"{file}, {golden.inputs.shape[0]} golden sequences")
-    failed = False
+    wrong: dict[str, int | None] = {}
     for name, replay in _engines(model):
         try:
-            outputs = replay()
+            wrong[name] = int(np.count_nonzero(replay() != golden.outputs))
         except ModuleNotFoundError as error:
+            wrong[name] = None
             table.add_row(name, f"not run: {error.name} is not installed")
             continue
-        wrong = int(np.count_nonzero(outputs != golden.outputs))
-        failed |= wrong > 0
-        table.add_row(name, f"{wrong} of {golden.outputs.size} codes differ" if wrong else "equal")
-    console.print(table)
+        table.add_row(name, f"{wrong[name]} of {golden.outputs.size} codes differ" if wrong[name] else "equal")
+    failed = any(wrong.values())
+    result = {"file": file, "id": model.id, "codes": golden.outputs.size, "differ": wrong, "equal": not failed}
+    show(as_json, result, table)
     raise typer.Exit(1 if failed else 0)
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from ..artifact import Artifact, Layer
 from ..cells import gru, linear, lstm
+from ..floats import dequantized
 from ..formats import RindleError
 from ..graph import INPUT, Node
 from ..program import Cell
@@ -86,38 +87,13 @@ def parameters_of(cell: Cell, node: Node) -> dict[str, torch.Tensor]:
 
     A bias that stands in two of torch's parameters is put in the first; the second is zero.
     """
-    blocks = blocks_of(node.layer)
+    blocks = dequantized(node.layer)
     parameters, used = {}, set()
     for name, rows in cell.layout.items():
         parts = [blocks[block] if block not in used else np.zeros_like(blocks[block]) for block in rows]
         used.update(rows)
         parameters[name] = torch.from_numpy(np.concatenate(parts).astype(np.float32))
     return parameters
-
-
-def blocks_of(layer: Layer) -> dict[str, np.ndarray]:
-    """float64 weight blocks ``gate.source`` [rows, columns] and biases ``gate`` [rows], from the codes.
-
-    Terms that add to the same block (of several formats, of bit planes) are summed.
-    """
-    program, blocks = layer.program, {}
-    for op in program.affines:
-        affine = layer.constants[op.out[0]]
-        for term, product in zip(op.terms, affine.products):
-            step = (
-                product.format.scale if product.row_scales is None else product.row_scales.astype(np.float64)[:, None]
-            )
-            value = product.weight * step
-            for gate, part in zip(term.gates, _split(value, program, term.gates)):
-                block = f"{gate}.{term.source}"
-                blocks[block] = blocks[block] + part if block in blocks else part
-        for gate, bias in zip(op.out, _split(affine.bias, program, op.out)):
-            blocks[gate] = bias * layer.formats[gate].scale / 2.0**affine.shift
-    return blocks
-
-
-def _split(rows: np.ndarray, program, gates) -> list[np.ndarray]:
-    return np.split(rows, np.cumsum([program.sizes[gate] for gate in gates])[:-1])
 
 
 class Whole(nn.Module):

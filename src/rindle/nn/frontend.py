@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
+import sys
 import warnings
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from ..cells import gru, linear, lstm
 from ..formats import RindleError
 from ..graph import INPUT, Graph, Node
 from ..program import Cell
-from .modules import Recurrent, blocks_of
+from .modules import Recurrent, blocks_of, known_cell
 from .numerics import FloatLayer
 
 aten = torch.ops.aten
@@ -60,6 +61,13 @@ def capture(model: nn.Module, example: torch.Tensor) -> tuple[Graph, bool]:
         raise RindleError(f"torch.export cannot capture {type(model).__name__}: {first}") from error
     finally:
         model.train(was_training)
+    return read_exported(exported, model)
+
+
+def read_exported(exported: torch.export.ExportedProgram, model: nn.Module | None = None) -> tuple[Graph, bool]:
+    """As :func:`capture`, from an exported program. model: what it was exported from, if that is at hand: it knows the
+    cells that are a user's own.
+    """
     refusals = []
     for layout in (BATCH_TIME, TIME_BATCH):
         try:
@@ -88,6 +96,8 @@ class _Capture:
             aten.mean.dim: self.mean,
             aten.transpose.int: self.transpose,
             aten.stack.default: self.stack,
+            aten.slice.Tensor: self.slice,
+            aten.sym_size.int: lambda fx: None,  # of a dynamic batch; only zeros are made of it
             aten.zeros.default: lambda fx: ZEROS,
             aten.dropout.default: self.same,
             aten.clone.default: self.same,
@@ -223,13 +233,14 @@ class _Capture:
         """One layer of our own Recurrent, whose module says which cell it is."""
         value = self._sequence(fx, TIME_BATCH)
         path = self._path(fx)
-        module = self.model.get_submodule(path)
-        if not isinstance(module, Recurrent):
+        hidden, k, name = fx.args[2], fx.args[3], fx.args[5]
+        module = self.model.get_submodule(path) if self.model is not None else None
+        if self.model is not None and not isinstance(module, Recurrent):
             raise self._refuse(fx, "is used outside a Recurrent module")
-        cell, hidden, k = module.cell, fx.args[2], fx.args[3]
+        cell = known_cell(name) if module is None else module.cell
         tensors = [self._parameter(fx, argument) for argument in fx.args[1]]
-        width = module.input_size if k == 0 else hidden
-        made = self._layer(fx, k, value.node, cell, dict(zip(cell.layout, tensors)), width, hidden)
+        width = fx.args[0].meta["val"].shape[2]
+        made = self._layer(fx, k, value.node, cell, dict(zip(cell.layout, tensors)), int(width), hidden)
         program = cell.program
         finals = [Finals((made,)) if following == program.output else None for _, following in program.states]
         return [Value(made, value.layout), *finals]
@@ -261,6 +272,13 @@ class _Capture:
                 fx, f"selects index {index} of dimension {dim}; only the last frame, index -1 of the time, is supported"
             )
         return self._pick(value.node)
+
+    def slice(self, fx):
+        _, *rest = fx.args
+        dim, start, end, step = (*rest, *(0, 0, None, 1)[len(rest) :])
+        if start or step != 1 or (end is not None and end < sys.maxsize):
+            raise self._refuse(fx, f"takes {start}:{end} of dimension {dim}; a part of a sequence is not supported")
+        return self.values[fx.args[0]]
 
     def _pick(self, source: str) -> Value:
         for node in self.nodes:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from ..cells import sru
+from ..cells import CELLS, sru
 from ..formats import RindleError
 from ..graph import run_layer
 from ..program import Cell
@@ -68,21 +68,14 @@ class Recurrent(nn.Module):
         time_first = x.transpose(0, 1) if self.batch_first else x
         finals = []
         for layer in range(self.num_layers):
-            parameters = self.parameters_of(layer)
+            parameters = list(self.parameters_of(layer).values())
             if torch.compiler.is_exporting():  # one operation in the exported graph, not an unrolled loop
+                states = len(self.cell.program.states)
                 time_first, *after = recurrent_op(
-                    time_first, list(parameters.values()), self.hidden_size, layer, len(self.cell.program.states)
+                    time_first, parameters, self.hidden_size, layer, states, self.cell.name
                 )
             else:
-                program = self._program(layer)
-                numerics = Real(FloatLayer(program, blocks_of(self.cell, parameters, program)))
-                frames, states, _ = run_layer(
-                    program,
-                    numerics,
-                    list(time_first),
-                    *numerics.initial(x.shape[0] if self.batch_first else x.shape[1]),
-                )
-                time_first, after = torch.stack(frames), list(states.values())
+                time_first, *after = run_cell(self.cell, self._program(layer), time_first, parameters)
             finals.append(after)
         y = time_first.transpose(0, 1) if self.batch_first else time_first
         return y, tuple(torch.stack(layers) for layers in zip(*finals))
@@ -91,16 +84,35 @@ class Recurrent(nn.Module):
         return f"{self.cell.name}, {self.input_size}, {self.hidden_size}, num_layers={self.num_layers}"
 
 
+def run_cell(cell: Cell, program, x: torch.Tensor, parameters: list[torch.Tensor]) -> list[torch.Tensor]:
+    """One layer over x [T, B, I], from zero states. Returns its output [T, B, H] and its final states [B, H]."""
+    numerics = Real(FloatLayer(program, blocks_of(cell, dict(zip(cell.layout, parameters)), program)))
+    frames, states, _ = run_layer(program, numerics, list(x), *numerics.initial(x.shape[1]))
+    return [torch.stack(frames), *states.values()]
+
+
 @torch.library.custom_op("rindle::recurrent", mutates_args=())
 def recurrent_op(
-    x: torch.Tensor, parameters: list[torch.Tensor], hidden_size: int, layer: int, states: int
+    x: torch.Tensor, parameters: list[torch.Tensor], hidden_size: int, layer: int, states: int, cell: str
 ) -> list[torch.Tensor]:
-    """Stands for one layer of a Recurrent in a graph captured by torch.export; it is never run."""
-    raise NotImplementedError("rindle::recurrent only marks a layer in an exported graph")
+    """One layer of a Recurrent in a graph captured by torch.export. To run one needs a cell of ``CELLS``."""
+    known = known_cell(cell)
+    program = known.program.with_sizes(I=x.shape[2], H=hidden_size)
+    return [result.clone() for result in run_cell(known, program, x, parameters)]
+
+
+def known_cell(name: str) -> Cell:
+    """The cell that an exported graph names. RindleError for a user's own, which only its program can say."""
+    if name not in CELLS:
+        raise RindleError(
+            f"the exported model uses the cell {name!r}, which is not one of Rindle's ({', '.join(CELLS)}); give the model "
+            f"itself, or package.module:factory on the command line"
+        )
+    return CELLS[name]
 
 
 @recurrent_op.register_fake
-def _(x, parameters, hidden_size, layer, states):
+def _(x, parameters, hidden_size, layer, states, cell):
     return [x.new_empty(*x.shape[:2], hidden_size)] + [x.new_empty(x.shape[1], hidden_size) for _ in range(states)]
 
 

@@ -90,10 +90,10 @@ def _names(data: dict) -> list[str]:
     return [model["name"] for model in data["models"]]
 
 
-def _colour(data: dict, title: str | None = None):
+def _colour(data: dict):
     """A colour for each model, the same in every figure."""
     names = _names(data)
-    return alt.Color("model:N", scale=alt.Scale(domain=names, range=_cycle(len(names))), title=title)
+    return alt.Color("model:N", scale=alt.Scale(domain=names, range=_cycle(len(names))), title=None)
 
 
 def _shape(data: dict):
@@ -117,8 +117,8 @@ def _cycle(count: int) -> list[str]:
     return [PALETTE[i % len(PALETTE)] for i in range(count)]
 
 
-def _share(field: str, title: str, **more):
-    return alt.Axis(title=title, format=".0%", **more)
+def _share(title: str):
+    return alt.Axis(title=title, format=".0%")
 
 
 def _metric_axis(data: dict):
@@ -135,10 +135,6 @@ def _metric_axis(data: dict):
 
 def _rows(values: list[dict]):
     return alt.Data(values=values)
-
-
-def _labels(base, **encodings):
-    return base.mark_text(align="left", dx=11, dy=-9, fontSize=12, fill=INK).encode(text="model:N", **encodings)
 
 
 def _points(data: dict):
@@ -190,8 +186,9 @@ def metric_against_bytes(data: dict) -> list[Figure]:
 def error_against_operations(data: dict) -> list[Figure]:
     """The models, and the fronts that ``rindle delta`` walked, which stand in the files."""
     metric = data["metric"]
-    most = max(data["models"], key=lambda m: m["eliminated"])
-    if not any(model["held"] or model["delta"] for model in data["models"]):
+    known = [model for model in data["models"] if model["lost"] is not None]
+    most = max(known, key=lambda m: m["eliminated"], default=None)
+    if not any(model["held"] or model["delta"] for model in known):
         return []
     unit = "percentage points" if metric["higher_is_better"] else "% of the MSE"
     title = (
@@ -203,18 +200,15 @@ def error_against_operations(data: dict) -> list[Figure]:
             "eliminated": point["eliminated"],
             "lost": point["lost"],
             "limit": point["error"],
-            "score": point["value"],
             "thresholds": ", ".join(f"{key} {theta}" for key, theta in point["thetas"].items()),
-            "what": "front on validation data",
         }
         for model in data["models"]
         if model["delta"]
         for point in model["delta"]["front"]
-        if point["error"] <= 4 * max(model["delta"]["budget"], 0.25)
     ]
     x = alt.X(
         "eliminated:Q",
-        axis=_share("eliminated", "eliminated recurrent multiply-accumulates"),
+        axis=_share("eliminated recurrent multiply-accumulates"),
         scale=alt.Scale(domain=[0, 1]),
     )
     y = alt.Y("lost:Q", title=f"lost {metric['name']} ({unit})", scale=alt.Scale(zero=True, nice=True))
@@ -223,7 +217,6 @@ def error_against_operations(data: dict) -> list[Figure]:
         alt.Tooltip("model:N", title="model"),
         alt.Tooltip("eliminated:Q", title="eliminated", format=".1%"),
         alt.Tooltip("lost:Q", title=f"lost, {unit}", format=".2f"),
-        score,
     ]
     layers = []
     if walked:
@@ -236,7 +229,7 @@ def error_against_operations(data: dict) -> list[Figure]:
     points = alt.Chart(_rows(_points(data))).encode(x=x, y=y)
     layers.append(
         points.mark_point(filled=True, size=150, opacity=1).encode(
-            color=_colour(data), shape=_shape(data), tooltip=tips
+            color=_colour(data), shape=_shape(data), tooltip=[*tips, score]
         )
     )
     note = (
@@ -277,7 +270,7 @@ def density_over_time(data: dict) -> list[Figure]:
         names = list(means)
         chart = alt.Chart(_rows(rows)).encode(
             x=alt.X("frame:Q", title="frame of the sequence", axis=alt.Axis(tickMinStep=1)),
-            y=alt.Y("density:Q", axis=_share("density", "elements that changed"), scale=alt.Scale(domain=[0, 1])),
+            y=alt.Y("density:Q", axis=_share("elements that changed"), scale=alt.Scale(domain=[0, 1])),
             color=alt.Color(
                 "input:N", scale=alt.Scale(domain=names, range=_cycle(len(names))), title=None, legend=STROKES
             ),

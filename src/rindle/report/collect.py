@@ -72,7 +72,7 @@ def collect(
         "metric": made[0]["metric"] | {"reference": None if data.y is not None else made[0]["name"]},
         "models": made,
     }
-    return json.loads(json.dumps(plain))  # lists, not tuples: exactly what a reader of the JSON gets
+    return json.loads(json.dumps(plain, allow_nan=False))  # lists, not tuples: exactly what a reader of the JSON gets
 
 
 @contextmanager
@@ -101,8 +101,7 @@ def _model(name: str, model: Model, data: Dataset, agreed, task: str) -> dict:
         "bytes_by_kind": by_kind,
         "metric": {"name": found.metric, "higher_is_better": found.higher_is_better},
         "score": found.value,
-        "more": found.more,
-        "lost": found.lost(dense),
+        "lost": _finite(found.lost(dense)),
         "eliminated": measured.eliminated(),
         "eliminated_input": measured.eliminated(hidden=False),
         "eliminated_hidden": measured.eliminated(hidden=True),
@@ -123,10 +122,32 @@ def _model(name: str, model: Model, data: Dataset, agreed, task: str) -> dict:
             for one, zero in zip(measured.inputs, at_zero.inputs)
         ],
         "over_time": activity(model, data),
-        "delta": provenance.get("delta"),
+        "delta": _search(provenance.get("delta")),
         "bench": None,
         **_analysis(model, data),
     }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _search(story) -> dict | None:
+    """What ``rindle delta`` wrote into the file: the front it walked. Provenance is free-form: None if it reads otherwise."""
+    try:
+        inputs = [str(name) for name in story["inputs"]]
+        front = [
+            {"thetas": dict(zip(inputs, map(int, thetas))), "lost": lost, "error": error, "eliminated": eliminated}
+            for thetas, lost, error, eliminated in (
+                (thetas, *map(float, numbers)) for thetas, *numbers in story["front"]
+            )
+        ]
+        if not np.isfinite([[p["lost"], p["error"], p["eliminated"]] for p in front]).all():
+            return None
+        data = {"sha256": str(story["data"]["sha256"])}
+        return {"budget": float(story["budget"]), "metric": str(story["metric"]), "data": data, "front": front}
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _scheme(scheme) -> str:

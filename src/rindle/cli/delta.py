@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from ..dataset import load_data
+from ..delta import choose_thresholds, entry, parse_threshold, set_thresholds, thinned
+from ..formats import RindleError
+from ..runtime import Model, load, save
+from .app import File, Force, Json, MaybeData, app, check_output, notes, progress, show
+
+
+@app.command()
+def delta(
+    file: File,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="the new file; default: FILE's name with -delta, beside it", show_default=False
+        ),
+    ] = None,
+    data: MaybeData = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(help="what may be lost: points of accuracy, or per cent of the MSE", show_default=False),
+    ] = None,
+    theta: Annotated[
+        list[str] | None,
+        typer.Option(metavar="INPUT=θ", help="sets one by hand, without data; may be repeated", show_default=False),
+    ] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="makes every input dense first")] = False,
+    task: Annotated[
+        str | None, typer.Option(help="labels or targets: what the outputs are, where the data have no y")
+    ] = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Skip what did not change: set the thresholds of a delta network, by data and a budget or by hand.
+
+    With --data and --budget, the thresholds that eliminate the most operations within the budget, against the dense model
+    on the same rows. Give validation data, never test data. The budget bounds the loss of accuracy (or the growth of the
+    MSE) and a statistical limit of its smooth form, since few rows cannot tell accuracies apart; without y, the dense
+    model's decisions are the labels. The evaluations are kept in OUTPUT.search.jsonl: a search that was killed goes on
+    from there, and another budget costs only what is new.
+
+    Examples: rindle delta m.rindle --data validation.npz --budget 0.5 -o sparse.rindle
+
+    rindle delta m.rindle --theta rnn.l0/h=8 --theta rnn.l0/x=4
+    """
+    by_hand = bool(theta) or clear
+    if by_hand and (data is not None or budget is not None):
+        raise RindleError(
+            "--theta and --clear set thresholds by hand, --data and --budget by a search: give one or the other"
+        )
+    if not by_hand and (data is None or budget is None):
+        raise RindleError("give --data and --budget for a search, or --theta INPUT=θ (or --clear) to set by hand")
+    output = output or file.with_name(f"{file.stem}-delta{file.suffix}")
+    check_output(output, force)
+    model = load(file)
+    if by_hand:
+        wanted = dict.fromkeys(model.thresholds) if clear else {}
+        made = set_thresholds(model, wanted | dict(map(parse_threshold, theta or [])))
+        save(made, output)
+        result = {"file": output, "id": made.id, "thresholds": made.thresholds}
+        show(as_json, result, _thresholds(made, str(output)))
+        return
+    sequences = load_data(data)
+    log = output.with_name(f"{output.name}.search.jsonl")
+    with progress() as bar:
+        line = bar.add_task("searching", total=None)
+
+        def seen(point, number):
+            one = point.evaluation
+            text = f"{number} evaluated; {one.eliminated:.1%} eliminated costs {one.error:.2f} points"
+            bar.update(line, description=text)
+
+        chosen = choose_thresholds(model, sequences, budget, task=task, log=log, seen=seen)
+    made, found = chosen.model, chosen.found
+    save(made, output)
+    notes.print(f"{len(found.points)} evaluations, kept in {log}")
+    result = {
+        "file": output,
+        "id": made.id,
+        "metric": chosen.dense.metric,
+        "dense": chosen.dense.value,
+        "budget": budget,
+        "thresholds": found.chosen.thetas,
+        "chosen": entry(found.chosen),
+        "front": [entry(point) for point in found.front],
+        "walk": [entry(point) for point in found.walk],
+        "evaluations": len(found.points),
+    }
+    show(as_json, result, _front(chosen, f"{output}, budget {budget:g}, {len(sequences)} sequences"))
+
+
+def _thresholds(model: Model, title: str) -> Table:
+    table = Table("input", "θ", title=title)
+    for name, value in model.thresholds.items():
+        table.add_row(name, "dense" if value is None else str(value) if isinstance(value, int) else "one per element")
+    return table
+
+
+def _front(chosen, title: str) -> Table:
+    found, metric = chosen.found, chosen.dense.metric
+    names = list(found.chosen.thetas)
+    table = Table(*(f"θ {name}" for name in names), metric, "lost", "with its limit", "eliminated", "", title=title)
+    for point in thinned(found, 20):
+        one = point.evaluation
+        value = f"{one.more['value']:.2%}" if chosen.dense.higher_is_better else f"{one.more['value']:.4g}"
+        mark = "chosen" if point == found.chosen else ""
+        shown = (value, f"{one.more['lost']:.2f}", f"{one.error:.2f}", f"{one.eliminated:.1%}", mark)
+        table.add_row(*(str(point.thetas[name]) for name in names), *shown)
+    return table

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from ..cost import Measurement, measured_inputs
+from ..dataset import Dataset, load_data
+from ..evaluate import Score, score
+from ..formats import RindleError, decode
+from ..runtime import Model, load
+from .app import Data, Json, app, progress, show
+
+ENGINES = ("runtime", "reference", "simulation")
+
+
+@app.command("eval")
+def evaluate(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help=".rindle files; several make a table", show_default=False)
+    ],
+    data: Data,
+    engine: Annotated[str, typer.Option(help=f"{', '.join(ENGINES)}: the same bits, the first is fast")] = "runtime",
+    reference: Annotated[
+        Path | None, typer.Option(help="a .rindle file whose answers stand for y, where the data have none")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="labels or targets: what the outputs are, where the data have no y")
+    ] = None,
+    require: Annotated[
+        float | None,
+        typer.Option(
+            help="exit code 1 if a file's accuracy, in per cent, is below, or its NMSE, in dB, above",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """How good models are on data, and what they save: metric, eliminated operations, densities, saturations.
+
+    Accuracy for integer labels, MSE and NMSE for float targets, agreement with --reference where the data have no y. Only
+    real frames count, for everything. Eliminated: the share of the recurrent layers' multiply-accumulates that no changed
+    input asked for, and in brackets what θ = 0 alone would eliminate.
+
+    Example: rindle eval dense.rindle sparse.rindle --data test.npz
+    """
+    if engine not in ENGINES:
+        raise RindleError(f"unknown engine {engine!r}; there are {', '.join(ENGINES)}")
+    sequences = load_data(data)
+    models = {str(file): load(file) for file in files}
+    answers = None
+    if sequences.y is None:
+        if reference is None and len(models) < 2:
+            raise RindleError(
+                f"{data} has no y; give --reference FILE, or several FILEs, the first of which is the reference"
+            )
+        known = load(reference) if reference else next(iter(models.values()))
+        answers = known.run(sequences.x, sequences.lengths)
+    results, failed = [], False
+    with progress() as bar:
+        for file, model in bar.track(models.items(), description="evaluating"):
+            seen = measure(model, sequences, engine)
+            found = score(seen.output, sequences, answers, task)
+            results.append(_result(file, model, sequences, seen, found))
+            if require is not None:
+                failed |= (
+                    found.value < require / 100 if found.higher_is_better else not found.more["NMSE dB"] <= require
+                )
+    title = f"{data}: {len(sequences)} sequences, {sequences.frames:,} frames; {engine}"
+    show(
+        as_json,
+        {"data": data, "sha256": sequences.sha256, "engine": engine, "files": results},
+        *_tables(results, title),
+    )
+    raise typer.Exit(1 if failed else 0)
+
+
+def measure(model: Model, data: Dataset, engine: str) -> Measurement:
+    """``Model.measure`` in any engine."""
+    if engine == "runtime":
+        return model.measure(data.x, data.lengths)
+    if engine == "reference":
+        from ..reference import run
+    else:
+        try:
+            from ..nn.simulate import run
+        except ModuleNotFoundError as error:
+            raise RindleError(f"the simulation needs {error.name}: pip install 'rindle[torch]'") from None
+    model.run(data.x[:1], data.lengths[:1])  # the reference trusts its input; the model checks that it fits
+    found = run(model.artifact, data.x, data.lengths)
+    inputs = measured_inputs(model.artifact, found.changes, data.frames)
+    return Measurement(decode(found.codes, model.artifact.output_format), inputs, found.saturations)
+
+
+def _result(file: str, model: Model, data: Dataset, seen: Measurement, found: Score) -> dict:
+    names = [one.name for one in seen.inputs]
+    # Held with θ = 0 the integers are the dense model's, whichever engine: the fast one counts.
+    still = model.with_thresholds(dict.fromkeys(names, 0)).measure(data.x, data.lengths) if names else seen
+    clipped = {f"{node}/{op}": count for (node, op), count in seen.saturations.items() if count}
+    return {
+        "file": file,
+        "id": model.id,
+        "bytes": len(model.data),
+        "metric": found.metric,
+        "value": found.value,
+        **found.more,
+        "eliminated": _eliminated(seen),
+        "eliminated_at_theta_0": _eliminated(still),
+        "eliminated_weight_bytes": seen.eliminated_weight_bytes(),
+        "inputs": [
+            {
+                "name": one.name,
+                "hidden": one.hidden,
+                "theta": one.theta,
+                "macs_per_frame": one.macs,
+                "density": one.density,
+                "density_at_theta_0": at_zero.density,
+            }
+            for one, at_zero in zip(seen.inputs, still.inputs)
+        ],
+        "saturations": clipped,
+        "shown": str(found),
+    }
+
+
+def _eliminated(seen: Measurement) -> dict[str, float]:
+    return {"input": seen.eliminated(False), "hidden": seen.eliminated(True), "both": seen.eliminated()}
+
+
+def _tables(results: list[dict], title: str):
+    several = len({result["metric"] for result in results}) > 1
+    files = Table("file", "metric" if several else results[0]["metric"], title=title)
+    for name in ("bytes", "eliminated of x", "of h", "of both", "saturated"):
+        files.add_column(name, justify="right")
+    inputs = Table("file", "input", title="inputs of the recurrent layers")
+    for name in ("θ", "changed", "at θ = 0", "MACs/frame"):
+        inputs.add_column(name, justify="right")
+    unique = len({Path(result["file"]).name for result in results}) == len(results)
+    for result in results:
+        name = Path(result["file"]).name if unique else result["file"]
+        shares = [
+            f"{result['eliminated'][k]:.1%} ({result['eliminated_at_theta_0'][k]:.1%})"
+            for k in ("input", "hidden", "both")
+        ]
+        value = f"{result['shown']} {result['metric']}" if several else result["shown"]
+        files.add_row(name, value, f"{result['bytes']:,}", *shares, f"{sum(result['saturations'].values()):,}")
+        for one in result["inputs"]:
+            theta = (
+                "dense"
+                if one["theta"] is None
+                else "by element"
+                if isinstance(one["theta"], np.ndarray)
+                else str(one["theta"])
+            )
+            changed = f"{one['density']:.1%}", f"{one['density_at_theta_0']:.1%}"
+            inputs.add_row(name, one["name"], theta, *changed, f"{one['macs_per_frame']:,}")
+    return files, inputs

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from ..dataset import load_data
+from ..evaluate import score
+from ..formats import RindleError, RindleWarning
+from ..runtime import Model, save
+from ..scheme import SCHEMES
+from .app import Force, Json, app, check_output, notes, progress, show
+
+
+@app.command()
+def quantize(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            show_default=False,
+            help="a .pt2 file of torch.export.save, or package.module:factory, which is imported and called: it EXECUTES CODE, "
+            "that of the current directory first",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="the .rindle file to write")],
+    calibration: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="real sequences, a .npz or .npy file; a hundred or so are usually enough"),
+    ],
+    scheme: Annotated[str, typer.Option(help=f"a preset: {', '.join(SCHEMES)}")] = "int8",
+    overrides: Annotated[Path | None, typer.Option(help="path -> rule, a .toml or .json file")] = None,
+    weights: Annotated[Path | None, typer.Option(help="a safetensors file of the factory's model.state_dict()")] = None,
+    kernel: Annotated[str | None, typer.Option(help="the kernel that evaluates the result")] = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Quantize a trained torch model after training. Needs torch.
+
+    If the calibration file has y, the float model and the quantized one are compared on it; without y, how often the
+    quantized one decides as the float one does. (These are calibration data: for a figure to report, use rindle eval.)
+
+    Example: rindle quantize nets:speaker --weights speaker.safetensors --calibration train.npz -o speaker.rindle
+    """
+    try:
+        from ..nn.quantize import prepare
+        from ..nn.source import float_outputs, load_model
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise RindleError("rindle quantize needs torch: pip install 'rindle[torch]'") from None
+    check_output(output, force)
+    data = load_data(calibration)
+    with progress() as bar, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RindleWarning)
+        bar.add_task("loading the model", total=None)
+        source = load_model(model, weights)
+        bar.add_task(f"calibrating on {data.frames:,} frames, converting", total=None)
+        prepared = prepare(source, scheme, data, overrides)
+        made = prepared.model()
+        made = Model(made.artifact, made.data, kernel)
+        bar.add_task("comparing with the float model", total=None)
+        wanted = float_outputs(prepared.plan.graph, data)
+        before = None if data.y is None else score(wanted, data)
+        after = score(made.run(data.x, data.lengths), data, wanted)
+    save(made, output)
+    remarks = [str(one.message) for one in caught if issubclass(one.category, RindleWarning)]
+    for remark in remarks:
+        notes.print(f"warning: {remark}")
+    result = {
+        "file": output,
+        "bytes": len(made.data),
+        "id": made.id,
+        "kernel": made.kernel,
+        "scheme": scheme,
+        "metric": after.metric,
+        "float": before and {"value": before.value, **before.more},
+        "quantized": {"value": after.value, **after.more},
+        "warnings": remarks,
+    }
+    table = Table("model", after.metric, "bytes", title=f"{output}, on the calibration data")
+    if before:
+        table.add_row("float", str(before), "")
+    table.add_row(scheme, str(after), f"{len(made.data):,}")
+    show(as_json, result, table)
