@@ -1,4 +1,4 @@
-"""The report: what models cost and what they gave, on one page. ``collect`` measures, ``charts`` and ``page`` only show."""
+"""The report: what models cost and what they gave, on one page. ``collect`` measures, ``figures`` and ``page`` only show."""
 
 from .collect import collect
 

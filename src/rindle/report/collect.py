@@ -60,6 +60,9 @@ def collect(
     plain = {
         "command": command,
         "machine": machine(),
+        "torch": next(
+            (m["bench"]["machine"]["torch"] for m in made if m["bench"] and "torch" in m["bench"]["machine"]), None
+        ),
         "data": {
             "file": data.name,
             "name": Path(data.name).name,

@@ -9,7 +9,8 @@ import jinja2
 import vl_convert
 
 from ..formats import RindleError
-from .charts import DARK, FIGURES, LIGHT, figures, percent, say
+from .figures import FIGURES, figures
+from .style import DARK, LIGHT, percent, say
 
 SCHEMA = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])  # the Vega-Lite that altair writes
 

@@ -1,18 +1,31 @@
-"""The figures: one function each, from the collected data to a Vega-Lite chart with a title that says what one sees.
+"""The figures: one function each, from the collected data to charts with a title that says what one sees.
 
-A new one is a function here, decorated with its place. Colours hold 3:1 against the light and the dark page; text and
-lines take the page's own colour, so that one drawing serves light, dark and paper.
+A new one is a function here, decorated with its name; they stand on the page in this order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import altair as alt
 
-LIGHT, DARK = "#ffffff", "#14171c"
-PALETTE = ("#2a7fd4", "#d2601a", "#12936b", "#a862c6", "#b0842a", "#c2527f", "#4f8f98", "#7d8590")
+from .style import (
+    INK,
+    PALETTE,
+    STROKES,
+    Figure,
+    colour,
+    cycle,
+    dash,
+    metric_axis,
+    model_names,
+    percent,
+    rows_of,
+    say,
+    shape,
+    share_axis,
+)
+
 PARTS = {"overhead": PALETTE[7], "element-wise": PALETTE[4], "products": PALETTE[0]}
 CONTENDERS = {
     "rindle": PALETTE[0],
@@ -20,30 +33,10 @@ CONTENDERS = {
     "torch dynamic int8": PALETTE[4],
     "torch float": PALETTE[7],
 }
-SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
-DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3])
-INK = "currentColor"
-STROKES = alt.Legend(symbolType="stroke", symbolSize=300)
 NOISE = (
     "The integers against the same program in real numbers with the file's own weights: the noise of rounding, saturation and "
     "thresholds. Higher is better."
 )
-
-
-@dataclass(frozen=True)
-class Figure:
-    """name: for addresses and --plot. title: what one sees. note: how it was measured. chart: Vega-Lite, as wide as its place."""
-
-    name: str
-    title: str
-    note: str
-    chart: alt.TopLevelMixin
-
-    def spec(self) -> dict:
-        return self.chart.properties(
-            config=config(), autosize=alt.AutoSizeParams(type="fit-x", contains="padding")
-        ).to_dict()
-
 
 FIGURES: dict[str, Callable[[dict], list[Figure]]] = {}
 
@@ -61,82 +54,6 @@ def figures(data: dict) -> list[Figure]:
     return [one for make in FIGURES.values() for one in make(data)]
 
 
-def config(ink: str = INK) -> dict:
-    axis = {"labelColor": ink, "titleColor": ink, "domainColor": ink, "tickColor": ink, "gridColor": ink}
-    return {
-        "background": "transparent",
-        "font": "system-ui, -apple-system, Segoe UI, Roboto, sans-serif",
-        "view": {"stroke": None},
-        "axis": axis
-        | {"gridOpacity": 0.14, "domainOpacity": 0.5, "tickOpacity": 0.5, "labelFontSize": 12, "titleFontSize": 12}
-        | {"titleFontWeight": "normal", "titlePadding": 10, "labelLimit": 220},
-        "legend": {
-            "labelColor": ink,
-            "titleColor": ink,
-            "orient": "bottom",
-            "labelFontSize": 12,
-            "title": None,
-            "labelLimit": 260,
-        }
-        | {"columns": 2, "symbolStrokeWidth": 2},
-        "title": {"color": ink, "subtitleColor": ink, "fontSize": 14, "anchor": "start"},
-        "text": {"fontSize": 12, "color": ink, "fill": ink},
-        "line": {"strokeWidth": 2},
-        "range": {"category": list(PALETTE)},
-    }
-
-
-def _names(data: dict) -> list[str]:
-    return [model["name"] for model in data["models"]]
-
-
-def _colour(data: dict):
-    """A colour for each model, the same in every figure."""
-    names = _names(data)
-    return alt.Color("model:N", scale=alt.Scale(domain=names, range=_cycle(len(names))), title=None)
-
-
-def _shape(data: dict):
-    names = _names(data)
-    return alt.Shape(
-        "model:N", scale=alt.Scale(domain=names, range=[SHAPES[i % len(SHAPES)] for i in range(len(names))]), title=None
-    )
-
-
-def _dash(names: list[str], field: str):
-    """Lines that differ without colour, too."""
-    return alt.StrokeDash(
-        field,
-        scale=alt.Scale(domain=names, range=[DASHES[i % len(DASHES)] for i in range(len(names))]),
-        title=None,
-        legend=STROKES,
-    )
-
-
-def _cycle(count: int) -> list[str]:
-    return [PALETTE[i % len(PALETTE)] for i in range(count)]
-
-
-def _share(title: str):
-    return alt.Axis(title=title, format=".0%")
-
-
-def _metric_axis(data: dict):
-    higher = data["metric"]["higher_is_better"]
-    name = data["metric"]["name"]
-    title = f"{name} (share of answers that are right)" if higher else f"{name} (lower is better)"
-    return alt.Y(
-        "score:Q",
-        title=title,
-        scale=alt.Scale(zero=False, padding=18),
-        axis=alt.Axis(format=".1%" if higher else ".3g"),
-    )
-
-
-def _rows(values: list[dict]):
-    return alt.Data(values=values)
-
-
 def _points(data: dict):
     return [
         {
@@ -150,10 +67,6 @@ def _points(data: dict):
         }
         for model in data["models"]
     ]
-
-
-def say(metric: dict, value: float) -> str:
-    return f"{value:.1%}" if metric["higher_is_better"] else f"{value:.4g}"
 
 
 @figure("bytes")
@@ -171,12 +84,12 @@ def metric_against_bytes(data: dict) -> list[Figure]:
         alt.Tooltip("scheme:N", title="scheme"),
     ]
     most = max(model["bytes"] for model in models) / 1000
-    base = alt.Chart(_rows(_points(data))).encode(
+    base = alt.Chart(rows_of(_points(data))).encode(
         x=alt.X("kilobytes:Q", title="size of the file (kB)", scale=alt.Scale(domain=[0, 1.15 * most])),
-        y=_metric_axis(data),
+        y=metric_axis(data),
     )
     points = base.mark_point(filled=True, size=150, opacity=1).encode(
-        color=_colour(data), shape=_shape(data), tooltip=tips
+        color=colour(data), shape=shape(data), tooltip=tips
     )
     note = f"Each point is a model, on {data['data']['rows']:,} rows of {data['data']['name']}. Bytes are those of the whole file."
     return [Figure("bytes", title, note, points.properties(width="container", height=300))]
@@ -208,7 +121,7 @@ def error_against_operations(data: dict) -> list[Figure]:
     ]
     x = alt.X(
         "eliminated:Q",
-        axis=_share("eliminated recurrent multiply-accumulates"),
+        axis=share_axis("eliminated recurrent multiply-accumulates"),
         scale=alt.Scale(domain=[0, 1]),
     )
     y = alt.Y("lost:Q", title=f"lost {metric['name']} ({unit})", scale=alt.Scale(zero=True, nice=True))
@@ -221,15 +134,15 @@ def error_against_operations(data: dict) -> list[Figure]:
     layers = []
     if walked:
         more = [alt.Tooltip("limit:Q", title="its limit", format=".2f"), alt.Tooltip("thresholds:N", title="θ")]
-        front = alt.Chart(_rows(walked)).encode(x=x, y=y, color=_colour(data), tooltip=tips + more)
+        front = alt.Chart(rows_of(walked)).encode(x=x, y=y, color=colour(data), tooltip=tips + more)
         layers += [
             front.mark_line(strokeDash=[5, 3], interpolate="linear").encode(order="eliminated:Q"),
             front.mark_point(size=28),
         ]
-    points = alt.Chart(_rows(_points(data))).encode(x=x, y=y)
+    points = alt.Chart(rows_of(_points(data))).encode(x=x, y=y)
     layers.append(
         points.mark_point(filled=True, size=150, opacity=1).encode(
-            color=_colour(data), shape=_shape(data), tooltip=[*tips, score]
+            color=colour(data), shape=shape(data), tooltip=[*tips, score]
         )
     )
     note = (
@@ -268,13 +181,13 @@ def density_over_time(data: dict) -> list[Figure]:
             for one in model["over_time"]
         ]
         names = list(means)
-        chart = alt.Chart(_rows(rows)).encode(
+        chart = alt.Chart(rows_of(rows)).encode(
             x=alt.X("frame:Q", title="frame of the sequence", axis=alt.Axis(tickMinStep=1)),
-            y=alt.Y("density:Q", axis=_share("elements that changed"), scale=alt.Scale(domain=[0, 1])),
+            y=alt.Y("density:Q", axis=share_axis("elements that changed"), scale=alt.Scale(domain=[0, 1])),
             color=alt.Color(
-                "input:N", scale=alt.Scale(domain=names, range=_cycle(len(names))), title=None, legend=STROKES
+                "input:N", scale=alt.Scale(domain=names, range=cycle(len(names))), title=None, legend=STROKES
             ),
-            strokeDash=_dash(names, "input:N"),
+            strokeDash=dash(names, "input:N"),
             tooltip=[
                 alt.Tooltip("input:N", title="input"),
                 alt.Tooltip("span:N", title="frames"),
@@ -314,7 +227,7 @@ def saturation(data: dict) -> list[Figure]:
     shown = {path for path, _ in sorted(((r["path"], r["saturated"]) for r in rows), key=lambda pair: -pair[1])[:24]}
     rows = [row for row in rows if row["path"] in shown]
     chart = (
-        alt.Chart(_rows(rows))
+        alt.Chart(rows_of(rows))
         .mark_point(filled=True, size=90, opacity=0.9)
         .encode(
             x=alt.X(
@@ -329,8 +242,8 @@ def saturation(data: dict) -> list[Figure]:
                 sort=alt.EncodingSortField("saturated", op="max", order="descending"),
                 axis=alt.Axis(grid=True),
             ),
-            color=_colour(data),
-            shape=_shape(data),
+            color=colour(data),
+            shape=shape(data),
             tooltip=[
                 alt.Tooltip("model:N"),
                 alt.Tooltip("path:N"),
@@ -368,13 +281,13 @@ def noise(data: dict) -> list[Figure]:
     )
     order = list(dict.fromkeys(row["path"] for row in rows))
     chart = (
-        alt.Chart(_rows(rows))
+        alt.Chart(rows_of(rows))
         .mark_point(filled=True, size=90, opacity=0.9)
         .encode(
             x=alt.X("snr:Q", title="signal-to-quantization-noise ratio (dB)", scale=alt.Scale(zero=False, padding=12)),
             y=alt.Y("path:N", title=None, sort=order, axis=alt.Axis(grid=True)),
-            color=_colour(data),
-            shape=_shape(data),
+            color=colour(data),
+            shape=shape(data),
             tooltip=[
                 alt.Tooltip("model:N"),
                 alt.Tooltip("path:N"),
@@ -408,7 +321,7 @@ def growth(data: dict) -> list[Figure]:
     title = f"{worst} {how} its noise along the sequence: {lines[worst][0]:.0f} dB at first, {lines[worst][-1]:.0f} dB at last"
     names = list(lines)
     chart = (
-        alt.Chart(_rows(rows))
+        alt.Chart(rows_of(rows))
         .mark_line(point=alt.OverlayMarkDef(size=24))
         .encode(
             x=alt.X("position:Q", title="position in the row", axis=alt.Axis(format=".0%")),
@@ -416,9 +329,9 @@ def growth(data: dict) -> list[Figure]:
                 "snr_db:Q", title="signal-to-quantization-noise ratio (dB)", scale=alt.Scale(zero=False, padding=12)
             ),
             color=alt.Color(
-                "line:N", scale=alt.Scale(domain=names, range=_cycle(len(names))), title=None, legend=STROKES
+                "line:N", scale=alt.Scale(domain=names, range=cycle(len(names))), title=None, legend=STROKES
             ),
-            strokeDash=_dash(names, "line:N"),
+            strokeDash=dash(names, "line:N"),
             tooltip=[
                 alt.Tooltip("line:N", title="output of"),
                 alt.Tooltip("position:Q", format=".0%"),
@@ -462,8 +375,8 @@ def time_per_step(data: dict) -> list[Figure]:
     title += f": {' and '.join(against)}" if against else ""
     kinds = [kind for kind in CONTENDERS if any(row["what"] == kind for row in rows)]
     scale = alt.Scale(domain=kinds, range=[CONTENDERS[kind] for kind in kinds])
-    base = alt.Chart(_rows(rows)).encode(
-        y=alt.Y("model:N", title=None, sort=_names(data)),
+    base = alt.Chart(rows_of(rows)).encode(
+        y=alt.Y("model:N", title=None, sort=model_names(data)),
         yOffset=alt.YOffset("what:N", sort=kinds),
         x=alt.X("time:Q", title="one frame, batch 1, one thread (µs, median)"),
         tooltip=[
@@ -502,11 +415,11 @@ def what_bounds(data: dict) -> list[Figure]:
     if not rows:
         return []
     chart = (
-        alt.Chart(_rows(rows))
+        alt.Chart(rows_of(rows))
         .mark_bar()
         .encode(
             x=alt.X("time:Q", title="time of a step by its parts (µs, best slices)"),
-            y=alt.Y("model:N", title=None, sort=_names(data)),
+            y=alt.Y("model:N", title=None, sort=model_names(data)),
             color=alt.Color(
                 "part:N", sort=list(PARTS), scale=alt.Scale(domain=list(PARTS), range=list(PARTS.values()))
             ),
@@ -552,12 +465,12 @@ def what_the_bytes_are(data: dict) -> list[Figure]:
     share = first["bytes_by_kind"]["weights"] / first["bytes"]
     kinds = list(dict.fromkeys(row["kind"] for row in rows))
     chart = (
-        alt.Chart(_rows(rows))
+        alt.Chart(rows_of(rows))
         .mark_bar()
         .encode(
             x=alt.X("kilobytes:Q", title="size of the file by what it holds (kB)"),
-            y=alt.Y("model:N", title=None, sort=_names(data)),
-            color=alt.Color("kind:N", sort=kinds, scale=alt.Scale(domain=kinds, range=_cycle(len(kinds)))),
+            y=alt.Y("model:N", title=None, sort=model_names(data)),
+            color=alt.Color("kind:N", sort=kinds, scale=alt.Scale(domain=kinds, range=cycle(len(kinds)))),
             order="order:Q",
             tooltip=[
                 alt.Tooltip("model:N"),
@@ -570,14 +483,3 @@ def what_the_bytes_are(data: dict) -> list[Figure]:
     note = "The golden vector replays in every engine; the document is the graph, the formats and where the model came from."
     title = f"{share:.0%} of {first['name']} are weights"
     return [Figure("holds", title, note, chart.properties(width="container", height=30 * len(data["models"])))]
-
-
-def percent(share: float) -> str:
-    """A share with the digits that it has."""
-    return (
-        f"{share:.1%}"
-        if share >= 0.001
-        else f"{share:.2g}".replace("e-0", "e-")
-        if share == 0
-        else f"{share * 100:.2g} %"
-    )
