@@ -77,11 +77,12 @@ def open_report(driver, path: Path, seconds: float = 240) -> dict[str, str]:
     return drawn
 
 
-def requests(driver) -> list[str]:
-    """Addresses that the page has asked for, those inside itself apart."""
+def requests(driver, path: Path) -> list[str]:
+    """Addresses that the page has asked for, itself first; those inside itself, and the browser's own start page, apart."""
     events = (json.loads(entry["message"])["message"] for entry in driver.get_log("performance"))
-    sent = (e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent")
-    return [url for url in sent if not url.startswith(("data:", "blob:", "about:"))]
+    sent = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
+    urls = [one["request"]["url"] for one in sent if one["documentURL"] == path.resolve().as_uri()]
+    return [url for url in urls if not url.startswith(("data:", "blob:", "about:"))]
 
 
 def screenshot(driver, path: Path) -> None:

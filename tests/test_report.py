@@ -276,7 +276,7 @@ def test_a_browser_without_network_draws_everything(page, collected, width, dark
         assert min(marks.values()) > 0, marks
         entries = driver.get_log("browser")
         assert entries == [], entries
-        assert requests(driver) == [page.resolve().as_uri()]
+        assert requests(driver, page) == [page.resolve().as_uri()]
         cells = driver.execute_script(
             "return Object.fromEntries([...document.querySelectorAll('#summary-table tbody tr')].map(r => [r.dataset.model, "
             "Object.fromEntries([...r.querySelectorAll('td')].map(c => [c.dataset.column, c.textContent.trim()]))]))"

@@ -111,8 +111,8 @@ def error_against_operations(data: dict) -> list[Figure]:
         {
             "model": model["name"],
             "eliminated": point["eliminated"],
-            "lost": point["lost"],
-            "limit": point["error"],
+            "lost": point["error"],
+            "measured": point["lost"],
             "thresholds": ", ".join(f"{key} {theta}" for key, theta in point["thetas"].items()),
         }
         for model in data["models"]
@@ -129,11 +129,15 @@ def error_against_operations(data: dict) -> list[Figure]:
     tips = [
         alt.Tooltip("model:N", title="model"),
         alt.Tooltip("eliminated:Q", title="eliminated", format=".1%"),
-        alt.Tooltip("lost:Q", title=f"lost, {unit}", format=".2f"),
     ]
+    lost = alt.Tooltip("lost:Q", title=f"lost, {unit}", format=".2f")
     layers = []
     if walked:
-        more = [alt.Tooltip("limit:Q", title="its limit", format=".2f"), alt.Tooltip("thresholds:N", title="θ")]
+        more = [
+            alt.Tooltip("lost:Q", title=f"limit, {unit}", format=".2f"),
+            alt.Tooltip("measured:Q", title=f"lost on validation, {unit}", format=".2f"),
+            alt.Tooltip("thresholds:N", title="θ"),
+        ]
         front = alt.Chart(rows_of(walked)).encode(x=x, y=y, color=colour(data), tooltip=tips + more)
         layers += [
             front.mark_line(strokeDash=[5, 3], interpolate="linear").encode(order="eliminated:Q"),
@@ -142,13 +146,14 @@ def error_against_operations(data: dict) -> list[Figure]:
     points = alt.Chart(rows_of(_points(data))).encode(x=x, y=y)
     layers.append(
         points.mark_point(filled=True, size=150, opacity=1).encode(
-            color=colour(data), shape=shape(data), tooltip=[*tips, score]
+            color=colour(data), shape=shape(data), tooltip=[*tips, lost, score]
         )
     )
     note = (
         "Filled points: the models on this report's data, against themselves with all products computed. "
         + (
-            "Dashed: the front that the threshold search walked on its validation data, as stored in the file. "
+            "Dashed: the front that the search for thresholds walked on its validation data, with the limit that it puts on the loss "
+            "(the loss itself, or its statistical limit by probabilities, whichever is larger), as stored in the file. "
             if walked
             else ""
         )
