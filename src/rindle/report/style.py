@@ -42,6 +42,7 @@ def config(ink: str = INK) -> dict:
         "axis": axis
         | {"gridOpacity": 0.14, "domainOpacity": 0.5, "tickOpacity": 0.5, "labelFontSize": 12, "titleFontSize": 12}
         | {"titleFontWeight": "normal", "titlePadding": 10, "labelLimit": 220},
+        "axisXQuantitative": {"labelOverlap": "greedy", "labelSeparation": 8, "labelFlush": False},
         "legend": {
             "labelColor": ink,
             "titleColor": ink,
