@@ -174,6 +174,8 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     started = time.time()
     training, validation, test = load()
+    for name, data in (("validation", validation), ("test", test)):  # for `rindle eval`, `bench` and `report`
+        dataset(data.x, data.lengths, data.speakers).save(options.output / f"{name}.npz")
 
     table = Table(title=f"Japanese Vowels: {len(test.x)} test utterances, {options.hidden} hidden units")
     for name in ("model", "θ x, h", "test", "bytes", "eliminated", "µs/step", "speed"):
@@ -225,7 +227,8 @@ def main() -> None:
     console.print(
         "test: accuracy. bytes: of the file. eliminated: recurrent multiply-accumulates that no changed input asked for, on the "
         "test utterances. µs/step: one frame through the whole model, batch 1, one thread, median; torch in its faster form.\n"
-        f"Files in {options.output}; `rindle verify FILE` replays their golden vectors. {time.time() - started:.0f} s in all."
+        f"Files in {options.output}; `rindle verify FILE` replays their golden vectors. {time.time() - started:.0f} s in all.\n"
+        f"All of it on one page: rindle report {options.output}/*.rindle --data {options.output}/test.npz"
     )
 
 

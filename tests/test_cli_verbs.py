@@ -12,6 +12,7 @@ from support import FEATURES, TorchModel, quantized, sequences
 import rindle
 from rindle import cli
 from rindle.analysis import analyse
+from rindle.cli.app import console
 from rindle.dataset import dataset
 from rindle.nn.source import float_parameters, source_of
 
@@ -43,6 +44,7 @@ def call(monkeypatch, capsys, tmp_path):
     """Runs the command in a folder of its own; returns (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(console, "width", 200)  # no cell of a table is broken
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["rindle", *map(str, arguments)])

@@ -20,7 +20,7 @@ from ..container import write_file
 from ..formats import RindleError
 
 app = typer.Typer(
-    help="Quantized recurrent networks: make, thin out, evaluate, run, verify and inspect .rindle files.",
+    help="Quantized recurrent networks: make, thin out, evaluate, time, report on, run, verify and inspect .rindle files.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
