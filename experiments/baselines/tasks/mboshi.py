@@ -1,4 +1,4 @@
-"""Mboshi: the phone of every frame, one bidirectional layer of 128 per direction over 40 log-mel bins.
+"""Mboshi: the phone of every frame, one bidirectional layer (of SRU two) of 128 per direction over 40 log-mel bins.
 
 Metric: phone error rate. Frame scores, divided by the phones' priors, are decoded by Viterbi with a phone bigram of the
 training alignments; silence and repeats are dropped on both sides, and frames outside the alignment on both. Weight and
@@ -11,19 +11,26 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from experiments.baselines.recurrent import SRU, LiGRU, Stack
 from rindle import decode, metrics
 from rindle.data import mboshi
 from rindle.nn.train import Settings, shuffled
 
 BATCH, SILENCE = 16, 0
-RECURRENT = {"lstm": nn.LSTM, "gru": nn.GRU}
+RECURRENT = {
+    "lstm": lambda bins, units, dropout: nn.LSTM(bins, units, bidirectional=True),
+    "gru": lambda bins, units, dropout: nn.GRU(bins, units, bidirectional=True),
+    "ligru": lambda bins, units, dropout: LiGRU(bins, units),
+    # Without a recurrent matrix one layer sees little of the past: SRU is used in stacks.
+    "sru": lambda bins, units, dropout: Stack(SRU(bins, units), SRU(2 * units, units), dropout=dropout),
+}
 METRIC = "per"
 
 
 class Phones(nn.Module):
     def __init__(self, kind: str, bins: int = 40, units: int = 128, phones: int = 28, dropout: float = 0.3):
         super().__init__()
-        self.rnn = RECURRENT[kind](bins, units, bidirectional=True)
+        self.rnn = RECURRENT[kind](bins, units, dropout)
         self.output = nn.Linear(2 * units, phones)
         self.dropout = nn.Dropout(dropout)
 
