@@ -106,7 +106,7 @@ def test_the_norm_sees_all_frames_of_the_batch_and_only_in_training():
 
 def test_recurrent_dropout_drops_a_unit_in_every_frame_of_a_sequence():
     layer = LiGRU(INPUTS, 50, dropout=0.5)
-    y, _ = layer(torch.randn(30, BATCH, INPUTS))
+    y, _ = layer(torch.randn(30, 1, INPUTS).expand(-1, BATCH, -1))
     alive = (y != 0).any(0)  # a dropped unit stays at its first state, 0
     assert 0.3 < alive.double().mean() < 0.7 and (alive[0] != alive[1]).any()
     whole, _ = layer.eval()(torch.randn(30, BATCH, INPUTS))
@@ -131,3 +131,5 @@ def test_a_stack_is_its_layers_one_after_the_other():
     between, last = first(x)
     y, lasts = Stack(first, second, dropout=0.5).eval()(x)
     assert torch.equal(y, second(between)[0]) and torch.equal(lasts, torch.cat([last, second(between)[1]]))
+    y, _ = Stack(first, second, dropout=1.0).train()(x)
+    assert torch.equal(y, second(torch.zeros_like(between))[0])

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from rindle import decode, metrics
 from rindle.data import an4
-from rindle.nn.train import Settings, shuffled
+from rindle.nn.train import Settings, beside, shuffled
 
 BATCH, STACK = 16, 3
 RECURRENT = {"lstm": nn.LSTM, "gru": nn.GRU}
@@ -56,8 +56,8 @@ class Task:
     def loss(self, model, rows, share, carry):
         """In training a batch is of similar lengths, padded at the end with frames of the mean; reading has no padding."""
         frames, lengths, marks, sizes = batch([self.parts["train"][row] for row in share(rows)])
-        scores = model(frames)
-        loss = F.ctc_loss(scores, marks, lengths, sizes, reduction="sum", zero_infinity=True)
+        frames, marks = beside(model, frames, marks)
+        loss = F.ctc_loss(model(frames), marks, lengths, sizes, reduction="sum", zero_infinity=True)
         return loss, int(sizes.sum()), None
 
     def score(self, model) -> dict[str, float]:
@@ -74,8 +74,8 @@ class Task:
     def read(self, model, part: str, decoder) -> list[str]:
         texts = []
         for frames, _ in self.parts[part]:
-            scores = model(frames[:, None])[:, 0]
-            texts.append("".join(ALPHABET[i] for i in decoder(scores.double().numpy())))
+            scores = model(*beside(model, frames[:, None]))[:, 0]
+            texts.append("".join(ALPHABET[i] for i in decoder(scores.double().cpu().numpy())))
         return texts
 
     def beam(self):

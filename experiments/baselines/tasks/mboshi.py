@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from experiments.baselines.recurrent import SRU, LiGRU, Stack
 from rindle import decode, metrics
 from rindle.data import mboshi
-from rindle.nn.train import Settings, shuffled
+from rindle.nn.train import Settings, beside, shuffled
 
 BATCH, SILENCE = 16, 0
 RECURRENT = {
@@ -69,9 +69,10 @@ class Task:
         length = min(len(u.codes) for u in utterances)
         pieces = [self.tensors(u, length) for u in share(utterances)]
         frames, labels = (torch.stack(part, 1) for part in zip(*pieces))
+        count = int((labels != mboshi.UNLABELLED).sum())
+        frames, labels = beside(model, frames, labels)
         logits = model(frames).flatten(0, 1)
-        loss = F.cross_entropy(logits, labels.flatten(), ignore_index=mboshi.UNLABELLED, reduction="sum")
-        return loss, int((labels != mboshi.UNLABELLED).sum()), None
+        return F.cross_entropy(logits, labels.flatten(), ignore_index=mboshi.UNLABELLED, reduction="sum"), count, None
 
     def tensors(self, utterance, length: int | None = None):
         short = utterance._replace(codes=utterance.codes[:length], labels=utterance.labels[:length])
@@ -81,7 +82,7 @@ class Task:
         """Of each utterance, alone: log posteriors and labels of the frames inside the alignment."""
         for utterance in self.parts[part]:
             frames, labels = self.tensors(utterance)
-            scores = model(frames[:, None])[:, 0].log_softmax(-1).double().numpy()
+            scores = model(*beside(model, frames[:, None]))[:, 0].log_softmax(-1).double().cpu().numpy()
             inside = (labels != mboshi.UNLABELLED).numpy()
             yield scores[inside], labels.numpy()[inside]
 
