@@ -493,6 +493,7 @@ SPOILED2 = {
     "embedding int8": (["weight"], named(WEIGHT, lambda one: one.view(np.int8).astype(np.int16))),
     "embedding with a row less": (["weight"], named(WEIGHT, lambda one: one[:-1])),
     "embedding code -16 of 5 bits": (["weight"], named(WEIGHT, at((2, 0), 0b10000))),
+    "embedding code -32768": (["weight", "-"], both(put(*E, "format", {"bits": 16, "frac": 1}), named(WEIGHT, lambda one: at((0, 1), 0x80)(np.zeros((7, 6), np.uint8))))),
     "embedding with bits in the padding": (["weight"], named(WEIGHT, at((6, 1), 0x80))),
     "reverse false": (["reverse"], put(*R, "reverse", False)),
     "reverse a number": (["reverse"], put(*R, "reverse", 1)),

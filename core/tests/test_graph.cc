@@ -15,21 +15,23 @@ struct Free {
     void operator()(rindle_stream* stream) const { rindle_stream_free(stream); }
 };
 
-// Rows (1, -2), (3, 0), (-1, 2) of 3 bits. "before" gives the frame before, "after", which is reversed, the one after;
-// "both" joins them. Each of `more` is a node, behind a comma.
-SmallModel graph(const std::string& output, const std::string& more = "") {
-    const auto delay = [](const std::string& name, const std::string& reverse) {
-        return "{\"name\": \"" + name + "\", \"kind\": \"program\", \"input\": \"words\"" + reverse +
-               R"(, "program": {"cell": "delay", "input": "x", "states": [["d", "a"]], "output": "d",
+// A program that gives what it read the time before.
+std::string delay(const std::string& name, bool reverse) {
+    return "{\"name\": \"" + name + "\", \"kind\": \"program\", \"input\": \"words\"" + (reverse ? ", \"reverse\": true" : "") +
+           R"(, "program": {"cell": "delay", "input": "x", "states": [["d", "a"]], "output": "d",
    "paths": {"x": {"size": 2, "bits": 3, "frac": 0}, "a": {"size": 2, "bits": 16, "frac": 0},
              "d": {"size": 2, "bits": 16, "frac": 0}}, "codes": {}, "vectors": {},
    "ops": [{"op": "requantize", "out": "a", "in": "x", "multiplier": 1, "shift": 0}]}})";
-    };
+}
+
+// Rows (1, -2), (3, 0), (-1, 2) of 3 bits. "before" gives the frame before, "after", which is reversed, the one after;
+// "both" joins them. Each of `more` is a node, behind a comma.
+SmallModel graph(const std::string& output, const std::string& more = "") {
     SmallModel model;
     model.document = R"({"version": 2, "id": "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
  "input": {"vocabulary": 3}, "output": ")" + output + R"(", "tables": {}, "provenance": {}, "nodes": [
   {"name": "words", "kind": "embedding", "input": "input", "size": 2, "format": {"bits": 3, "frac": 0}, "weight": "rows"},
-  )" + delay("before", "") + ", " + delay("after", ", \"reverse\": true") +
+  )" + delay("before", false) + ", " + delay("after", true) +
                      R"(, {"name": "both", "kind": "concat", "input": ["before", "after"]})" + more + R"(],
  "golden": {"inputs": "golden.inputs", "outputs": "golden.outputs", "lengths": "golden.lengths"}})";
     model.tensors.clear();
@@ -110,7 +112,7 @@ void values_stay() {
     SmallModel model = graph("again", R"(, {"name": "end", "kind": "last", "input": "words"},
   {"name": "start", "kind": "first", "input": "words"},
   {"name": "twice", "kind": "concat", "input": ["words", "words"]},
-  {"name": "other", "kind": "last", "input": "twice"}, {"name": "again", "kind": "concat", "input": ["start", "end"]})");
+  )" + delay("later", true) + R"(, {"name": "again", "kind": "concat", "input": ["start", "end"]})");
     model.set<std::int16_t>("golden.outputs", "I16", "[1,4]", {0, 0, 0, 0});
     Loaded loaded(model);
     const std::int32_t ids[] = {1, 0, 2, 0};
