@@ -1,16 +1,19 @@
-"""One frame, batch 1, one thread: the runtime against torch float at its best, in turns in one process.
+"""Sizes in a row: `rindle bench` on one random layer each, input as wide as the state.
 
-    python benchmarks/step.py [--hidden 64 128 256 512] [--cell GRU LSTM]
+    python benchmarks/step.py [--cell LSTM GRU] [--hidden 128 256 512 1024] [--scheme int8] [--json FILE]
 
-Input as wide as the state. Times are medians of slices in microseconds; only the ratios travel between machines.
+One frame, batch 1, one pinned thread: ours dense, held and sparse, against torch float and torch dynamic int8 in their
+fastest forms. Medians of slices in turns, µs; only the ratios travel between machines. The weights are random: this is
+about speed alone.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import time
+import json
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,113 +22,94 @@ from rich.table import Table
 from torch import nn
 
 import rindle
+from rindle.bench import DENSE, OURS, bench
+from rindle.nn.rivals import DYNAMIC, FLOAT, Rivals
+
+KINDS = {"LSTM": nn.LSTM, "GRU": nn.GRU}
 
 
 class Layer(nn.Module):
     def __init__(self, kind: str, hidden: int):
         super().__init__()
-        self.rnn = getattr(nn, kind)(hidden, hidden, batch_first=True)
+        self.rnn = KINDS[kind](hidden, hidden, batch_first=True)
 
     def forward(self, x):
         return self.rnn(x)[0]
 
 
-def torch_forms(model: Layer, x: torch.Tensor) -> dict:
-    """The three eager float forms of one step. oneDNN repacks the weights at every call of nn.LSTM with T = 1."""
-    rnn, hidden = model.rnn, model.rnn.hidden_size
-    cell = getattr(nn, f"{type(rnn).__name__}Cell")(hidden, hidden)
-    cell.load_state_dict({name.removesuffix("_l0"): value for name, value in rnn.state_dict().items()})
-    zero = torch.zeros(1, hidden)
-    state = (zero, zero) if isinstance(rnn, nn.LSTM) else zero
-    deep = (zero[None], zero[None]) if isinstance(rnn, nn.LSTM) else zero[None]
-
-    def without_onednn():
-        with torch.backends.mkldnn.flags(enabled=False):
-            rnn(x[None, None], deep)
-
-    return {
-        "cell": lambda: cell(x[None], state),
-        "whole": lambda: rnn(x[None, None], deep),
-        "whole, no oneDNN": without_onednn,
-    }
-
-
-def walk(stream, size: int, density: float, frames: int = 256):
-    """Steps through inputs of which the given share changes from frame to frame; None: all of them, at random."""
+def walk(size: int, density: float, frames: int = 256) -> np.ndarray:
+    """float32 [frames, size] of which the given share of elements changes from frame to frame."""
     generator = np.random.default_rng(0)
     x = generator.standard_normal((frames, size)).astype(np.float32)
     for t in range(1, frames):
         kept = generator.random(size) >= density
         x[t, kept] = x[t - 1, kept]
-    out, t = np.empty(size, np.float32), 0
-
-    def step():
-        nonlocal t
-        stream.step(x[t], out)
-        t = (t + 1) % frames
-
-    return step
+    return x
 
 
-def medians(steps: dict, slices: int = 21, budget: float = 2e-3) -> dict[str, float]:
-    """Microseconds per call, every slice measuring all of them in turns."""
-    calls = {}
-    for name, step in steps.items():
-        start = time.perf_counter()
-        for _ in range(10):
-            step()
-        calls[name] = max(3, int(budget / ((time.perf_counter() - start) / 10)))
-    times = {name: [] for name in steps}
-    for _ in range(slices):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            for _ in range(calls[name]):
-                step()
-            times[name].append((time.perf_counter() - start) / calls[name] * 1e6)
-    return {name: float(np.median(values)) for name, values in times.items()}
+def measure(kind: str, hidden: int, scheme: str, slices: int) -> dict:
+    """The benches of one size: "dense" with torch beside it; "held": θ = 0, all changes; "sparse": few changes."""
+    torch.manual_seed(0)
+    layer = Layer(kind, hidden).eval()
+    dense = rindle.quantize(layer, scheme, torch.randn(4, 50, hidden))
+    held = dense.with_thresholds(dict.fromkeys(dense.thresholds, 0))
+    sparse = dense.with_thresholds({"rnn.l0/x": 0, "rnn.l0/h": 2})
+    common = {"frames": 200, "batch": 16, "slices": slices}
+    return {
+        "dense": bench(dense, Rivals(dense.artifact), walk(hidden, 1.0), "all of x changes", **common),
+        "held": bench(held, None, walk(hidden, 1.0), "all of x changes", **common),
+        "sparse": bench(sparse, None, walk(hidden, 0.1), "10 % of x changes", **common),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hidden", type=int, nargs="+", default=[64, 128, 256, 512])
-    parser.add_argument("--cell", nargs="+", default=["GRU", "LSTM"])
+    parser.add_argument("--hidden", type=int, nargs="+", default=[128, 256, 512, 1024])
+    parser.add_argument("--cell", nargs="+", default=["LSTM", "GRU"], choices=KINDS)
     parser.add_argument("--scheme", default="int8")
+    parser.add_argument("--slices", type=int, default=41)
+    parser.add_argument("--json", type=Path, help="also write everything that was measured to this file")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    table = Table(
-        "cell",
-        "H",
-        "torch float",
-        "of it best",
-        "dense",
-        "× torch",
-        "θ = 0, all change",
-        "10 % of x change",
-        title=options.scheme,
-    )
+    table = Table("cell", "H", title=f"one frame, batch 1, {options.scheme}, µs")
+    names = "float;dyn. int8;dense;× float;× dyn.;θ = 0;sparse;it reads;bound by;T = 200;× float;B = 16;× float"
+    for name in names.split(";"):
+        table.add_column(name, justify="right")
+    everything = []
     for kind in options.cell:
         for hidden in options.hidden:
-            torch.manual_seed(0)
-            model = Layer(kind, hidden).eval()
-            dense = rindle.quantize(model, options.scheme, torch.randn(4, 50, hidden))
-            held = dense.with_thresholds(dict.fromkeys(dense.thresholds, 0))
-            quiet = dense.with_thresholds({"rnn.l0/x": 0, "rnn.l0/h": 2})
-            forms = torch_forms(model, torch.randn(hidden))
-            steps = forms | {
-                "dense": walk(dense.stream(), hidden, 1.0),
-                "held": walk(held.stream(), hidden, 1.0),
-                "quiet": walk(quiet.stream(), hidden, 0.1),
-            }
-            with torch.inference_mode():
-                times = medians(steps)
-            best = min(forms, key=times.get)
-            ratio = times[best] / times["dense"]
-            shown = [times[best], times["dense"], times["held"], times["quiet"]]
-            a, b, c, d = (f"{value:.1f}" for value in shown)
-            table.add_row(kind, str(hidden), a, best, b, f"{ratio:.1f}", c, d)
-    Console(width=120).print(table)
+            found = measure(kind, hidden, options.scheme, options.slices)
+            everything.append({"cell": kind, "hidden": hidden} | {name: one.document() for name, one in found.items()})
+            table.add_row(kind, str(hidden), *columns(found))
+            print(f"{kind} {hidden} done", file=sys.stderr)
+    if options.json:
+        options.json.write_text(json.dumps(everything, indent=1))
+    Console(width=150).print(table)
+    Console(width=150).print(
+        "float, dyn. int8: torch's fastest eager form. θ = 0: speed against dense with all inputs held while all of x changes; "
+        "sparse: with 10 % of x changing and 2 as θ of h, when it reads that share of the weight bytes. T = 200, B = 16: per frame of sequences of 200 frames, batch 1 and 16."
+    )
+
+
+def columns(found: dict) -> list[str]:
+    """The numbers of a line; each ratio is of one run."""
+    dense, one, many = found["dense"].step, *found["dense"].sequences
+    bound = found["sparse"].bound
+    return [
+        f"{dense.best(FLOAT).median:.2f}",
+        f"{dense.best(DYNAMIC).median:.2f}",
+        f"{dense.best(OURS).median:.2f}",
+        f"{dense.speedup(FLOAT):.1f}",
+        f"{dense.speedup(DYNAMIC):.1f}",
+        f"{found['held'].step.speedup(DENSE):.2f} ×",
+        f"{found['sparse'].step.speedup(DENSE):.2f} ×",
+        f"{bound.bytes_asked / bound.bytes:.0%}",
+        found["dense"].bound.by,
+        f"{one.best(OURS).median:.2f}",
+        f"{one.speedup(FLOAT):.1f}",
+        f"{many.best(OURS).median:.2f}",
+        f"{many.speedup(FLOAT):.1f}",
+    ]
 
 
 if __name__ == "__main__":

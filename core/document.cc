@@ -8,8 +8,9 @@
 namespace rindle {
 namespace {
 
-constexpr std::int64_t kVersion = 1;
+constexpr std::int64_t kVersion = 2;
 constexpr std::int64_t kMaxPathElements = 1 << 24;  // of all programs: bounds a stream's memory
+constexpr std::size_t kMaxConcat = 64;
 
 // Within these bounds r of (4) is a normal float32 too.
 double read_scale(const Field& field) {
@@ -58,36 +59,113 @@ Table read_table(const std::string& name, const Field& field, Container& tensors
     return table;
 }
 
+// What a node's input is.
+struct Value {
+    std::string name;
+    bool sequence = true;
+    Source source = {};
+};
+
+Value value_of(const Document& document, int node) {
+    if (node == kModelInput)
+        return {"input", true, {document.input_size, document.input_format, document.input_range}};
+    const Node& found = document.nodes[static_cast<std::size_t>(node)];
+    return {found.name, found.sequence, {found.size, found.format, found.range}};
+}
+
+NodeKind read_kind(const Field& field, std::int64_t version) {
+    const std::string& kind = field.text();
+    if (kind == "program") return NodeKind::program;
+    if (kind == "last") return NodeKind::last;
+    if (kind == "mean") return NodeKind::mean;
+    if (version == 1) field.fail("must be \"program\", \"last\" or \"mean\"");
+    if (kind == "first") return NodeKind::first;
+    if (kind == "concat") return NodeKind::concat;
+    if (kind == "embedding") return NodeKind::embedding;
+    field.fail("must be \"program\", \"last\", \"first\", \"mean\", \"concat\" or \"embedding\"");
+}
+
+// One earlier value, or for a concat several. Ids are read by embeddings alone.
+void read_inputs(Node& node, const Field& field, const Document& document, const Names& names) {
+    std::vector<Field> fields;
+    if (node.kind == NodeKind::concat)
+        fields = field.items(2, kMaxConcat);
+    else
+        fields = {field};
+    for (const Field& one : fields) {
+        node.inputs.push_back(look_up(names, one, "an earlier node, or \"input\""));
+        const bool ids = node.inputs.back() == kModelInput && document.vocabulary > 0;
+        if (ids && node.kind != NodeKind::embedding) one.fail("is ids, which only an embedding reads");
+        if (!ids && node.kind == NodeKind::embedding) one.fail("is not ids, and an embedding reads nothing else");
+    }
+}
+
+void read_embedding(Node& node, const Field& field, const Document& document, Container& tensors) {
+    node.size = static_cast<std::int32_t>(field["size"].integer(1, kMaxSize));
+    field["format"].keys({"bits"}, {"frac", "scale"});
+    node.format = read_format(field["format"], true, false);
+    node.range = element_range(node.format);
+    const std::int64_t row_bytes = (std::int64_t{node.size} * node.format.bits + 7) / 8;
+    const auto bytes = tensors.take(field["weight"], "U8", {document.vocabulary, row_bytes});
+    check_packed(bytes, document.vocabulary, node.size, node.format.bits, field["weight"]);
+    node.rows.assign(bytes.begin(), bytes.end());
+}
+
+void read_concat(Node& node, const Field& field, const Document& document) {
+    const Value first = value_of(document, node.inputs[0]);
+    std::int64_t size = 0;
+    for (int input : node.inputs) {
+        const Value value = value_of(document, input);
+        if (value.sequence != first.sequence)
+            field.fail("one of \"" + first.name + "\" and \"" + value.name + "\" is a sequence, the other a vector");
+        if (value.source.format != first.source.format)
+            field.fail("\"" + first.name + "\" and \"" + value.name + "\" must have one format");
+        size += value.source.size;
+    }
+    if (size > kMaxSize) field.fail("has " + std::to_string(size) + " features in all, must have at most 2^20");
+    node.size = static_cast<std::int32_t>(size);
+}
+
 Node read_node(const Field& field, const Document& document, const Names& names, const Names& table_names,
                Container& tensors) {
     Node node;
-    const std::string kind = field["kind"].text();
-    if (kind == "program")
-        field.keys({"name", "kind", "input", "program"});
-    else if (kind == "last" || kind == "mean")
+    node.kind = read_kind(field["kind"], document.version);
+    if (node.kind == NodeKind::embedding)
+        field.keys({"name", "kind", "input", "size", "format", "weight"});
+    else if (node.kind != NodeKind::program)
         field.keys({"name", "kind", "input"});
+    else if (document.version == 1)
+        field.keys({"name", "kind", "input", "program"});
     else
-        field["kind"].fail("must be \"program\", \"last\" or \"mean\"");
+        field.keys({"name", "kind", "input", "program"}, {"reverse"});
     node.name = field["name"].name();
-    node.input = look_up(names, field["input"], "an earlier node, or \"input\"");
+    read_inputs(node, field["input"], document, names);
 
-    const bool from_model = node.input == kModelInput;
-    const Node* before = from_model ? nullptr : &document.nodes[static_cast<std::size_t>(node.input)];
-    const bool sequence = from_model || before->sequence;
-    node.size = from_model ? document.input_size : before->size;
-    node.format = from_model ? document.input_format : before->format;
-    node.range = from_model ? document.input_range : before->range;
+    const Value before = value_of(document, node.inputs[0]);
+    node.sequence = before.sequence;
+    node.size = before.source.size;
+    node.format = before.source.format;
+    node.range = before.source.range;
 
-    if (kind != "program") {
-        node.kind = kind == "last" ? NodeKind::last : NodeKind::mean;
-        if (!sequence) field["input"].fail("\"" + before->name + "\" is not a sequence; " + kind + " needs one");
-        node.sequence = false;
-        return node;
+    switch (node.kind) {
+        case NodeKind::last:
+        case NodeKind::first:
+        case NodeKind::mean:
+            if (!before.sequence)
+                field["input"].fail("\"" + before.name + "\" is not a sequence; " + field["kind"].text() + " needs one");
+            node.sequence = false;
+            return node;
+        case NodeKind::embedding: read_embedding(node, field, document, tensors); return node;
+        case NodeKind::concat: read_concat(node, field["input"], document); return node;
+        case NodeKind::program: break;
     }
-    node.sequence = sequence;
-    node.program = read_program(field["program"], {node.size, node.format, node.range}, document.tables, table_names,
-                                tensors);
-    if (!sequence && !node.program.states.empty())
+    if (field.has("reverse")) {
+        node.reverse = field["reverse"].boolean();
+        if (!node.reverse) field["reverse"].fail("must be true, or left out");
+        if (!before.sequence) field["reverse"].fail("is true, but \"" + before.name + "\" is not a sequence");
+    }
+    node.program = read_program(field["program"], before.source, document.tables, table_names, tensors);
+    if (!before.sequence && !node.program.states.empty())
         field["program"]["states"].fail("must be empty: the program runs once, on a vector");
     const Path& output = node.program.paths[static_cast<std::size_t>(node.program.output)];
     node.size = output.size;
@@ -118,15 +196,21 @@ Golden read_golden(const Field& field, const Document& document, Container& tens
     const Node& output = document.nodes[static_cast<std::size_t>(document.output)];
     tensors.check_alone(field["inputs"]);
     const auto shape = tensors.shape(field["inputs"]);
-    if (shape.size() != 3) field["inputs"].fail("must have the shape [B, T, I]");
+    const bool ids = document.vocabulary > 0;
+    if (shape.size() != (ids ? 2 : 3)) field["inputs"].fail(ids ? "must have the shape [B, T]" : "must have the shape [B, T, I]");
 
     Golden golden;
     golden.batch = shape[0];
     golden.frames = shape[1];
     if (golden.batch > 65536 / golden.frames) field["inputs"].fail("B*T must be at most 65536");
-    golden.inputs = tensors.take_numbers<std::int16_t>(field["inputs"], "I16",
-                                                       {golden.batch, golden.frames, document.input_size});
-    check_codes(golden.inputs, document.input_range, field["inputs"]);
+    if (ids) {
+        golden.ids = tensors.take_numbers<std::int32_t>(field["inputs"], "I32", {golden.batch, golden.frames});
+        check_codes(golden.ids, {0, document.vocabulary - 1}, field["inputs"]);
+    } else {
+        golden.inputs = tensors.take_numbers<std::int16_t>(field["inputs"], "I16",
+                                                           {golden.batch, golden.frames, document.input_size});
+        check_codes(golden.inputs, document.input_range, field["inputs"]);
+    }
     tensors.check_alone(field["lengths"]);
     golden.lengths = tensors.take_numbers<std::int32_t>(field["lengths"], "I32", {golden.batch});
     check_codes(golden.lengths, {1, static_cast<std::int32_t>(golden.frames)}, field["lengths"]);
@@ -196,20 +280,26 @@ Document read_document(std::span<const std::byte> file) {
                                               std::to_string(root["version"].integer(INT64_MIN, INT64_MAX)) +
                                               ", this runtime reads up to " + std::to_string(kVersion) +
                                               ": update rindle");
-    root["version"].integer(1, kVersion);
+    Document document;
+    document.version = root["version"].integer(1, kVersion);
     root.keys({"version", "id", "input", "output", "nodes", "tables", "golden", "provenance"});
     check_id(root["id"]);
     root["provenance"].check_object();
 
-    Document document;
     document.id = root["id"].text();
 
     const Field input = root["input"];
-    input.keys({"size", "format"});
-    document.input_size = static_cast<std::int32_t>(input["size"].integer(1, kMaxSize));
-    input["format"].keys({"bits"}, {"frac", "scale", "signed"});
-    document.input_format = read_format(input["format"], true, true);
-    document.input_range = element_range(document.input_format);
+    if (document.version > 1 && input.has("vocabulary")) {
+        input.keys({"vocabulary"});
+        document.vocabulary = static_cast<std::int32_t>(input["vocabulary"].integer(1, kMaxSize));
+        document.input_size = 1;
+    } else {
+        input.keys({"size", "format"});
+        document.input_size = static_cast<std::int32_t>(input["size"].integer(1, kMaxSize));
+        input["format"].keys({"bits"}, {"frac", "scale", "signed"});
+        document.input_format = read_format(input["format"], true, true);
+        document.input_range = element_range(document.input_format);
+    }
 
     Names table_names;
     for (const auto& [name, field] : root["tables"].members()) {
@@ -221,7 +311,9 @@ Document read_document(std::span<const std::byte> file) {
     Names names = {{"input", kModelInput}};
     for (const Field& field : root["nodes"].items(1, 1024)) {
         document.nodes.push_back(read_node(field, document, names, table_names, tensors));
-        for (const Path& path : document.nodes.back().program.paths) elements += path.size;
+        const Node& node = document.nodes.back();
+        for (const Path& path : node.program.paths) elements += path.size;
+        if (node.kind == NodeKind::concat || node.kind == NodeKind::embedding) elements += node.size;
         if (elements > kMaxPathElements)
             field.fail("the paths so far have " + std::to_string(elements) + " elements; a model has at most " +
                        std::to_string(kMaxPathElements));

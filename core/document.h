@@ -80,14 +80,16 @@ struct Program {
     std::vector<Op> ops;
 };
 
-enum class NodeKind { program, last, mean };
+enum class NodeKind { program, last, first, mean, concat, embedding };
 inline constexpr int kModelInput = -1;
 
 struct Node {
     std::string name;
     NodeKind kind = NodeKind::program;
-    int input = kModelInput;  // node
+    std::vector<int> inputs;  // nodes, or kModelInput; several for a concat
     Program program;
+    bool reverse = false;  // the program goes from a row's last frame to its first
+    std::vector<std::byte> rows;  // of an embedding: [vocabulary, ceil(size * bits / 8)], packed as in the file
     bool sequence = true;  // the value: one vector per frame, or one per row
     std::int32_t size = 0;
     Format format;
@@ -108,12 +110,15 @@ struct Table {
 struct Golden {
     std::int64_t batch = 0, frames = 0;
     std::vector<std::int16_t> inputs, outputs;
+    std::vector<std::int32_t> ids;  // instead of inputs, where the model's input is ids
     std::vector<std::int32_t> lengths;
 };
 
 struct Document {
     std::string id;
-    std::int32_t input_size = 0;
+    std::int64_t version = 1;
+    std::int32_t vocabulary = 0;  // ids are below; 0 where the input is frames of features
+    std::int32_t input_size = 0;  // 1 for ids
     Format input_format;
     Range input_range;
     int output = 0;  // node

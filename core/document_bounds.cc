@@ -100,12 +100,14 @@ void check_affine(Op& op, const std::vector<Path>& paths, const Field& field) {
             field.fail("row " + std::to_string(r) + " can reach 2^52 or more; convert with a smaller shift");
 }
 
-std::vector<std::int16_t> unpack_weight(std::span<const std::byte> bytes, std::int32_t rows, std::int32_t columns,
-                                        int bits, const Field& field) {
+namespace {
+
+// Calls keep(code) for every code, and refuses what no file may hold.
+template <class Keep>
+void for_each_code(std::span<const std::byte> bytes, std::int32_t rows, std::int32_t columns, int bits,
+                   const Field& field, Keep&& keep) {
     const std::size_t row_bytes = bytes.size() / static_cast<std::size_t>(rows);
     const std::uint32_t mask = (1U << bits) - 1, sign = 1U << (bits - 1);
-    std::vector<std::int16_t> codes;
-    codes.reserve(static_cast<std::size_t>(rows) * static_cast<std::size_t>(columns));
     const std::byte* at = bytes.data();
     for (std::int32_t r = 0; r < rows; ++r) {
         const std::byte* const end = at + row_bytes;
@@ -120,14 +122,27 @@ std::vector<std::int16_t> unpack_weight(std::span<const std::byte> bytes, std::i
             if (code == sign)
                 field.fail("row " + std::to_string(r) + ", column " + std::to_string(k) + " is -2^" +
                            std::to_string(bits - 1) + ", which no weight may be");
-            codes.push_back(static_cast<std::int16_t>(static_cast<std::int32_t>(code ^ sign) -
-                                                      static_cast<std::int32_t>(sign)));
+            keep(static_cast<std::int16_t>(static_cast<std::int32_t>(code ^ sign) - static_cast<std::int32_t>(sign)));
             buffer >>= bits;
             held -= bits;
         }
         if (buffer != 0 || at != end) field.fail("row " + std::to_string(r) + " has bits behind its last code");
     }
+}
+
+}  // namespace
+
+std::vector<std::int16_t> unpack_weight(std::span<const std::byte> bytes, std::int32_t rows, std::int32_t columns,
+                                        int bits, const Field& field) {
+    std::vector<std::int16_t> codes;
+    codes.reserve(static_cast<std::size_t>(rows) * static_cast<std::size_t>(columns));
+    for_each_code(bytes, rows, columns, bits, field, [&](std::int16_t code) { codes.push_back(code); });
     return codes;
+}
+
+void check_packed(std::span<const std::byte> bytes, std::int32_t rows, std::int32_t columns, int bits,
+                  const Field& field) {
+    for_each_code(bytes, rows, columns, bits, field, [](std::int16_t) {});
 }
 
 }  // namespace rindle

@@ -14,11 +14,15 @@ namespace rindle {
 // A kernel may read on to there. Of accumulators it may also write there; of other arrays that room stays zero.
 inline constexpr std::size_t kAlignment = 64;
 inline constexpr std::size_t kPadding = 32;
+inline constexpr std::size_t kTableRoom = 128;
+
+// Memory that multiply and add_columns may use meanwhile, for the most columns that a matrix has; aligned.
+constexpr std::size_t scratch_bytes(std::size_t columns) { return 8 * columns + 1024; }
 
 // One matrix of an affine, packed by the kernel. Accumulators are int32_t, or int64_t where `wide`.
 struct Matrix {
     std::int32_t rows, columns;
-    int bits;                // of a weight
+    int bits, code_bits;     // of a weight, of a code of x
     bool wide;               // int64_t accumulators
     const void* by_row;      // for multiply
     const void* by_column;   // for add_columns; only where the code is held
@@ -28,11 +32,23 @@ struct Matrix {
 struct Product {
     const void* accumulators;
     const std::int32_t* multiplier;
+    const double* ratio;     // multiplier / 2^s, exactly: a kernel may take either
     bool wide;
 };
 
 struct Limits {
     std::int32_t lo, hi;
+};
+
+struct Finish {              // (7) for the rows of one gate
+    const Product* products;
+    int count;
+    const std::int64_t* bias;  // b + R
+    const double* offset;      // (b + R) / 2^s, exactly
+    int shift;
+    Limits limits;
+    std::int16_t* out;
+    std::size_t size;
 };
 
 struct Sum {                 // (10)-(14): element-wise, v = sum of term[i] << left[i]
@@ -62,6 +78,7 @@ struct Segment {
 
 struct Lookup {              // (17)-(19)
     const Segment* segments;
+    const std::int16_t *base, *slope;  // the same, apart; room for kTableRoom of each
     std::int32_t x0;         // within a step of where it makes no difference
     std::int32_t last;       // n * 2^p - 1
     int p, q;
@@ -73,13 +90,12 @@ struct Lookup {              // (17)-(19)
 
 struct Changes {             // of a held path in one frame (20)
     std::int32_t elements;   // how many changed
-    std::int32_t entries;    // how many steps the list has: one whose delta exceeds int16_t takes two
+    std::int32_t entries;    // how many steps the list has: one whose delta is too large for the kernel takes two
 };
 inline constexpr std::int32_t kNoList = -1;  // as `entries`: so many changed that multiply is faster than add_columns
 
 struct Kernel {
     const char* name;
-    bool (*available)() noexcept;  // on this CPU
 
     // Weights: [rows, columns] codes into the kernel's own layout.
     std::size_t (*row_bytes)(const Matrix&) noexcept;
@@ -88,20 +104,19 @@ struct Kernel {
     void (*pack_columns)(const Matrix&, const std::int16_t* codes, void* by_column) noexcept;
 
     // acc = W x
-    void (*multiply)(const Matrix&, const std::int16_t* x, void* accumulators) noexcept;
+    void (*multiply)(const Matrix&, const std::int16_t* x, void* accumulators, void* scratch) noexcept;
     // acc += sum over entries of column[index] * delta
     void (*add_columns)(const Matrix&, const std::int32_t* index, const std::int16_t* delta, std::int32_t entries,
-                        void* accumulators) noexcept;
-    // (20): updates `held` and lists what changed, if that is worth it; the lists have room for 2 * size entries.
+                        void* accumulators, void* scratch) noexcept;
+    // (20): updates `held` and lists what changed, if that is worth it, for add_columns; the lists have room for 2 * size
+    // entries. code_bits: of v.
     Changes (*hold)(const std::int16_t* v, const std::int16_t* theta, std::int16_t* held, std::int32_t* index,
-                    std::int16_t* delta, std::size_t size) noexcept;
+                    std::int16_t* delta, std::size_t size, int code_bits) noexcept;
 
-    // The functions below return how many values lay outside the limits.
+    // The functions below return how many values lay outside the limits. They write `size` results and no more.
     // (4); scans nothing: the input is finite
     std::size_t (*encode)(const float* x, float r, Limits, std::int16_t* codes, std::size_t size) noexcept;
-    // (7) for the rows of one gate; bias is b + R
-    std::size_t (*finish)(const Product* products, int count, const std::int64_t* bias, int shift, Limits,
-                          std::int16_t* out, std::size_t size) noexcept;
+    std::size_t (*finish)(const Finish&) noexcept;
     std::size_t (*requantize)(const Requantize&) noexcept;
     std::size_t (*add)(const Sum&) noexcept;
     std::size_t (*sub)(const Sum&) noexcept;
@@ -118,11 +133,14 @@ struct Kernel {
 const Kernel& choose_kernel(const char* name);
 
 struct KernelList {
-    const Kernel* const* first;
+    const Kernel* kernels[8];
     std::size_t count;
 };
-KernelList all_kernels() noexcept;  // fastest first
+KernelList available_kernels() noexcept;  // on this CPU, fastest first
 
 extern const Kernel kPortable;
+#ifdef RINDLE_X86
+extern const Kernel kAvx2, kAvxVnni, kAvx512Vnni;
+#endif
 
 }  // namespace rindle

@@ -144,7 +144,7 @@ void multiply_wide(const Matrix& m, const Weight* w, const i16* x, i64* acc) {
     }
 }
 
-void multiply(const Matrix& m, const i16* x, void* acc) noexcept {
+void multiply(const Matrix& m, const i16* x, void* acc, void*) noexcept {
     if (m.wide && stored_as_bytes(m))
         multiply_wide(m, static_cast<const i8*>(m.by_row), x, static_cast<i64*>(acc));
     else if (m.wide)
@@ -179,7 +179,7 @@ void add_columns_as(const Matrix& m, const Weight* w, const i32* index, const i1
     }
 }
 
-void add_columns(const Matrix& m, const i32* index, const i16* delta, i32 entries, void* acc) noexcept {
+void add_columns(const Matrix& m, const i32* index, const i16* delta, i32 entries, void* acc, void*) noexcept {
     if (m.wide && stored_as_bytes(m))
         add_columns_as<i8, i64, u64>(m, static_cast<const i8*>(m.by_column), index, delta, entries, static_cast<i64*>(acc));
     else if (m.wide)
@@ -200,7 +200,7 @@ bool is_change(i32 d, i16 theta) { return (d < 0 ? -d : d) > theta; }
 // Counting and replacing are loops that vectorize; the list is made only where it is short. There every element is written
 // to its end, which then moves or does not: no branch to mispredict. A delta beyond int16, possible between codes of 16
 // bits only, is entered as two halves.
-Changes hold(const i16* v, const i16* theta, i16* RINDLE_RESTRICT held, i32* index, i16* delta, size_t size) noexcept {
+Changes hold(const i16* v, const i16* theta, i16* RINDLE_RESTRICT held, i32* index, i16* delta, size_t size, int) noexcept {
     i32 elements = 0;
     for (size_t i = 0; i < size; ++i) elements += is_change(v[i] - held[i], theta[i]);
     i32 entries = kNoList;
@@ -240,8 +240,13 @@ size_t encode(const float* x, float r, Limits limits, i16* codes, size_t size) n
     return static_cast<size_t>(outside);
 }
 
-size_t finish(const Product* products, int count, const i64* bias, int shift, Limits limits, i16* RINDLE_RESTRICT out,
-              size_t size) noexcept {
+size_t finish(const Finish& op) noexcept {
+    const Product* products = op.products;
+    const i64* bias = op.bias;
+    const int count = op.count, shift = op.shift;
+    const Limits limits = op.limits;
+    i16* RINDLE_RESTRICT out = op.out;
+    const size_t size = op.size;
     i32 outside = 0;
     const auto narrow = [&](int p) { return static_cast<const i32*>(products[p].accumulators); };
     if (count == 1 && !products[0].wide) {
@@ -369,13 +374,10 @@ void lookup(const Lookup& table, const i16* in, i16* out, size_t size) noexcept 
     kBodies[table.degree][table.symmetry](table, in, out, size);
 }
 
-bool always() noexcept { return true; }
-
 }  // namespace
 
 const Kernel kPortable = {
     .name = "portable",
-    .available = always,
     .row_bytes = row_bytes,
     .pack_rows = pack_rows,
     .column_bytes = column_bytes,

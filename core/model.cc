@@ -5,6 +5,9 @@
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <memory>
+#include <new>
+#include <type_traits>
 
 #include "error.h"
 #include "json.h"
@@ -107,6 +110,12 @@ std::size_t first_refused(const Model& model, const std::int16_t* x, std::size_t
     return i;
 }
 
+std::size_t first_refused(const Model& model, const std::int32_t* ids, std::size_t size) noexcept {
+    std::size_t i = 0;
+    while (i < size && ids[i] >= 0 && ids[i] < model.vocabulary) ++i;
+    return i;
+}
+
 rindle_status refuse(const Model&, const float* x, std::size_t i, const char* where) noexcept {
     return fail(RINDLE_NOT_FINITE, "input %sfeature %zu is %f: inputs must be finite", where, i,
                 static_cast<double>(x[i]));
@@ -117,21 +126,37 @@ rindle_status refuse(const Model& model, const std::int16_t* x, std::size_t i, c
                 model.input_range.lo, model.input_range.hi);
 }
 
-rindle_status can_stream(const Model& model) noexcept {
-    if (model.not_causal.empty()) return RINDLE_OK;
-    return fail(RINDLE_NOT_CAUSAL, "node \"%.256s\" averages over the whole sequence: use run, not step",
-                model.not_causal.c_str());
+rindle_status refuse(const Model& model, const std::int32_t* ids, std::size_t i, const char* where) noexcept {
+    return fail(RINDLE_INVALID_ARGUMENT, "input %sis the id %d, must be 0..%d", where, ids[i], model.vocabulary - 1);
 }
 
-// ---- step and run, for both types of value
+rindle_status can_stream(const Model& model) noexcept {
+    if (model.not_causal.empty()) return RINDLE_OK;
+    return fail(RINDLE_NOT_CAUSAL, "node \"%.256s\" %s: use run, not step", model.not_causal.c_str(),
+                model.why_not_causal);
+}
 
+// Whether the model's input has values of this type.
 template <class Value>
-rindle_status step(rindle_stream* handle, const Value* x, std::size_t x_count, Value* y, std::size_t y_count) noexcept {
+bool reads(const Model& model) noexcept {
+    return std::is_same_v<Value, std::int32_t> == (model.vocabulary > 0);
+}
+
+rindle_status other_input(const Model& model) noexcept {
+    return fail(RINDLE_INVALID_ARGUMENT, model.vocabulary > 0 ? "this model reads ids: use the calls for ids"
+                                                              : "this model reads frames of features, not ids");
+}
+
+// ---- step and run, for every type of value
+
+template <class In, class Out>
+rindle_status step(rindle_stream* handle, const In* x, std::size_t x_count, Out* y, std::size_t y_count) noexcept {
     const Turn turn(handle);
     if (!turn) return turn.refusal();
     Stream& stream = handle->stream;
     const Model& model = stream.model();
     if (!model.not_causal.empty()) return can_stream(model);
+    if (!reads<In>(model)) return other_input(model);
     if (!x) return missing("x");
     if (!y) return missing("y");
     if (x_count != model.input_size)
@@ -155,14 +180,44 @@ bool is_product(std::size_t count, std::size_t a, std::size_t b, std::size_t c) 
     return count % c == 0 && count / c % b == 0 && count / c / b == a;
 }
 
-template <class Value>
-rindle_status run(rindle_stream* handle, const Value* x, std::size_t x_count, std::size_t batch, std::size_t frames,
-                  const std::int32_t* lengths, Value* y, std::size_t y_count) noexcept {
+// One row of `length` frames, frame by frame.
+template <class In, class Out>
+void run_frames(Stream& stream, const In* x, std::size_t length, Out* y) noexcept {
+    const Model& model = stream.model();
+    for (std::size_t t = 0; t < length; ++t) {
+        stream.input(x + t * model.input_size);
+        stream.frame();
+        if (model.output_is_sequence) stream.output(y + t * model.output_size);
+    }
+    stream.finish(static_cast<std::int64_t>(length));
+    if (!model.output_is_sequence) stream.output(y);
+}
+
+// The same, node by node; `row` holds the values of all frames.
+template <class In, class Out>
+void run_nodes(Stream& stream, const In* x, std::size_t length, Out* y, std::byte* row) noexcept {
+    const Model& model = stream.model();
+    for (std::size_t t = 0; t < length; ++t) {
+        stream.input(x + t * model.input_size);
+        stream.keep(row, length, t);
+    }
+    stream.run_row(row, length);
+    if (!model.output_is_sequence) return stream.output(y);
+    for (std::size_t t = 0; t < length; ++t) {
+        stream.fetch(row, length, t);
+        stream.output(y + t * model.output_size);
+    }
+}
+
+template <class In, class Out>
+rindle_status run(rindle_stream* handle, const In* x, std::size_t x_count, std::size_t batch, std::size_t frames,
+                  const std::int32_t* lengths, Out* y, std::size_t y_count) noexcept {
     const Turn turn(handle);
     if (!turn) return turn.refusal();
     Stream& stream = handle->stream;
     const Model& model = stream.model();
     const std::size_t in = model.input_size, out = model.output_size;
+    if (!reads<In>(model)) return other_input(model);
     if (!is_product(x_count, batch, frames, in))
         return fail(RINDLE_INVALID_ARGUMENT, "x has %zu elements, must have batch %zu * frames %zu * features %zu",
                     x_count, batch, frames, in);
@@ -175,10 +230,12 @@ rindle_status run(rindle_stream* handle, const Value* x, std::size_t x_count, st
     if (batch > 0 && !y) return missing("y");
 
     const auto length = [&](std::size_t row) { return lengths ? static_cast<std::size_t>(lengths[row]) : frames; };
+    std::size_t longest = 0;
     for (std::size_t row = 0; row < batch; ++row) {
         if (lengths && (lengths[row] < 1 || static_cast<std::size_t>(lengths[row]) > frames))
             return fail(RINDLE_INVALID_ARGUMENT, "lengths[%zu] is %d, must be 1..%zu", row, lengths[row], frames);
-        const Value* first = x + row * frames * in;
+        longest = std::max(longest, length(row));
+        const In* first = x + row * frames * in;
         const std::size_t refused = first_refused(model, first, length(row) * in);
         if (refused == length(row) * in) continue;
         const std::size_t frame = refused / in;
@@ -187,18 +244,22 @@ rindle_status run(rindle_stream* handle, const Value* x, std::size_t x_count, st
         return refuse(model, first + frame * in, refused % in, where);
     }
 
+    std::unique_ptr<std::byte[]> values;  // of one row, where it is run node by node
+    if (model.by_node) {
+        if (longest <= PTRDIFF_MAX / model.frame_bytes) values.reset(new (std::nothrow) std::byte[longest * model.frame_bytes]);
+        if (!values)
+            return fail(RINDLE_NO_MEMORY, "not enough memory for the values of %zu frames, %zu bytes each", longest,
+                        model.frame_bytes);
+    }
     for (std::size_t row = 0; row < batch; ++row) {
         stream.reset();
-        for (std::size_t t = 0; t < length(row); ++t) {
-            stream.input(x + (row * frames + t) * in);
-            stream.frame();
-            if (model.output_is_sequence) stream.output(y + (row * frames + t) * out);
-        }
-        stream.finish(static_cast<std::int64_t>(length(row)));
-        if (!model.output_is_sequence)
-            stream.output(y + row * out);
+        const In* first = x + row * frames * in;
+        Out* const result = y + row * (model.output_is_sequence ? frames : 1) * out;
+        if (model.by_node)
+            run_nodes(stream, first, length(row), result, values.get());
         else
-            std::fill(y + (row * frames + length(row)) * out, y + (row + 1) * frames * out, Value{0});
+            run_frames(stream, first, length(row), result);
+        if (model.output_is_sequence) std::fill(result + length(row) * out, result + frames * out, Out{0});
     }
     stream.reset();
     return RINDLE_OK;
@@ -227,6 +288,11 @@ using namespace rindle;
 extern "C" {
 
 const char* rindle_error(void) { return error_text; }
+
+const char* rindle_available_kernel(size_t index) {
+    const KernelList list = available_kernels();
+    return index < list.count ? list.kernels[index]->name : nullptr;
+}
 
 rindle_status rindle_load(const void* bytes, size_t size, const char* kernel, rindle_model** model) {
     if (!model) return missing("model");
@@ -262,6 +328,7 @@ void rindle_free(rindle_model* model) { delete model; }
 
 const char* rindle_kernel(const rindle_model* model) { return model->model->kernel->name; }
 const char* rindle_id(const rindle_model* model) { return model->model->id.c_str(); }
+size_t rindle_vocabulary(const rindle_model* model) { return static_cast<size_t>(model->model->vocabulary); }
 size_t rindle_input_size(const rindle_model* model) { return model->model->input_size; }
 size_t rindle_output_size(const rindle_model* model) { return model->model->output_size; }
 double rindle_input_scale(const rindle_model* model) { return model->model->input_format.scale; }
@@ -274,9 +341,13 @@ void rindle_golden(const rindle_model* model, size_t* batch, size_t* frames, con
     const Golden& golden = model->model->golden;
     *batch = static_cast<size_t>(golden.batch);
     *frames = static_cast<size_t>(golden.frames);
-    *inputs = golden.inputs.data();
+    *inputs = model->model->vocabulary ? nullptr : golden.inputs.data();
     *lengths = golden.lengths.data();
     *outputs = golden.outputs.data();
+}
+
+const int32_t* rindle_golden_ids(const rindle_model* model) {
+    return model->model->vocabulary ? model->model->golden.ids.data() : nullptr;
 }
 
 size_t rindle_held_count(const rindle_model* model) { return model->model->held.size(); }
@@ -340,6 +411,24 @@ rindle_status rindle_run(rindle_stream* stream, const float* x, size_t x_count, 
 rindle_status rindle_run_codes(rindle_stream* stream, const int16_t* x, size_t x_count, size_t batch, size_t frames,
                                const int32_t* lengths, int16_t* y, size_t y_count) {
     return run(stream, x, x_count, batch, frames, lengths, y, y_count);
+}
+
+rindle_status rindle_step_id(rindle_stream* stream, int32_t id, float* y, size_t y_count) {
+    return step(stream, &id, 1, y, y_count);
+}
+
+rindle_status rindle_step_id_codes(rindle_stream* stream, int32_t id, int16_t* y, size_t y_count) {
+    return step(stream, &id, 1, y, y_count);
+}
+
+rindle_status rindle_run_ids(rindle_stream* stream, const int32_t* ids, size_t ids_count, size_t batch, size_t frames,
+                             const int32_t* lengths, float* y, size_t y_count) {
+    return run(stream, ids, ids_count, batch, frames, lengths, y, y_count);
+}
+
+rindle_status rindle_run_ids_codes(rindle_stream* stream, const int32_t* ids, size_t ids_count, size_t batch,
+                                   size_t frames, const int32_t* lengths, int16_t* y, size_t y_count) {
+    return run(stream, ids, ids_count, batch, frames, lengths, y, y_count);
 }
 
 size_t rindle_state_size(const rindle_model* model) { return state_size(*model->model); }

@@ -1,6 +1,7 @@
 #include "program.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "fixed.h"
@@ -42,12 +43,21 @@ class Compiler {
         model_->output_is_sequence = output.sequence;
         model_->golden = std::move(document_.golden);
         model_->saturations.push_back({"input", "input", "input", -1});
-        model_->input = allocate<std::int16_t>(model_->input_size);
+        model_->vocabulary = document_.vocabulary;
+        model_->by_node = std::any_of(document_.nodes.begin(), document_.nodes.end(), [](const Node& node) {
+            return node.reverse || node.kind == NodeKind::first;
+        });
+        model_->input = model_->vocabulary ? allocate<std::int32_t>(1) : allocate<std::int16_t>(model_->input_size);
+        model_->input_track = track(model_->input, model_->vocabulary ? sizeof(std::int32_t)
+                                                                      : model_->input_size * sizeof(std::int16_t));
         for (Node& node : document_.nodes) {
             stage(node);
             node.program = {};  // its weights are packed now
+            node.rows = {};
         }
-        model_->output = model_->stages[static_cast<std::size_t>(document_.output)].out;
+        model_->scratch = allocate<std::byte>(scratch_bytes(static_cast<std::size_t>(most_columns_)));
+        model_->output = stage_of(document_.output).out;
+        model_->output_track = stage_of(document_.output).track;
         for (const Memory& memory : model_->state) model_->state_values += memory.size;
         return std::move(model_);
     }
@@ -60,23 +70,68 @@ class Compiler {
         return offset;
     }
 
+    Track track(std::size_t place, std::size_t bytes) {
+        const std::size_t begin = model_->frame_bytes;
+        model_->frame_bytes += bytes;
+        return {place, begin, bytes};
+    }
+
+    const Stage& stage_of(int node) const { return model_->stages[static_cast<std::size_t>(node)]; }
+
+    void not_causal(const Node& node, const char* why) {
+        if (!model_->not_causal.empty()) return;
+        model_->not_causal = node.name;
+        model_->why_not_causal = why;
+    }
+
     void stage(const Node& node) {
         Stage stage;
         stage.kind = node.kind;
         stage.sequence = node.sequence;
+        stage.reverse = node.reverse;
         stage.size = static_cast<std::size_t>(node.size);
-        stage.in = node.input == kModelInput ? model_->input
-                                             : model_->stages[static_cast<std::size_t>(node.input)].out;
+        for (int input : node.inputs) {
+            if (input == kModelInput)
+                stage.reads.push_back(model_->input_track);
+            else if (document_.nodes[static_cast<std::size_t>(input)].sequence)
+                stage.reads.push_back(stage_of(input).track);
+        }
+        stage.in = node.inputs[0] == kModelInput ? model_->input : stage_of(node.inputs[0]).out;
         switch (node.kind) {
-            case NodeKind::program: program(node, stage); break;
-            case NodeKind::last: stage.out = stage.in; break;
+            case NodeKind::program:
+                program(node, stage);
+                if (node.reverse) not_causal(node, "reads the sequence from its end");
+                break;
+            case NodeKind::last: stage.out = model_->by_node ? allocate<std::int16_t>(stage.size) : stage.in; break;
+            case NodeKind::first:
+                stage.out = allocate<std::int16_t>(stage.size);
+                not_causal(node, "keeps the first frame");
+                break;
             case NodeKind::mean:
                 stage.sums = allocate<std::int64_t>(stage.size);
                 stage.out = allocate<std::int16_t>(stage.size);
-                if (model_->not_causal.empty()) model_->not_causal = node.name;
+                not_causal(node, "averages over the whole sequence");
+                break;
+            case NodeKind::concat: concat(node, stage); break;
+            case NodeKind::embedding:
+                stage.out = allocate<std::int16_t>(stage.size);
+                stage.rows = buffer_of(node.rows);
+                stage.bits = node.format.bits;
                 break;
         }
+        if (stage.sequence) stage.track = track(stage.out, stage.size * sizeof(std::int16_t));
         model_->stages.push_back(std::move(stage));
+    }
+
+    void concat(const Node& node, Stage& stage) {
+        stage.out = allocate<std::int16_t>(stage.size);
+        std::size_t to = stage.out;
+        for (int input : node.inputs) {
+            const bool model_input = input == kModelInput;
+            const std::size_t size = model_input ? model_->input_size : stage_of(input).size;
+            stage.copies.push_back({model_input ? model_->input : stage_of(input).out, to, size});
+            to += size * sizeof(std::int16_t);
+        }
     }
 
     void program(const Node& node, Stage& stage) {
@@ -86,8 +141,7 @@ class Compiler {
         for (const Path& path : program.paths) {
             Place place;
             if (path.role == Role::vector) {
-                model_->constants.push_back(buffer_of(path.constant));
-                place.constant = model_->constants.back().as<std::int16_t>();
+                place.constant = constant(path.constant);
             } else if (&path - program.paths.data() == program.input) {
                 place.offset = stage.in;
             } else {
@@ -148,6 +202,20 @@ class Compiler {
         return step;
     }
 
+    template <class T>
+    const T* constant(const std::vector<T>& values) {
+        model_->constants.push_back(buffer_of(values));
+        return model_->constants.back().template as<T>();
+    }
+
+    // values / 2^shift: exact, for all of them are integers below 2^52
+    template <class T>
+    static Buffer shifted(const std::vector<T>& values, int shift) {
+        std::vector<double> result;
+        for (T value : values) result.push_back(std::ldexp(static_cast<double>(value), -shift));
+        return buffer_of(result);
+    }
+
     Affine affine(const Program& program, const Op& op) {
         const Kernel& kernel = *model_->kernel;
         Affine affine;
@@ -155,12 +223,15 @@ class Compiler {
         std::vector<std::int64_t> bias = op.bias;
         for (std::int64_t& b : bias) b += rounding<std::int64_t>(op.shift);
         affine.bias = buffer_of(bias);
+        affine.offset = shifted(bias, op.shift);
         for (const Term& term : op.terms) {
             Affine::Product product;
             product.held = held_[static_cast<std::size_t>(term.code)];
             product.x = product.held < 0 ? place(term.code) : model_->held[static_cast<std::size_t>(product.held)].held;
             Matrix& matrix = product.matrix;
-            matrix = {term.rows, term.columns, term.bits, term.largest >= std::int64_t{1} << 31, nullptr, nullptr};
+            matrix = {term.rows, term.columns, term.bits, path(program, term.code).format.bits,
+                      term.largest >= std::int64_t{1} << 31, nullptr, nullptr};
+            most_columns_ = std::max(most_columns_, term.columns);
             product.by_row = Buffer(kernel.row_bytes(matrix));
             kernel.pack_rows(matrix, term.weight.data(), product.by_row.data());
             matrix.by_row = product.by_row.data();
@@ -170,6 +241,7 @@ class Compiler {
                 matrix.by_column = product.by_column.data();
             }
             product.multiplier = buffer_of(term.multiplier);
+            product.ratio = shifted(term.multiplier, op.shift);
             const auto rows = static_cast<std::size_t>(term.rows);
             product.accumulators = matrix.wide ? allocate<std::int64_t>(rows) : allocate<std::int32_t>(rows);
             affine.products.push_back(std::move(product));
@@ -210,6 +282,7 @@ class Compiler {
         held.node = node.name;
         held.path = out.name;
         held.size = n;
+        held.bits = out.format.bits;
         held.now = narrowing.out;
         held.held = allocate<std::int16_t>(n);
         held.index = allocate<std::int32_t>(2 * n);
@@ -248,16 +321,20 @@ class Compiler {
     TableStep table(const Program& program, const Op& op) {
         const Table& table = document_.tables[static_cast<std::size_t>(op.table)];
         const Path& out = path(program, op.out[0]);
+        std::vector<std::int16_t> base = table.base, slope = table.slope;
+        slope.resize(base.size());
         std::vector<Segment> segments;
-        for (std::size_t i = 0; i < table.base.size(); ++i)
-            segments.push_back({table.base[i], table.degree ? table.slope[i] : std::int16_t{0}});
-        model_->constants.push_back(buffer_of(segments));
+        for (std::size_t i = 0; i < base.size(); ++i) segments.push_back({base[i], slope[i]});
+        base.resize(std::max(base.size(), kTableRoom));
+        slope.resize(base.size());
         TableStep step = {};
+        step.op.last = (static_cast<std::int32_t>(segments.size()) << table.p) - 1;  // below 2^23
+        step.op.segments = constant(segments);
+        step.op.base = constant(base);
+        step.op.slope = constant(slope);
         step.in = places_[static_cast<std::size_t>(op.in[0])];
         step.out = place(op.out[0]);
         step.size = static_cast<std::size_t>(out.size);
-        step.op.segments = model_->constants.back().as<Segment>();
-        step.op.last = (static_cast<std::int32_t>(segments.size()) << table.p) - 1;  // below 2^23
         // Beyond these, every x of 16 bits is at one end of the table; within, x - x0 fits int32.
         step.op.x0 = sat<std::int32_t>(table.x0, -32768 - step.op.last, 32768);
         step.op.p = table.p;
@@ -272,6 +349,7 @@ class Compiler {
     Document& document_;
     std::unique_ptr<Model> model_;
     std::vector<Place> places_;  // of the paths of the program at hand
+    std::int32_t most_columns_ = 0;
     std::vector<int> held_;      // its held paths: index into Model::held, or -1
 };
 

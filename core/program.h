@@ -42,6 +42,7 @@ struct Place {
 struct Held {
     std::string node, path;
     std::size_t size = 0;
+    int bits = 0;
     std::size_t now = 0, held = 0;      // int16: v and v-hat
     std::size_t index = 0, delta = 0;   // the list of changes: int32 and int16
     Buffer theta;
@@ -50,7 +51,7 @@ struct Held {
 struct Affine {                         // (7)
     struct Product {
         Matrix matrix;
-        Buffer by_row, by_column, multiplier;
+        Buffer by_row, by_column, multiplier, ratio;
         std::size_t x = 0;              // int16: the code path, or v-hat of a held one
         int held = -1;                  // index into Model::held
         std::size_t accumulators = 0;
@@ -65,7 +66,7 @@ struct Affine {                         // (7)
     };
     std::vector<Product> products;
     std::vector<Gate> gates;
-    Buffer bias;                        // int64: b + R
+    Buffer bias, offset;                // int64: b + R; double: (b + R) / 2^s
     int shift = 0;
 };
 
@@ -105,13 +106,23 @@ struct Copy {
     std::size_t from = 0, to = 0, count = 0;  // int16 values
 };
 
+struct Track {                          // the frames of a sequence, where a row is run node by node
+    std::size_t place = 0;              // of the frame at hand
+    std::size_t begin = 0, bytes = 0;   // of one frame; the tracks before it have `begin` bytes a frame
+};
+
 struct Stage {                          // a node
     NodeKind kind = NodeKind::program;
     bool sequence = true;               // runs every frame; else once, after the last
+    bool reverse = false;
     std::vector<Step> steps;
-    std::vector<Copy> copies;           // in order: what outlives the frame, then the states' next values
-    std::size_t in = 0, out = 0;        // int16; the same place for `last`
+    std::vector<Copy> copies;           // in order: what outlives the frame, then the states' next values; a concat's parts
+    std::size_t in = 0, out = 0;        // int16; the same place for `last`, unless rows are run node by node
     std::size_t size = 0;               // of the value
+    std::vector<Track> reads;           // its inputs that are sequences
+    Track track;                        // its value, if that is one
+    Buffer rows;                        // embedding: packed
+    int bits = 0;                       // of an embedding's codes
     std::size_t sums = 0;               // mean: int64
     std::vector<std::size_t> held;      // paths of a program that runs once: forgotten when it has run
 };
@@ -131,10 +142,15 @@ struct Model {
     const Kernel* kernel = nullptr;
     std::string id;
     std::size_t input_size = 0, output_size = 0;
+    std::int32_t vocabulary = 0;        // the input is an int32 id below it; 0: it is int16 codes
     Format input_format, output_format;
     Range input_range, output_range;
     bool output_is_sequence = true;
     std::string not_causal;             // name of a node that needs the whole sequence; empty if none
+    const char* why_not_causal = "";
+    bool by_node = false;               // rows are run node by node, not frame by frame
+    Track input_track, output_track;    // and then these are the input's frames, and the output's if it is a sequence
+    std::size_t frame_bytes = 0;        // of all tracks
     Golden golden;
 
     std::vector<Stage> stages;
@@ -144,6 +160,7 @@ struct Model {
     std::vector<Saturation> saturations;
     std::vector<Buffer> constants;
     std::size_t input = 0, output = 0;  // int16 places
+    std::size_t scratch = 0;            // of the kernel
     std::size_t memory = 0;             // bytes of a stream
 };
 

@@ -36,5 +36,7 @@ Alignment align(const Op& op, const std::vector<Path>& paths, const Field& field
 void check_affine(Op& op, const std::vector<Path>& paths, const Field& field);               // (8b)
 std::vector<std::int16_t> unpack_weight(std::span<const std::byte> bytes, std::int32_t rows, std::int32_t columns,
                                         int bits, const Field& field);
+void check_packed(std::span<const std::byte> bytes, std::int32_t rows, std::int32_t columns, int bits,
+                  const Field& field);
 
 }  // namespace rindle

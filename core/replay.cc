@@ -17,7 +17,7 @@ struct Free {
 struct GoldenVector {
     std::size_t batch, frames;
     const std::int16_t *inputs, *outputs;
-    const std::int32_t* lengths;
+    const std::int32_t *lengths, *ids;  // ids in the stead of inputs, or NULL
 };
 
 // Both return how many codes differ, or -1 after an error.
@@ -26,7 +26,8 @@ long replay_run(const rindle_model* model, rindle_stream* stream, const GoldenVe
     const std::size_t out =
         golden.batch * (rindle_output_is_sequence(model) ? golden.frames : 1) * rindle_output_size(model);
     std::vector<std::int16_t> y(out);
-    if (rindle_run_codes(stream, golden.inputs, in, golden.batch, golden.frames, golden.lengths, y.data(), out))
+    if (golden.ids ? rindle_run_ids_codes(stream, golden.ids, in, golden.batch, golden.frames, golden.lengths, y.data(), out)
+                   : rindle_run_codes(stream, golden.inputs, in, golden.batch, golden.frames, golden.lengths, y.data(), out))
         return -1;
     long differing = 0;
     for (std::size_t i = 0; i < out; ++i) differing += y[i] != golden.outputs[i];
@@ -42,7 +43,10 @@ long replay_steps(const rindle_model* model, rindle_stream* stream, const Golden
         if (rindle_reset(stream)) return -1;
         const auto length = static_cast<std::size_t>(golden.lengths[row]);
         for (std::size_t t = 0; t < length; ++t) {
-            if (rindle_step_codes(stream, golden.inputs + (row * golden.frames + t) * in, in, y.data(), out)) return -1;
+            const std::size_t frame = row * golden.frames + t;
+            if (golden.ids ? rindle_step_id_codes(stream, golden.ids[frame], y.data(), out)
+                           : rindle_step_codes(stream, golden.inputs + frame * in, in, y.data(), out))
+                return -1;
             if (!sequence && t + 1 < length) continue;
             const std::int16_t* expected = golden.outputs + (sequence ? row * golden.frames + t : row) * out;
             for (std::size_t i = 0; i < out; ++i) differing += y[i] != expected[i];
@@ -65,6 +69,7 @@ int replay(const char* file) {
     const std::unique_ptr<rindle_stream, Free> stream(created);
     GoldenVector golden{};
     rindle_golden(loaded, &golden.batch, &golden.frames, &golden.inputs, &golden.lengths, &golden.outputs);
+    golden.ids = rindle_golden_ids(loaded);
 
     const bool steps = rindle_can_stream(loaded) == RINDLE_OK;
     const long by_run = replay_run(loaded, created, golden);

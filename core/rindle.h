@@ -13,13 +13,15 @@
  *     rindle_free(model);
  *
  * Arrays are contiguous, row-major, and given with their number of *elements*, which is checked. Inputs and outputs
- * may not overlap. Two types of value: float (in the model's own units) and int16_t codes (value = code * scale).
+ * may not overlap. Two types of value: float (in the model's own units) and int16_t codes (value = code * scale). Where
+ * the first node is an embedding, a frame of the input is one id, an int32_t.
  *
  * Threads: a model may be used by any number of threads at once. A stream belongs to one thread at a time; a second
  * one that comes while it works is refused with RINDLE_BUSY. Different streams are independent.
  *
  * Memory: whoever calls new or load calls free. A stream keeps its model alive, so the two may be freed in either order.
- * Pointers that a model returns are valid until it is freed. Nothing allocates after rindle_stream_new.
+ * Pointers that a model returns are valid until it is freed. Nothing allocates after rindle_stream_new, but for the run of
+ * a model that reads sequences from their ends: it takes memory for the values of its longest row, and gives it back.
  */
 #ifndef RINDLE_H
 #define RINDLE_H
@@ -55,6 +57,10 @@ RINDLE_API const char *rindle_error(void);
 
 /* ---- Models ---------------------------------------------------------------------------------------------------- */
 
+/* The name of a kernel that this CPU has, the fastest first ("avx512vnni", "avxvnni", "avx2", "portable"); NULL where there
+ * is none of that index. All give the same integers. */
+RINDLE_API const char *rindle_available_kernel(size_t index);
+
 /* Read and check a whole file; the bytes are not needed afterwards. `kernel` forces a kernel by name ("portable");
  * NULL takes the one named by the environment variable RINDLE_KERNEL, or else the best that this CPU has.
  * `*model` is NULL after an error. */
@@ -64,18 +70,21 @@ RINDLE_API void rindle_free(rindle_model *model); /* NULL is allowed */
 
 RINDLE_API const char *rindle_kernel(const rindle_model *model);          /* the kernel in use */
 RINDLE_API const char *rindle_id(const rindle_model *model);              /* 64 hex digits */
-RINDLE_API size_t rindle_input_size(const rindle_model *model);           /* I: features of one frame */
+RINDLE_API size_t rindle_vocabulary(const rindle_model *model);           /* V: the input is ids 0..V-1; 0: it is features */
+RINDLE_API size_t rindle_input_size(const rindle_model *model);           /* I: features of one frame; 1 for ids */
 RINDLE_API size_t rindle_output_size(const rindle_model *model);          /* O */
-RINDLE_API double rindle_input_scale(const rindle_model *model);          /* value of one code */
+RINDLE_API double rindle_input_scale(const rindle_model *model);          /* value of one code; 1 for ids */
 RINDLE_API double rindle_output_scale(const rindle_model *model);
 RINDLE_API int rindle_output_is_sequence(const rindle_model *model);      /* 1: [B, T, O], 0: one vector per row, [B, O] */
 
 /* RINDLE_OK if frames can be given one by one; else RINDLE_NOT_CAUSAL, and rindle_error() names the node. */
 RINDLE_API rindle_status rindle_can_stream(const rindle_model *model);
 
-/* The golden vector of the file, as codes: inputs [B, T, I], lengths [B], outputs [B, T, O] or [B, O]. */
+/* The golden vector of the file, as codes: inputs [B, T, I], lengths [B], outputs [B, T, O] or [B, O]. Where the input is
+ * ids, `inputs` is NULL and rindle_golden_ids gives them, [B, T]; else that is NULL. */
 RINDLE_API void rindle_golden(const rindle_model *model, size_t *batch, size_t *frames, const int16_t **inputs,
                               const int32_t **lengths, const int16_t **outputs);
+RINDLE_API const int32_t *rindle_golden_ids(const rindle_model *model);
 
 /* ---- What is counted (numerics.md, section 8) -------------------------------------------------------------------- */
 
@@ -103,6 +112,8 @@ RINDLE_API rindle_status rindle_reset(rindle_stream *stream);
 RINDLE_API rindle_status rindle_step(rindle_stream *stream, const float *x, size_t x_count, float *y, size_t y_count);
 RINDLE_API rindle_status rindle_step_codes(rindle_stream *stream, const int16_t *x, size_t x_count, int16_t *y,
                                            size_t y_count);
+RINDLE_API rindle_status rindle_step_id(rindle_stream *stream, int32_t id, float *y, size_t y_count);
+RINDLE_API rindle_status rindle_step_id_codes(rindle_stream *stream, int32_t id, int16_t *y, size_t y_count);
 
 /* Whole sequences: x [B, T, I] to y [B, T, O] or [B, O]. `lengths` [B] (NULL: all are T) gives each row's real frames,
  * 1..T; what x holds behind them is not read, and y is zero there. Every row starts from zero states, whatever the stream
@@ -111,6 +122,11 @@ RINDLE_API rindle_status rindle_run(rindle_stream *stream, const float *x, size_
                                     const int32_t *lengths, float *y, size_t y_count);
 RINDLE_API rindle_status rindle_run_codes(rindle_stream *stream, const int16_t *x, size_t x_count, size_t batch,
                                           size_t frames, const int32_t *lengths, int16_t *y, size_t y_count);
+/* ids [B, T] */
+RINDLE_API rindle_status rindle_run_ids(rindle_stream *stream, const int32_t *ids, size_t ids_count, size_t batch,
+                                        size_t frames, const int32_t *lengths, float *y, size_t y_count);
+RINDLE_API rindle_status rindle_run_ids_codes(rindle_stream *stream, const int32_t *ids, size_t ids_count, size_t batch,
+                                              size_t frames, const int32_t *lengths, int16_t *y, size_t y_count);
 
 /* The states as bytes ("Saved state" of docs/format.md): the same on every machine and with every kernel. A state of
  * another model, or one with a code out of range, is refused, and the stream stays as it was. */

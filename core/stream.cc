@@ -32,6 +32,8 @@ void Stream::input(const std::int16_t* codes) noexcept {
     std::memcpy(at<std::int16_t>(model_->input), codes, model_->input_size * sizeof *codes);
 }
 
+void Stream::input(const std::int32_t* id) noexcept { *at<std::int32_t>(model_->input) = *id; }
+
 void Stream::output(float* y) const noexcept {
     const std::int16_t* codes = at<std::int16_t>(model_->output);
     const double scale = model_->output_format.scale;
@@ -50,7 +52,7 @@ void Stream::frame() noexcept {
             const std::int16_t* x = at<std::int16_t>(stage.in);
             std::int64_t* sums = at<std::int64_t>(stage.sums);
             for (std::size_t i = 0; i < stage.size; ++i) sums[i] += x[i];
-        } else if (stage.kind == NodeKind::program && stage.sequence) {
+        } else if (stage.sequence) {
             run(stage);
         }
     }
@@ -60,17 +62,22 @@ void Stream::frame() noexcept {
 void Stream::finish(std::int64_t frames) noexcept {
     for (const Stage& stage : model_->stages) {
         if (stage.kind == NodeKind::mean) {
-            const std::int64_t* sums = at<std::int64_t>(stage.sums);
-            std::int16_t* y = at<std::int16_t>(stage.out);
-            for (std::size_t i = 0; i < stage.size; ++i) y[i] = static_cast<std::int16_t>(mean(sums[i], frames));
-        } else if (stage.kind == NodeKind::program && !stage.sequence) {
+            average(stage, frames);
+        } else if (!stage.sequence) {
             run(stage);
             forget(stage);
         }
     }
 }
 
+void Stream::average(const Stage& stage, std::int64_t frames) noexcept {
+    const std::int64_t* sums = at<std::int64_t>(stage.sums);
+    std::int16_t* y = at<std::int16_t>(stage.out);
+    for (std::size_t i = 0; i < stage.size; ++i) y[i] = static_cast<std::int16_t>(mean(sums[i], frames));
+}
+
 void Stream::run(const Stage& stage) noexcept {
+    if (stage.kind == NodeKind::embedding) return look_up(stage);
     for (const Step& step : stage.steps) {
         const std::size_t outside = std::visit([this](const auto& work) noexcept { return run(work); }, step.work);
         if (step.saturations >= 0) saturations_[static_cast<std::size_t>(step.saturations)] += outside;
@@ -89,10 +96,12 @@ std::size_t Stream::run(const Affine& affine) noexcept {
             const Affine::Product& product = affine.products[share.product];
             const std::size_t width = product.matrix.wide ? sizeof(std::int64_t) : sizeof(std::int32_t);
             products[count++] = {at<std::byte>(product.accumulators) + share.first_row * width,
-                                 product.multiplier.as<std::int32_t>() + share.first_row, product.matrix.wide};
+                                 product.multiplier.as<std::int32_t>() + share.first_row,
+                                 product.ratio.as<double>() + share.first_row, product.matrix.wide};
         }
-        outside += model_->kernel->finish(products, count, affine.bias.as<std::int64_t>() + gate.first_row, affine.shift,
-                                          gate.limits, at<std::int16_t>(gate.out), gate.rows);
+        outside += model_->kernel->finish({products, count, affine.bias.as<std::int64_t>() + gate.first_row,
+                                           affine.offset.as<double>() + gate.first_row, affine.shift, gate.limits,
+                                           at<std::int16_t>(gate.out), gate.rows});
     }
     return outside;
 }
@@ -107,11 +116,12 @@ void Stream::accumulate(const Affine::Product& product) noexcept {
         const Held& held = model_->held[static_cast<std::size_t>(product.held)];
         const std::int32_t entries = entries_[static_cast<std::size_t>(product.held)];
         if (entries != kNoList) {
-            kernel.add_columns(matrix, at<std::int32_t>(held.index), at<std::int16_t>(held.delta), entries, accumulators);
+            kernel.add_columns(matrix, at<std::int32_t>(held.index), at<std::int16_t>(held.delta), entries, accumulators,
+                               at<std::byte>(model_->scratch));
             return;
         }
     }
-    kernel.multiply(matrix, at<std::int16_t>(product.x), accumulators);
+    kernel.multiply(matrix, at<std::int16_t>(product.x), accumulators, at<std::byte>(model_->scratch));
 }
 
 std::size_t Stream::run(const Narrowing& narrowing) noexcept {
@@ -124,7 +134,7 @@ std::size_t Stream::run(const Narrowing& narrowing) noexcept {
         const Held& held = model_->held[index];
         const Changes changes = model_->kernel->hold(
             at<std::int16_t>(held.now), held.theta.as<std::int16_t>(), at<std::int16_t>(held.held),
-            at<std::int32_t>(held.index), at<std::int16_t>(held.delta), held.size);
+            at<std::int32_t>(held.index), at<std::int16_t>(held.delta), held.size, held.bits);
         entries_[index] = changes.entries;
         activity_[index].frames += 1;
         activity_[index].changed += static_cast<std::uint64_t>(changes.elements);

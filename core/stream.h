@@ -19,10 +19,17 @@ class Stream {
     // One frame: put the input, run, take the output.
     void input(const float* x) noexcept;
     void input(const std::int16_t* codes) noexcept;
+    void input(const std::int32_t* id) noexcept;
     void frame() noexcept;   // what runs once per frame
     void finish(std::int64_t frames) noexcept;  // what runs once, after the last of this many frames
     void output(float* y) const noexcept;
     void output(std::int16_t* codes) const noexcept;
+
+    // A whole row, node by node, where the model cannot take frames one by one: put every input in and keep it, run, and
+    // fetch every output, if that is a sequence, before it is taken. `row` has frames * frame_bytes bytes.
+    void keep(std::byte* row, std::size_t frames, std::size_t t) const noexcept;
+    void run_row(std::byte* row, std::size_t frames) noexcept;
+    void fetch(const std::byte* row, std::size_t frames, std::size_t t) const noexcept;
 
     // int16 values, in the order of a saved state
     void save(std::byte* values) const noexcept;
@@ -45,6 +52,8 @@ class Stream {
     }
 
     void run(const Stage& stage) noexcept;
+    void average(const Stage& stage, std::int64_t frames) noexcept;
+    void look_up(const Stage& stage) noexcept;
     std::size_t run(const Affine& affine) noexcept;
     std::size_t run(const Narrowing& narrowing) noexcept;
     std::size_t run(const Elementwise& elementwise) noexcept;

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,7 @@ def call(*command: object) -> None:
 
 
 def seeds(folder: Path) -> list[Path]:
-    """A file per cell and scheme, half of them held, from the package under test."""
+    """A file per cell and scheme, half of them held, from the package under test; and the golden ones."""
     import torch
     from support import quantized
 
@@ -41,7 +42,19 @@ def seeds(folder: Path) -> list[Path]:
                 model = model.with_thresholds(dict.fromkeys(model.thresholds, number))
             files.append(folder / f"{cell}-{scheme}.rindle")
             rindle.save(model, files[-1])
-    return files
+    golden = ROOT / "tests/golden"
+    return [*files, *sorted(golden.glob("*.rindle"))]
+
+
+def check_vector_objects(build: Path) -> None:
+    """Nothing compiled for a wider instruction set may be linked into code for every CPU: no weak symbols there."""
+    objects = [path for path in build.rglob("kernels_avx*.o") if "rindle_core" in str(path)]
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        assert len(objects) == 3, objects
+    for path in objects:
+        symbols = subprocess.run(["nm", "-C", str(path)], check=True, capture_output=True, text=True).stdout
+        weak = [line for line in symbols.splitlines() if line[:1] != " " and line.split()[1] in "WVu"]
+        assert not weak, f"{path.name} defines weak symbols: {weak}"
 
 
 def main() -> None:
@@ -52,10 +65,15 @@ def main() -> None:
     os.environ["UBSAN_OPTIONS"] = "print_stacktrace=1"
     call(cmake, "-S", ROOT, "-B", BUILD, "-DRINDLE_SANITIZE=ON", "-DCMAKE_BUILD_TYPE=RelWithDebInfo")
     call(cmake, "--build", BUILD, "-j", "2")
+    check_vector_objects(BUILD)
     call(BUILD / "rindle-tests")
     files = seeds(BUILD / "seeds")
-    call(BUILD / "rindle-replay", *files)
-    call(BUILD / "rindle-mutate", 1, options.mutations, *files)
+    from rindle import _core
+
+    for seed, kernel in enumerate(_core.kernels(), 1):
+        os.environ["RINDLE_KERNEL"] = kernel
+        call(BUILD / "rindle-replay", *files)
+        call(BUILD / "rindle-mutate", seed, options.mutations // len(_core.kernels()), *files)
 
 
 if __name__ == "__main__":

@@ -51,6 +51,32 @@ def good() -> bytes:
     return dumps(artifact.with_thresholds(held))
 
 
+class Both(torch.nn.Module):
+    """Ids, both directions, and every way to end."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = torch.nn.Embedding(7, 3)
+        self.rnn = torch.nn.GRU(3, 4, batch_first=True, bidirectional=True)
+        self.fc = torch.nn.Linear(24, 2)
+
+    def forward(self, ids):
+        y, h = self.rnn(self.embedding(ids))
+        return self.fc(torch.cat([h[0], h[1], y[:, -1], y.mean(1)], 1))
+
+
+@lru_cache
+def good2() -> bytes:
+    """A file of version 2: its nodes by their places are NODES2."""
+    torch.manual_seed(0)
+    ids = np.random.default_rng(0).integers(0, 7, (4, 9))
+    artifact = rindle.quantize(Both().eval(), "int8", ids, {"rnn.*/code.*.x": "int5 max"}).artifact
+    return dumps(artifact.with_thresholds({"rnn.l0_reverse/h": 3}))
+
+
+NODES2 = ("embedding", "rnn.l0", "rnn.l0_reverse", "rnn.l0.concat", "rnn.l0.last", "rnn.l0_reverse.first")
+
+
 def identity(document: dict, tensors: dict) -> str:
     """docs/format.md, "Identity", read a second time."""
     described = {key: value for key, value in document.items() if key not in ("id", "golden", "provenance")}
@@ -73,9 +99,9 @@ def join(document, tensors: dict, metadata: dict | None = None) -> bytes:
     return safetensors.numpy.save(tensors, {"rindle": text} if metadata is None else metadata)
 
 
-def spoiled(change) -> bytes:
+def spoiled(change, data: bytes | None = None) -> bytes:
     """The file after change(document, tensors), with an identity that fits: an attacker computes it too."""
-    document, tensors = parts(good())
+    document, tensors = parts(good() if data is None else data)
     change(document, tensors)
     if "id" in document:
         document["id"] = identity(document, tensors)
@@ -197,7 +223,7 @@ def shared_lengths(document, tensors):
 
 # Words that both messages must have: the field, and where it helps the value. Then what spoils the file.
 SPOILED = {
-    "newer version": (["version", "2"], put("version", 2)),
+    "newer version": (["version", "3"], put("version", 3)),
     "version 0": (["version", "0"], put("version", 0)),
     "version is text": (["version"], put("version", "1")),
     "version is true": (["version"], put("version", True)),
@@ -247,7 +273,10 @@ SPOILED = {
     "node name empty": (["name"], put("nodes", 1, "name", "")),
     "node name too long": (["name"], put("nodes", 1, "name", "n" * 257)),
     "node name not a string": (["name"], put("nodes", 1, "name", 3)),
-    "node of unknown kind": (["kind"], put("nodes", 1, "kind", "first")),
+    "node of unknown kind": (["kind"], put("nodes", 1, "kind", "middle")),
+    "a kind of version 2": (["kind"], put("nodes", 1, "kind", "first")),
+    "a direction of version 2": (["reverse"], put("nodes", 0, "reverse", True)),
+    "ids of version 2": (["input"], put("input", {"vocabulary": 7})),
     "node reads what comes later": (["input", "fc"], put("nodes", 1, "input", "fc")),
     "node reads itself": (["input", "rnn.l0"], put("nodes", 0, "input", "rnn.l0")),
     "node extra key": (["colour"], put("nodes", 1, "colour", 1)),
@@ -414,3 +443,86 @@ SPOILED = {
     "golden outputs of another size": (["golden.outputs"], named(("golden", "outputs"), lambda one: one[:, :2])),
     "golden without rows": (["golden"], named(("golden", "inputs"), lambda one: one[:0])),
 }  # fmt: skip
+
+E, R, C, F = (
+    ("nodes", NODES2.index(name)) for name in ("embedding", "rnn.l0_reverse", "rnn.l0.concat", "rnn.l0_reverse.first")
+)
+WEIGHT = (*E, "weight")
+
+
+def node(**entry):
+    """A node after the first concat."""
+    return lambda document, tensors: document["nodes"].insert(4, {"name": "new"} | entry)
+
+
+def shared_embedding(document, tensors):
+    document["golden"]["inputs"] = document["nodes"][0]["weight"]
+    del tensors["golden/inputs"]
+
+
+# The same for good2().
+SPOILED2 = {
+    "unknown kind": (["kind", "embed"], put(*E, "kind", "embed")),
+    "vocabulary 0": (["vocabulary", "0"], put("input", "vocabulary", 0)),
+    "vocabulary negative": (["vocabulary", "-7"], put("input", "vocabulary", -7)),
+    "vocabulary too large": (["vocabulary", "1048577"], put("input", "vocabulary", 2**20 + 1)),
+    "vocabulary a float": (["vocabulary"], put("input", "vocabulary", 7.0)),
+    "vocabulary true": (["vocabulary"], put("input", "vocabulary", True)),
+    "vocabulary smaller than the embedding": (["weight"], put("input", "vocabulary", 6)),
+    "vocabulary larger than the embedding": (["weight"], put("input", "vocabulary", 8)),
+    "vocabulary and size": (["input", "size"], put("input", "size", 1)),
+    "vocabulary and format": (["input", "format"], put("input", "format", {"bits": 16, "frac": 3})),
+    "frames into an embedding": (["embedding"], put("input", {"size": 1, "format": {"bits": 16, "frac": 3}})),
+    "an embedding of a sequence": (["ids"], both(node(kind="embedding", size=3, format={"bits": 5, "frac": 1}, weight="embedding/embedding", input="rnn.l0"))),
+    "ids into a program": (["ids"], put("nodes", 1, "input", "input")),
+    "ids into a concat": (["ids"], put(*C, "input", 0, "input")),
+    "ids into last": (["ids"], node(kind="last", input="input")),
+    "ids into mean": (["ids"], node(kind="mean", input="input")),
+    "embedding without weight": (["weight"], drop(*WEIGHT)),
+    "embedding extra key": (["colour"], put(*E, "colour", 1)),
+    "embedding with a program": (["program"], put(*E, "program", {})),
+    "embedding of size 0": (["size", "0"], put(*E, "size", 0)),
+    "embedding of another size": (["weight"], put(*E, "size", 7)),
+    "embedding too wide": (["size"], put(*E, "size", 2**20 + 1)),
+    "embedding of another width": (["weight"], put(*E, "format", "bits", 9)),
+    "embedding of 17 bits": (["bits", "17"], put(*E, "format", "bits", 17)),
+    "embedding unsigned": (["signed"], put(*E, "format", "signed", False)),
+    "embedding with frac and scale": (["format"], put(*E, "format", "frac", 2)),
+    "embedding with neither": (["format"], drop(*E, "format", "scale")),
+    "embedding names nothing": (["weight", "nothing"], put(*WEIGHT, "nothing")),
+    "embedding int8": (["weight"], named(WEIGHT, lambda one: one.view(np.int8).astype(np.int16))),
+    "embedding with a row less": (["weight"], named(WEIGHT, lambda one: one[:-1])),
+    "embedding code -16 of 5 bits": (["weight"], named(WEIGHT, at((2, 0), 0b10000))),
+    "embedding code -32768": (["weight", "-"], both(put(*E, "format", {"bits": 16, "frac": 1}), named(WEIGHT, lambda one: at((0, 1), 0x80)(np.zeros((7, 6), np.uint8))))),
+    "embedding with bits in the padding": (["weight"], named(WEIGHT, at((6, 1), 0x80))),
+    "reverse false": (["reverse"], put(*R, "reverse", False)),
+    "reverse a number": (["reverse"], put(*R, "reverse", 1)),
+    "reverse null": (["reverse"], put(*R, "reverse", None)),
+    "reverse of a vector": (["reverse"], lambda d, t: d["nodes"][-1].__setitem__("reverse", True)),
+    "reverse of a concat": (["reverse"], put(*C, "reverse", True)),
+    "reverse of last": (["reverse"], put(*F, "reverse", True)),
+    "concat of one": (["input", "1"], put(*C, "input", ["rnn.l0"])),
+    "concat of none": (["input", "0"], put(*C, "input", [])),
+    "concat of 65": (["input", "65"], put(*C, "input", ["rnn.l0"] * 65)),
+    "concat of a name": (["input"], put(*C, "input", "rnn.l0")),
+    "concat of a number": (["input"], put(*C, "input", 1, 3)),
+    "concat of what comes later": (["input", "fc"], put(*C, "input", 1, "fc")),
+    "concat of itself": (["input", "rnn.l0.concat"], put(*C, "input", 1, "rnn.l0.concat")),
+    "concat of a sequence and a vector": (["sequence", "vector"], put("nodes", -2, "input", 1, "rnn.l0")),
+    "concat of two formats": (["embedding", "rnn.l0"], put(*C, "input", 1, "embedding")),
+    "concat too wide": (["features", "1081344"], both(*(node(name=f"c{k}", kind="concat", input=[f"c{k - 1}" if k else "rnn.l0.concat"] * n) for k, n in reversed(list(enumerate((64, 64, 33))))))),
+    "other nodes read one": (["input"], put(*F, "input", ["rnn.l0_reverse"])),
+    "first of a vector": (["rnn.l0.last", "sequence"], put(*F, "input", "rnn.l0.last")),
+    "first extra key": (["colour"], put(*F, "colour", 1)),
+    "golden ids int16": (["golden.inputs"], named(("golden", "inputs"), lambda one: one.astype(np.int16))),
+    "golden ids of three dimensions": (["golden.inputs"], named(("golden", "inputs"), lambda one: one[..., None])),
+    "golden id negative": (["golden.inputs", "-1"], named(("golden", "inputs"), at((0, 0), -1))),
+    "golden id too large": (["golden.inputs", "7"], named(("golden", "inputs"), at((0, 0), 7))),
+    "golden ids too long": (["golden.inputs"], named(("golden", "inputs"), lambda one: np.tile(one, (1, 1000)))),
+    "golden ids serve elsewhere": (["golden.inputs", "alone"], shared_embedding),
+    "as version 1": (["input"], put("version", 1)),
+}  # fmt: skip
+
+# name -> words, change, the good file
+RULES = {name: (*rule, good) for name, rule in SPOILED.items()}
+RULES |= {f"2: {name}": (*rule, good2) for name, rule in SPOILED2.items()}

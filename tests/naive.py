@@ -156,22 +156,47 @@ class Program:
         env[op["out"]] = [table(entry, v, *bounds(fmt, False), fmt["frac"]) for v in env[op["in"]]]
 
 
+def join(parts):
+    return [code for part in parts for code in part]
+
+
+def embedded(file, node, ids):
+    vocabulary, bits = file.document["input"]["vocabulary"], node["format"]["bits"]
+    rows = unpack(file.bytes_of(node["weight"]), bits, vocabulary, node["size"])
+    return [rows[one] for one in ids]
+
+
 def run(data, codes, lengths):
-    """data: a file's bytes. codes: [B][T][I]. Returns outputs per row (of the row's own length), saturations, changes."""
+    """data: a file's bytes. codes: [B][T][I], or ids [B][T]. Returns outputs per row (of the row's own length),
+    saturations, changes.
+    """
     file = File(data)
     outputs, saturations, changes = [], {}, {}
     for row, length in zip(codes, lengths):
         values = {"input": ("sequence", row[:length])}
         for node in file.document["nodes"]:
-            kind, value = values[node["input"]]
+            sources = node["input"] if node["kind"] == "concat" else [node["input"]]
+            kind, value = values[sources[0]]
             if node["kind"] == "last":
                 values[node["name"]] = "vector", value[-1]
+            elif node["kind"] == "first":
+                values[node["name"]] = "vector", value[0]
             elif node["kind"] == "mean":
                 values[node["name"]] = "vector", [mean(column) for column in zip(*value)]
+            elif node["kind"] == "concat":
+                parts = [values[source][1] for source in sources]
+                joined = [join(frames) for frames in zip(*parts)] if kind == "sequence" else join(parts)
+                values[node["name"]] = kind, joined
+            elif node["kind"] == "embedding":
+                values[node["name"]] = kind, embedded(file, node, value)
             else:
                 counts = [tally.setdefault(node["name"], {}) for tally in (saturations, changes)]
                 program = Program(file, node["program"], *counts)
-                y = [program.frame(frame) for frame in (value if kind == "sequence" else [value])]
+                frames = list(value) if kind == "sequence" else [value]
+                order = range(len(frames) - 1, -1, -1) if node.get("reverse") else range(len(frames))
+                y = [None] * len(frames)
+                for t in order:
+                    y[t] = program.frame(frames[t])
                 values[node["name"]] = kind, (y if kind == "sequence" else y[0])
         outputs.append(values[file.document["output"]][1])
     return (
@@ -182,11 +207,19 @@ def run(data, codes, lengths):
 
 
 def state(data, codes):
-    """The bytes of a stream's saved state after these frames, [T][I]; docs/format.md, "Saved state"."""
+    """The bytes of a stream's saved state after these frames, [T][I], or ids [T]; docs/format.md, "Saved state"."""
     file = File(data)
     values, saved = {"input": codes}, []
     for node in file.document["nodes"]:
+        if node["kind"] == "concat":
+            parts = [values[source] for source in node["input"]]
+            vectors = any(part is None for part in parts)
+            values[node["name"]] = None if vectors else [join(frames) for frames in zip(*parts)]
+            continue
         source = values.get(node["input"])
+        if node["kind"] == "embedding":
+            values[node["name"]] = embedded(file, node, source)
+            continue
         if node["kind"] != "program":
             values[node["name"]] = None  # a vector
             continue

@@ -17,7 +17,7 @@ from rindle.artifact import Artifact, Golden
 from rindle.codes import Affine, Product, Rescale
 from rindle.container import dumps
 from rindle.formats import Format, decode
-from rindle.graph import INPUT, Graph, Node
+from rindle.graph import INPUT, Embedding, Graph, Node
 from rindle.nn import simulate
 from rindle.nn.calibrate import LayerPlan, lower
 from rindle.nn.convert import convert_layer
@@ -47,16 +47,21 @@ def _python(run):
     return engine
 
 
-def _runtime(artifact, x, lengths):
-    model = Model(artifact)
-    stream = core.Stream(model._core)
-    frames = x.shape[:2] if model.is_sequence else x.shape[:1]
-    y = np.full((*frames, model.output_size), -1, x.dtype)
-    stream.run(np.ascontiguousarray(x), y, None if lengths is None else np.asarray(lengths, np.int32))
-    return Outcome(y, *model._counts(stream))
+def _runtime(kernel):
+    def engine(artifact, x, lengths):
+        model = Model(artifact, kernel=kernel)
+        stream = core.Stream(model._core)
+        frames = x.shape[:2] if model.is_sequence else x.shape[:1]
+        y = np.full((*frames, model.output_size), -1, np.int16 if x.dtype.kind == "i" else np.float32)
+        stream.run(np.ascontiguousarray(x), y, None if lengths is None else np.asarray(lengths, np.int32))
+        return Outcome(y, *model._counts(stream))
+
+    return engine
 
 
-ENGINES = {"reference": _python(reference.run), "simulation": _python(simulate.run), "runtime": _runtime}
+KERNELS = core.kernels()  # of this CPU
+ENGINES = {"reference": _python(reference.run), "simulation": _python(simulate.run)}
+ENGINES |= {f"runtime, {kernel}": _runtime(kernel) for kernel in KERNELS}
 
 
 def assert_agree(artifact, x, lengths=None):
@@ -81,6 +86,13 @@ def assert_naive(artifact, x, lengths=None):
         assert found.ndim == 1 or not found[rows[row] :].any()
     assert {**saturations, (INPUT, INPUT): 0} == wanted.saturations
     assert changes == wanted.changes
+
+
+def random_frames(rng, artifact, *shape) -> np.ndarray:
+    """Extreme codes int16 [*shape, I] for the model's input, or ids int32 [*shape]."""
+    if artifact.graph.vocabulary:
+        return rng.integers(0, artifact.graph.vocabulary, shape, np.int32)
+    return extreme_codes(rng, artifact.input_format, (*shape, artifact.graph.input_size))
 
 
 def extreme_codes(rng, fmt: Format, shape) -> np.ndarray:
@@ -115,6 +127,62 @@ class TorchModel(torch.nn.Module):
         return self.last(y)
 
 
+class BothDirections(torch.nn.Module):
+    """Two layers of both directions; the final states of the second, and its first frame."""
+
+    def __init__(self, name: str = "lstm"):
+        super().__init__()
+        make = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[name]
+        self.rnn = make(FEATURES, 9, 2, batch_first=True, bidirectional=True)
+        self.last = torch.nn.Linear(36, OUTPUTS)
+
+    def forward(self, x):
+        y, h = self.rnn(x)
+        h = h[0] if isinstance(h, tuple) else h
+        return self.last(torch.cat([h[-2], h[-1], y[:, 0]], 1))
+
+
+class MixedCells(torch.nn.Module):
+    """Several recurrent layers of different cells, the second in both directions, and what goes in beside it."""
+
+    def __init__(self):
+        super().__init__()
+        self.gru = torch.nn.GRU(FEATURES, 8, batch_first=True)
+        self.lstm = torch.nn.LSTM(8, 6, batch_first=True, bidirectional=True)
+        self.sru = rindle.SRU(12 + FEATURES, 12 + FEATURES, batch_first=True)
+        self.last = torch.nn.Linear(12 + FEATURES, OUTPUTS)
+
+    def forward(self, x):
+        y = self.lstm(self.gru(x)[0])[0]
+        return self.last(self.sru(torch.cat([y, x], -1))[0])
+
+
+VOCABULARY = 13
+
+
+class Words(torch.nn.Module):
+    """A language model, embedding and output tied; or with another head."""
+
+    def __init__(self, head: str = "all", name: str = "lstm", bidirectional: bool = False):
+        super().__init__()
+        self.head = head
+        self.embedding = torch.nn.Embedding(VOCABULARY, 10)
+        make = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[name]
+        self.rnn = make(10, 10, batch_first=True, bidirectional=bidirectional)
+        self.last = torch.nn.Linear(20 if bidirectional else 10, VOCABULARY)
+        if not bidirectional:
+            self.last.weight = self.embedding.weight
+
+    def forward(self, ids):
+        y, _ = self.rnn(self.embedding(ids))
+        return self.last({"all": y, "last": y[:, -1], "mean": y.mean(1)}[self.head])
+
+
+def words(rows: int = 8, time: int = 20, seed: int = 0) -> np.ndarray:
+    """ids int64 [rows, time]."""
+    return np.random.default_rng(seed).integers(0, VOCABULARY, (rows, time))
+
+
 class Only(torch.nn.Module):
     """A recurrent module's output, without its final states."""
 
@@ -130,6 +198,25 @@ def sequences(rows: int = 8, time: int = 20, seed: int = 0) -> np.ndarray:
     """float32 [rows, time, FEATURES]: slow random walks, so that neighbouring frames are alike."""
     rng = np.random.default_rng(seed)
     return (0.4 * rng.normal(size=(rows, time, FEATURES)).cumsum(1)).astype(np.float32)
+
+
+@lru_cache(maxsize=64)
+def quantized_graph(kind: str, scheme: str) -> Model:
+    """One model for each kind of graph: GRAPHS."""
+    torch.manual_seed(0)
+    make, data = GRAPHS[kind]
+    return rindle.quantize(make().eval(), scheme, data())
+
+
+GRAPHS = {
+    "bidirectional lstm": (BothDirections, sequences),
+    "bidirectional gru": (lambda: BothDirections("gru"), sequences),
+    "mixed": (MixedCells, sequences),
+    "words": (Words, words),
+    "words, last": (lambda: Words("last", "gru"), words),
+    "words, mean": (lambda: Words("mean", "gru"), words),
+    "words, both directions": (lambda: Words("all", "gru", True), words),
+}
 
 
 @lru_cache(maxsize=64)
@@ -324,8 +411,8 @@ def recipes(nodes: int = 3):
 
 
 def attempt(recipe) -> Artifact | None:
-    """A random model: random programs, with last, mean and thresholds here and there; half of them with constants that
-    no conversion would choose. None where 30 draws of formats do not convert.
+    """A random model: random programs of both directions, with every other kind of node and thresholds here and there;
+    half of them with constants that no conversion would choose. None where 30 draws of formats do not convert.
     """
     programs, seed = recipe
     rng = np.random.default_rng(seed)
@@ -346,32 +433,57 @@ def build(recipe) -> Artifact:
 
 
 def _chain(rng, programs, input_size: int, wild: bool) -> Artifact:
-    made, input_format, source, size, sequence = [], None, INPUT, input_size, True
+    """One after the other, some of them in both directions, or joined with what they read."""
+    made, input_format, table, source, size, sequence = [], None, None, INPUT, input_size, True
+    vocabulary = int(rng.choice([0, 0, 0, 1, 9]))
+
+    def graph(output):
+        return Graph(1 if vocabulary else input_size, tuple(made), output, vocabulary)
+
+    def add(name, kind, reads, **more):
+        made.append(Node(name, kind, reads, **more))
+        return name
+
     for number, kinds in enumerate(programs):
         equation = random_cell(kinds, rng)
         program = equation.program
-        if input_format is None:
+        if number == 0:
             inside = any(program.input in op.args and op.out[0] not in program.codes for op in program.ops)
             narrow = not inside and program.output != program.input and rng.random() < 0.5
             input_format = _code(rng, 10) if narrow else _fixed(rng, 10)
             if narrow and input_format.is_fixed and input_format.bits == 16:
                 input_format = replace(input_format, product=False)
-            graph = Graph(input_size, (), INPUT)
-        graph = Graph(input_size, tuple(made), source)
-        fmt = graph.format_of(source, input_format)
+            if vocabulary and not input_format.signed:
+                input_format = integer(input_format.bits, input_format.scale)
+            if vocabulary:
+                rows = extreme_codes(rng, input_format.as_product(), (vocabulary, input_size))
+                table, input_format = Embedding(rows, input_format), None
+                source = add("embedding", "embedding", INPUT, table=table)
+            if rng.random() < 0.1:
+                source = add("twice", "concat", (source, source))
+                size *= 2
+        fmt = graph(source).format_of(source, input_format)
         layer = random_layer(rng, equation, size, fmt, f"n{number}")
         if layer.program.states and not sequence:
             break
-        made.append(Node(f"n{number}", "program", source, wild_layer(rng, layer) if wild else layer))
-        source = f"n{number}"
+        layer = wild_layer(rng, layer) if wild else layer
+        reverse = bool(sequence and rng.random() < 0.25)
+        parts = [add(f"n{number}", "program", source, layer=layer, reverse=reverse)]
+        if rng.random() < 0.25:  # a second one with the same formats, of the other direction
+            other = wild_layer(rng, layer)
+            parts.append(add(f"m{number}", "program", source, layer=other, reverse=sequence and not reverse))
+        if graph(source).format_of(source, input_format) == graph(parts[0]).format_of(parts[0], input_format):
+            parts.append(source)
+        source = parts[0]
         if sequence and rng.random() < 0.25:
-            kind = str(rng.choice(["last", "mean"]))
-            made.append(Node(f"{source}.{kind}", kind, source))
-            source, sequence = made[-1].name, False
-        size = Graph(input_size, tuple(made), source).size_of(source)
-    artifact = Artifact(Graph(input_size, tuple(made), source), input_format, Golden(None, None, None), {})
-    shape = (2, 3, input_size)
-    return artifact.with_golden(extreme_codes(rng, input_format, shape), np.array([3, 1], np.int32))
+            kinds = rng.choice(["last", "first", "mean"], len(parts))
+            parts = [add(f"{part}.{kind}.{k}", str(kind), part) for k, (part, kind) in enumerate(zip(parts, kinds))]
+            source, sequence = parts[0], False
+        if len(parts) > 1:
+            source = add(f"n{number}.concat", "concat", tuple(parts[i] for i in rng.permutation(len(parts))))
+        size = graph(source).size_of(source)
+    artifact = Artifact(graph(source), input_format, Golden(None, None, None), {})
+    return artifact.with_golden(random_frames(rng, artifact, 2, 3), np.array([3, 1], np.int32))
 
 
 def _theta(rng, artifact, node: str, code: str):
@@ -382,6 +494,6 @@ def _theta(rng, artifact, node: str, code: str):
 
 
 def random_input(rng, artifact, rows: int = 3, time: int = 5):
-    """int16 codes [rows, time, I] and lengths."""
+    """int16 codes [rows, time, I], or int32 ids [rows, time], and lengths."""
     lengths = rng.integers(1, time + 1, rows)
-    return extreme_codes(rng, artifact.input_format, (rows, time, artifact.graph.input_size)), lengths
+    return random_frames(rng, artifact, rows, time), lengths

@@ -14,6 +14,7 @@ for name in ("lightning_fabric", "rapidfuzz", "skimage"):
 sys.path.insert(0, str(ROOT))
 
 from experiments.baselines import run, table, tasks  # noqa: E402
+from rindle.nn.train import Share  # noqa: E402
 
 FILES = sorted((HERE / "checkpoints").glob("*.safetensors"))
 
@@ -39,10 +40,32 @@ def test_the_readme_says_what_the_checkpoints_say():
     assert text.partition(table.BEGIN)[2].partition(table.END)[0].splitlines() == table.rows()
 
 
-@pytest.mark.skipif(
+needs_data = pytest.mark.skipif(
     not os.environ.get("RINDLE_DATA_MIRROR"),
-    reason="RINDLE_DATA_MIRROR is not set, so there are no data to evaluate the checkpoints on",
+    reason="RINDLE_DATA_MIRROR is not set: there are no data to train or test on",
 )
+
+
+@needs_data
+@pytest.mark.parametrize("task, kind", dict(file.stem.rsplit("-", 1) for file in FILES).items())
+def test_a_model_on_another_device_finds_its_batch_there(task, kind, monkeypatch):
+    """The meta device stands for a GPU: it refuses operands of the CPU, and computes shapes only."""
+    if task == "an4":  # CTC is not implemented there
+
+        def ctc_loss(scores, marks, lengths, sizes, **_):
+            assert marks.device.type == "meta"
+            return scores.sum()
+
+        monkeypatch.setattr("torch.nn.functional.ctc_loss", ctc_loss)
+    module = tasks.load(task)
+    task, model = module.Task(quick=True), module.model(kind).to("meta")
+    loss, count, _ = task.loss(model, task.plan(0)[0], Share(), None)
+    loss.backward()
+    assert loss.device.type == "meta" and type(count) is int
+    assert all(value.grad is not None for value in model.parameters())
+
+
+@needs_data
 @pytest.mark.parametrize("task, kind", [("opendpd", "gru"), ("fsdd", "lstm")])
 def test_quick_checkpoints_measure_what_is_written(task, kind):
     module, file = tasks.load(task), HERE / f"checkpoints/{task}-{kind}.safetensors"

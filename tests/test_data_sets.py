@@ -214,6 +214,10 @@ def test_an4_published():
         "test": (130, 10),
     }
     assert sum(len(u.words) for p in ("train", "valid") for u in parts[p]) == 5442
+    speakers = [{u.speaker for u in rows} for rows in parts.values()]
+    assert len(set.union(*speakers)) == sum(map(len, speakers))
+    known = {tuple(u.words) for u in parts["train"]}
+    assert [sum(tuple(u.words) in known for u in parts[p]) for p in ("valid", "test")] == [26, 24]
     assert sum(len(u.features) for rows in parts.values() for u in rows) == 289_252
     lexicon = an4.lexicon()
     assert all(word in lexicon for rows in parts.values() for u in rows for word in u.words)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from support import FEATURES, HIDDEN, TorchModel, sequences
+from support import FEATURES, HIDDEN, VOCABULARY, MixedCells, TorchModel, Words, sequences, words
 from torch import nn
 
 import rindle
@@ -45,6 +45,16 @@ def head(size=HIDDEN):
     return nn.Linear(size, 3)
 
 
+def both(k, source):
+    """The nodes of a bidirectional layer."""
+    layer, backward = f"rnn.l{k}", f"rnn.l{k}_reverse"
+    return [f"{layer} program {source}", f"{backward} program {source}", f"{layer}.concat concat {layer},{backward}"]
+
+
+def joined(h):
+    return torch.cat([h[-2], h[-1]], 1)
+
+
 CAPTURED = (
     {
         "a GRU's frames": (Model(lambda m, x: m.rnn(x)[0], rnn=gru()), ["rnn.l0 program input"]),
@@ -66,7 +76,7 @@ CAPTURED = (
         ),
         "the final state of the first layer": (
             Model(lambda m, x: m.rnn(x)[1][0], rnn=gru(2)),
-            ["rnn.l0 program input", "rnn.l1 program rnn.l0", "rnn.l0.last last rnn.l0"],
+            ["rnn.l0 program input", "rnn.l0.last last rnn.l0"],
         ),
         "the final h of an LSTM": (
             Model(lambda m, x: m.rnn(x)[1][0][-1], rnn=lstm()),
@@ -76,6 +86,53 @@ CAPTURED = (
             Model(lambda m, x: m.rnn(x)[1].squeeze(0), rnn=gru()),
             ["rnn.l0 program input", "rnn.l0.last last rnn.l0"],
         ),
+        "the first frame": (
+            Model(lambda m, x: m.rnn(x)[0][:, 0], rnn=gru()),
+            ["rnn.l0 program input", "rnn.l0.first first rnn.l0"],
+        ),
+        "both directions": (
+            Model(lambda m, x: m.fc(m.rnn(x)[0]), rnn=lstm(2, bidirectional=True), fc=head(2 * HIDDEN)),
+            [*both(0, "input"), *both(1, "rnn.l0.concat"), "fc program rnn.l1.concat"],
+        ),
+        "both directions without bias": (
+            Model(lambda m, x: m.rnn(x)[0], rnn=gru(bidirectional=True, bias=False)),
+            both(0, "input"),
+        ),
+        "the last frame of both directions": (
+            Model(lambda m, x: m.rnn(x)[0][:, -1], rnn=gru(bidirectional=True)),
+            [*both(0, "input"), "rnn.l0.concat.last last rnn.l0.concat"],
+        ),
+        "the mean of both directions": (
+            Model(lambda m, x: m.rnn(x)[0].mean(1), rnn=lstm(bidirectional=True)),
+            [*both(0, "input"), "rnn.l0.concat.mean mean rnn.l0.concat"],
+        ),
+        "the final states of both directions": (
+            Model(lambda m, x: joined(m.rnn(x)[1][0]), rnn=lstm(2, bidirectional=True)),
+            [
+                *both(0, "input"),
+                *both(1, "rnn.l0.concat")[:2],
+                "rnn.l1.last last rnn.l1",
+                "rnn.l1_reverse.first first rnn.l1_reverse",
+                "forward.concat concat rnn.l1.last,rnn.l1_reverse.first",
+            ],
+        ),
+        "the final state of the reversed direction of the first layer": (
+            Model(lambda m, x: m.rnn(x)[1][1], rnn=gru(2, bidirectional=True)),
+            ["rnn.l0_reverse program input", "rnn.l0_reverse.first first rnn.l0_reverse"],
+        ),
+        "several cells": (
+            MixedCells(),
+            [
+                "gru.l0 program input",
+                "lstm.l0 program gru.l0",
+                "lstm.l0_reverse program gru.l0",
+                "lstm.l0.concat concat lstm.l0,lstm.l0_reverse",
+                "forward.concat concat lstm.l0.concat,input",
+                "sru.l0 program forward.concat",
+                "last program sru.l0",
+            ],
+        ),
+        "one sequence": (Model(lambda m, x: m.fc(torch.cat([x], -1)), fc=head(FEATURES)), ["fc program input"]),
         "the mean over time": (
             Model(lambda m, x: m.fc(m.rnn(x)[0].mean(1)), rnn=lstm(), fc=head()),
             ["rnn.l0 program input", "rnn.l0.mean mean rnn.l0", "fc program rnn.l0.mean"],
@@ -140,7 +197,8 @@ def test_what_is_captured(name):
     model, nodes = CAPTURED[name]
     graph, batch_first = capture(model.eval(), X)
     assert batch_first
-    assert [f"{node.name} {node.kind} {node.source}" for node in graph.nodes] == nodes
+    assert [f"{node.name} {node.kind} {','.join(node.sources)}" for node in graph.nodes] == nodes
+    assert all(node.reverse == node.name.endswith("_reverse") for node in graph.programs)
     with torch.no_grad():
         wanted = model(X)
     wanted = wanted[0] if isinstance(wanted, tuple) else wanted
@@ -190,7 +248,11 @@ REFUSED = {
     "in forward": (lambda m, x: m.fc(x) * 2, {"fc": nn.Linear(FEATURES, 2)}, r"aten\.mul\.Tensor in the model's forward is not supported"),
     "a residual": (lambda m, x: m.fc(x) + x, {"fc": nn.Linear(FEATURES, FEATURES)}, r"aten\.add\.Tensor .* is not supported"),
     "a plain RNN": (lambda m, x: m.rnn(x)[0], {"rnn": nn.RNN(FEATURES, 4, batch_first=True)}, r"aten\.rnn_tanh\.input in the module 'rnn' is not supported"),
-    "bidirectional": (lambda m, x: m.rnn(x)[0], {"rnn": lstm(bidirectional=True)}, r"aten\.lstm\.input in the module 'rnn' is bidirectional, which is not supported yet"),
+    "a projection in both directions": (lambda m, x: m.rnn(x)[0], {"rnn": lstm(bidirectional=True, proj_size=3)}, r"has a projection"),
+    "rows joined": (lambda m, x: torch.cat([m.fc(x), m.fc(x)], 0), {"fc": nn.Linear(FEATURES, 2)}, r"aten\.cat\.default .* is along dimension 0; only features can be concatenated, along dimension 2"),
+    "frames joined": (lambda m, x: torch.cat([x, m.rnn(x)[0]], 1), {"rnn": nn.GRU(FEATURES, FEATURES, batch_first=True)}, r"aten\.cat\.default .* is along dimension 1"),
+    "a vector joined with zeros": (lambda m, x: torch.cat([m.rnn(x)[0][:, -1], torch.zeros(3, 2)], 1), {"rnn": gru()}, r"aten\.cat\.default .* joins values that are not all sequences"),
+    "an embedding of features": (lambda m, x: m.e(m.fc(x).argmax(-1)), {"e": nn.Embedding(4, 2), "fc": nn.Linear(FEATURES, 4)}, r"aten\.argmax\.default .* is not supported"),
     "a projection": (lambda m, x: m.rnn(x)[0], {"rnn": lstm(proj_size=3)}, r"aten\.lstm\.input in the module 'rnn' has a projection"),
     "an initial state": (lambda m, x: m.rnn(x, torch.ones(1, x.shape[0], HIDDEN))[0], {"rnn": gru()}, r"(aten\.ones|aten\.gru).* (is not supported|initial state)"),
     "a learned initial state": (
@@ -198,7 +260,7 @@ REFUSED = {
         {"rnn": gru(), "h0": nn.Parameter(torch.zeros(1, 3, HIDDEN))},
         r"aten\.gru\.input in the module 'rnn' is given an initial state; only zeros",
     ),
-    "the first frame": (lambda m, x: m.rnn(x)[0][:, 0], {"rnn": gru()}, r"aten\.select\.int .* selects index 0 of dimension 1; only the last frame"),
+    "the second frame": (lambda m, x: m.rnn(x)[0][:, 1], {"rnn": gru()}, r"aten\.select\.int .* selects index 1 of dimension 1; only the last frame"),
     "the frame that was last in the example": (lambda m, x: m.rnn(x)[0][:, 6], {"rnn": gru()}, "selects index 6 of dimension 1"),
     "the last row": (lambda m, x: m.rnn(x)[0][-1], {"rnn": gru()}, "selects index -1 of dimension 0"),
     "the final c": (lambda m, x: m.rnn(x)[1][1][-1], {"rnn": lstm()}, r"aten\.select\.int .* reads something that is not"),
@@ -274,3 +336,70 @@ def test_a_module_that_only_looks_like_ours_is_refused():
 
     with pytest.raises(RindleError, match=r"rindle\.recurrent.* is used outside a Recurrent module"):
         capture(Direct(), X)
+
+
+IDS = torch.from_numpy(words(3, 7))
+
+
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("head", ["all", "last", "mean"])
+def test_ids_are_captured(head, both):
+    model = Words(head, bidirectional=both).eval()
+    graph, batch_first = capture(model, IDS)
+    assert batch_first and graph.vocabulary == VOCABULARY
+    assert (graph.nodes[0].name, graph.nodes[0].kind, graph.nodes[0].source) == ("embedding", "embedding", "input")
+    with torch.no_grad():
+        torch.testing.assert_close(evaluate(graph, IDS), model(IDS), rtol=1e-4, atol=1e-5)
+
+
+def test_time_first_ids_with_the_state_returned_and_dropout():
+    """As a language model is written."""
+
+    class Language(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.rnn, self.drop = nn.Embedding(VOCABULARY, 6), nn.LSTM(6, 6), nn.Dropout(0.4)
+            self.fc = nn.Linear(6, VOCABULARY)
+            self.fc.weight = self.embedding.weight
+
+        def forward(self, ids, state=None):
+            hidden, state = self.rnn(self.drop(self.embedding(ids)), state)
+            return self.fc(self.drop(hidden)), state
+
+    model = Language().eval()
+    graph, batch_first = capture(model, IDS.T)
+    assert not batch_first
+    with torch.no_grad():
+        torch.testing.assert_close(evaluate(graph, IDS).transpose(0, 1), model(IDS.T)[0], rtol=1e-4, atol=1e-5)
+    assert rindle.quantize(model, "int8", IDS.T).run(IDS.numpy()).shape == (3, 7, VOCABULARY)
+
+
+def test_transposed_ids():
+    model = Model(
+        lambda m, x: m.rnn(m.e(x.t()))[0].transpose(0, 1), rnn=nn.GRU(4, 3), e=nn.Embedding(VOCABULARY, 4)
+    ).eval()
+    graph, batch_first = capture(model, IDS)
+    assert batch_first and [node.name for node in graph.nodes] == ["e", "rnn.l0"]
+    with torch.no_grad():
+        torch.testing.assert_close(evaluate(graph, IDS), model(IDS), rtol=1e-4, atol=1e-5)
+
+
+REFUSED_IDS = {
+    "ids as numbers": (lambda m, x: m.fc(x.float()), {"fc": nn.Linear(7, 2)}, r"aten\.(to|_to_copy)\S* .* is not supported"),
+    "the last id": (lambda m, x: m.e(x[:, -1]), {"e": nn.Embedding(VOCABULARY, 4)}, r"aten\.select\.int .* reads the model's input, which is ids; only an Embedding can"),
+    "ids joined": (lambda m, x: m.e(torch.cat([x, x], 1)), {"e": nn.Embedding(VOCABULARY, 4)}, r"aten\.cat\.default .* is ids; only an Embedding"),
+    "two vocabularies": (lambda m, x: m.rnn(torch.cat([m.e(x), m.f(x)], -1))[0], {"e": nn.Embedding(VOCABULARY, 2), "f": nn.Embedding(20, 3), "rnn": gru()}, r"aten\.embedding\.default in the module 'f' has 20 rows, but another Embedding 13"),
+    "an embedding alone": (lambda m, x: m.e(x), {"e": nn.Embedding(VOCABULARY, 4)}, "no recurrent or Linear layer"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED_IDS)
+def test_what_is_refused_of_ids(name):
+    forward, modules, message = REFUSED_IDS[name]
+    with pytest.raises(RindleError, match=message):
+        capture(Model(forward, **modules).eval(), IDS)
+
+
+def test_an_input_of_ids_has_two_dimensions():
+    with pytest.raises(RindleError, match=r"has 3 dimensions \(3, 7, 1\); it must have 2, for ids"):
+        capture(Model(lambda m, x: m.e(x), e=nn.Embedding(VOCABULARY, 4)).eval(), IDS[..., None])

@@ -7,13 +7,18 @@ import pytest
 from support import assert_agree
 
 import rindle
-from rindle.artifact import VERSION
+from rindle.graph import KINDS
 
 FILES = sorted((Path(__file__).parent / "golden").glob("*.rindle"))
 
 
-def test_there_is_one_of_every_cell_for_the_present_version():
-    assert {f"v{VERSION}-{name}.rindle" for name in ("lstm", "gru", "sru")} <= {path.name for path in FILES}
+def test_there_is_one_of_every_cell_and_of_every_kind_of_graph():
+    names = {path.name for path in FILES}
+    assert {f"v1-{name}.rindle" for name in ("lstm", "gru", "sru")} <= names
+    assert {f"v2-{name}.rindle" for name in ("bidirectional", "mixed", "words")} <= names
+    nodes = [node for path in FILES for node in rindle.load(path).artifact.graph.nodes]
+    assert {node.kind for node in nodes} == set(KINDS)
+    assert any(node.reverse for node in nodes)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -1,5 +1,7 @@
 """The laws of the design: all engines give the same integers, whatever the model, the input, and the way it is run."""
 
+from dataclasses import replace
+
 import naive
 import numpy as np
 import pytest
@@ -8,12 +10,16 @@ from hypothesis import assume, given, settings
 from support import (
     ENGINES,
     FEATURES,
+    GRAPHS,
+    KERNELS,
     assert_agree,
     assert_naive,
     attempt,
     build,
     extreme_codes,
     quantized,
+    quantized_graph,
+    random_frames,
     random_input,
     random_layer,
     recipes,
@@ -55,6 +61,71 @@ def test_engines_agree_on_cells_and_schemes(cell, scheme, head):
         assert_agree(artifact.with_thresholds(some_thresholds(artifact, share)), x, lengths)
 
 
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_engines_agree_on_every_kind_of_graph(kind, scheme):
+    artifact = quantized_graph(kind, scheme).artifact
+    x = GRAPHS[kind][1](rows=5, time=8, seed=1)
+    x = x.astype(np.int32) if artifact.graph.vocabulary else 50 * x
+    lengths = np.array([5, 8, 1, 8, 3])
+    assert_agree(artifact, x)
+    assert_agree(artifact, x, lengths)
+    held = artifact.with_thresholds(some_thresholds(artifact, 0.1))
+    assert_agree(held, x, lengths)
+    frames = random_frames(np.random.default_rng(0), artifact, 2, 4)
+    assert_naive(held, frames, np.array([4, 2]))
+    assert dumps(loads(dumps(held))) == dumps(held)
+
+
+def mirrored(x, lengths):
+    """Each row from its own end to its start."""
+    flipped = x.copy()
+    for row, length in enumerate(lengths):
+        flipped[row, :length] = x[row, :length][::-1]
+    return flipped
+
+
+@settings(max_examples=40)
+@given(recipes(), seeds)
+def test_a_graph_of_the_other_direction_runs_the_mirrored_rows(recipe, seed):
+    """Every program turned round, first and last exchanged: the mirrored output of the mirrored input, and its counters."""
+    artifact = build(recipe)
+    other = {"last": "first", "first": "last"}
+    nodes = tuple(
+        replace(
+            node,
+            kind=other.get(node.kind, node.kind),
+            reverse=node.kind == "program" and artifact.graph.is_sequence(node.source) and not node.reverse,
+        )
+        for node in artifact.graph.nodes
+    )
+    turned = replace(artifact, graph=replace(artifact.graph, nodes=nodes))
+    x, lengths = random_input(np.random.default_rng(seed), artifact)
+    for engine in ENGINES.values():
+        wanted, found = engine(artifact, x, lengths), engine(turned, mirrored(x, lengths), lengths)
+        output = mirrored(found.output, lengths) if found.output.ndim == 3 else found.output
+        np.testing.assert_array_equal(output, wanted.output)
+        assert (found.saturations, found.changes) == (wanted.saturations, wanted.changes)
+
+
+def test_random_graphs_have_every_kind_of_node():
+    """Else the laws on them would say less than they seem to."""
+    seen = set()
+    for seed in range(120):
+        rng = np.random.default_rng(seed)
+        artifact = attempt(([rng.choice(support.KINDS, 3).tolist() for _ in range(3)], seed))
+        if artifact is None:
+            continue
+        graph = artifact.graph
+        for node in graph.nodes:
+            seen.add((node.kind, graph.is_sequence(node.name), node.reverse, bool(graph.vocabulary)))
+            seen.add(("held", node.reverse) if node.kind == "program" and node.layer.thetas else None)
+    for ids in (False, True):
+        wanted = {(kind, False, False, ids) for kind in ("program", "last", "first", "mean", "concat")}
+        wanted |= {("program", True, False, ids), ("program", True, True, ids), ("concat", True, False, ids)}
+        assert wanted <= seen, wanted - seen
+    assert {("embedding", True, False, True), ("held", True), ("held", False)} <= seen
+
+
 def test_the_reference_is_the_naive_reading_of_the_file(cell, scheme):
     artifact = quantized(cell, scheme, "mean").artifact
     codes = extreme_codes(np.random.default_rng(0), artifact.input_format, (2, 4, FEATURES))
@@ -75,6 +146,7 @@ def test_engines_agree_on_random_programs(recipe, seed):
 def test_engines_agree_on_floats_at_ties(recipe, seed):
     """The input rule (4) on, just below and just above k + ½, within the range and beyond it."""
     artifact = build(recipe)
+    assume(not artifact.graph.vocabulary)
     rng, fmt = np.random.default_rng(seed), artifact.input_format
     codes = rng.integers(fmt.lo - 3, fmt.hi + 4, (2, 3, artifact.graph.input_size))
     x = ((codes + rng.choice([0.0, 0.5, -0.5], codes.shape)) * fmt.scale).astype(np.float32)
@@ -206,7 +278,7 @@ def test_products_are_of_the_held_value(cell):
         np.testing.assert_array_equal(product, v)
         np.testing.assert_array_equal(matrices[first] @ product, accumulator)
     assert 0 < changed < 12 * len(v)
-    found = ENGINES["runtime"](artifact.with_thresholds({name: 9}), x, None).changes
+    found = ENGINES["runtime, portable"](artifact.with_thresholds({name: 9}), x, None).changes
     assert found == {("rnn.l0", artifact.held_codes()[name][1]): (changed, 12)}
 
 
@@ -219,7 +291,7 @@ def test_a_batch_row_is_that_row_alone(recipe, seed):
         whole = engine(artifact, x, lengths).output
         padded = x.copy()
         for row, length in enumerate(lengths):
-            padded[row, length:] = artifact.input_format.lo  # must not matter
+            padded[row, length:] = 0 if artifact.graph.vocabulary else artifact.input_format.lo  # must not matter
             alone = engine(artifact, x[row : row + 1, :length], None).output[0]
             found = whole[row, :length] if whole.ndim == 3 else whole[row]
             np.testing.assert_array_equal(found, alone, err_msg=name)
@@ -245,7 +317,7 @@ def test_chunks_are_the_whole(recipe, seed):
     assume(artifact.graph.whole_sequence is None)
     model = Model(artifact)
     rng = np.random.default_rng(seed)
-    codes = extreme_codes(rng, artifact.input_format, (7, artifact.graph.input_size))
+    codes = random_frames(rng, artifact, 7)
     wanted = whole(model, codes)
     stream = model.stream()
     np.testing.assert_array_equal(stepped(stream, codes), wanted)
@@ -268,7 +340,7 @@ def test_chunks_are_the_whole(recipe, seed):
 def test_a_saved_state_is_what_the_document_says(recipe, seed):
     artifact = build(recipe)
     assume(artifact.graph.whole_sequence is None)
-    codes = extreme_codes(np.random.default_rng(seed), artifact.input_format, (3, artifact.graph.input_size))
+    codes = random_frames(np.random.default_rng(seed), artifact, 3)
     model = Model(artifact)
     stream = model.stream()
     assert stream.save() == naive.state(model.data, [])
@@ -338,4 +410,5 @@ def test_the_tables_cover_every_entry():
     """A new cell or scheme is tested by existing; this only says which there are."""
     assert {"lstm", "gru", "sru"} <= set(CELLS)
     assert {"int8", "w4a8", "fixed16", "fixed8"} <= set(SCHEMES)
-    assert set(ENGINES) == {"reference", "simulation", "runtime"}
+    assert set(ENGINES) == {"reference", "simulation", *(f"runtime, {kernel}" for kernel in KERNELS)}
+    assert KERNELS[-1] == "portable"

@@ -115,6 +115,8 @@ def test_two_processes_take_the_steps_of_one(script, tmp_path):
     """Shares of unequal size included: 13 rows are 7 and 6, 3 are 2 and 1."""
     one, two = script("one", "one.pt"), script("two", "two.pt", processes=2)
     finish(one), finish(two)
+    states = [torch.load(tmp_path / name / "state.pt", weights_only=False) for name in ("one", "two")]
+    assert [len(state["processes"]) for state in states] == [1, 2]
     one, two = (torch.load(tmp_path / f"{name}.pt") for name in ("one", "two"))
     assert np.allclose(one["curve"], two["curve"], rtol=1e-4)
     for name, value in one["model"].items():

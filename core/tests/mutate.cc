@@ -88,11 +88,13 @@ void run(const rindle_model* model) {
     const std::int16_t *inputs, *outputs;
     const std::int32_t* lengths;
     rindle_golden(model, &batch, &frames, &inputs, &lengths, &outputs);
+    const std::int32_t* ids = rindle_golden_ids(model);
     const std::size_t in = rindle_input_size(model), out = rindle_output_size(model);
     const bool sequence = rindle_output_is_sequence(model);
     std::vector<std::int16_t> y(batch * (sequence ? frames : 1) * out);
     auto stream = new_stream(model);
-    must(rindle_run_codes(stream.get(), inputs, batch * frames * in, batch, frames, lengths, y.data(), y.size()));
+    must(ids ? rindle_run_ids_codes(stream.get(), ids, batch * frames, batch, frames, lengths, y.data(), y.size())
+             : rindle_run_codes(stream.get(), inputs, batch * frames * in, batch, frames, lengths, y.data(), y.size()));
     if (rindle_can_stream(model) != RINDLE_OK) return;
 
     std::vector<std::int16_t> frame(out);
@@ -101,7 +103,8 @@ void run(const rindle_model* model) {
         must(rindle_reset(stream.get()));
         const auto length = static_cast<std::size_t>(lengths[row]);
         for (std::size_t t = 0; t < length; ++t) {
-            must(rindle_step_codes(stream.get(), inputs + (row * frames + t) * in, in, frame.data(), out));
+            must(ids ? rindle_step_id_codes(stream.get(), ids[row * frames + t], frame.data(), out)
+                     : rindle_step_codes(stream.get(), inputs + (row * frames + t) * in, in, frame.data(), out));
             const std::int16_t* whole = y.data() + (sequence ? row * frames + t : row) * out;
             if ((sequence || t + 1 == length) && !std::equal(frame.begin(), frame.end(), whole))
                 defect("step and run differ");

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "check.h"
@@ -52,7 +53,7 @@ struct Packed {
             for (int k = 0; k < columns; ++k) sum += std::abs(at(r, k, columns));
             largest = std::max(largest, sum * magnitude(code_bits));
         }
-        matrix = {rows, columns, bits, largest >= std::int64_t{1} << 31, nullptr, nullptr};
+        matrix = {rows, columns, bits, code_bits, largest >= std::int64_t{1} << 31, nullptr, nullptr};
         by_row = Buffer(kernel.row_bytes(matrix));
         by_column = Buffer(kernel.column_bytes(matrix));
         kernel.pack_rows(matrix, codes.data(), by_row.data());
@@ -95,7 +96,8 @@ void products(const Kernel& kernel) {
         const auto theta = random_codes(n, 0, most / 3);
         const Buffer held = padded(Codes(n)), limits = padded(theta), index = padded(std::vector<std::int32_t>(2 * n)),
                      delta = padded(Codes(2 * n)),
-                     accumulators = padded(std::vector<std::int64_t>(static_cast<std::size_t>(shape.rows)));
+                     accumulators = padded(std::vector<std::int64_t>(static_cast<std::size_t>(shape.rows))),
+                     scratch(scratch_bytes(n));
         Codes v = random_codes(n, -most, most), expected(n);
         bool listed = false;
         for (int frame = 0; frame < 12; ++frame) {
@@ -110,14 +112,14 @@ void products(const Kernel& kernel) {
             const Buffer now = padded(v);
             const Changes changes =
                 kernel.hold(now.as<std::int16_t>(), limits.as<std::int16_t>(), held.as<std::int16_t>(),
-                            index.as<std::int32_t>(), delta.as<std::int16_t>(), n);
+                            index.as<std::int32_t>(), delta.as<std::int16_t>(), n, shape.code_bits);
             CHECK(changes.elements == changed);
             CHECK(std::memcmp(held.data(), expected.data(), n * sizeof(std::int16_t)) == 0);
             if (changes.entries == kNoList) {
-                kernel.multiply(w.matrix, held.as<std::int16_t>(), accumulators.data());
+                kernel.multiply(w.matrix, held.as<std::int16_t>(), accumulators.data(), scratch.data());
             } else {
                 kernel.add_columns(w.matrix, index.as<std::int32_t>(), delta.as<std::int16_t>(), changes.entries,
-                                   accumulators.data());
+                                   accumulators.data(), scratch.data());
                 listed |= changes.entries > 0;
             }
             CHECK(w.product_is(accumulators, expected.data()));
@@ -201,6 +203,13 @@ void sums(const Kernel& kernel) {
     }
 }
 
+template <class T>
+std::vector<double> shifted(const std::vector<T>& values, int s) {
+    std::vector<double> result;
+    for (T value : values) result.push_back(std::ldexp(static_cast<double>(value), -s));
+    return result;
+}
+
 void finishes(const Kernel& kernel) {
     for (int round = 0; round < 300; ++round) {
         const auto n = static_cast<std::size_t>(between(1, 40));
@@ -227,8 +236,11 @@ void finishes(const Kernel& kernel) {
             buffers.push_back(wide ? padded(accumulators) : padded(narrow));
             const void* data = buffers.back().data();
             buffers.push_back(padded(multipliers));
-            products.push_back({data, buffers.back().as<std::int32_t>(), wide});
+            const auto* multiplier = buffers.back().as<std::int32_t>();
+            buffers.push_back(padded(shifted(multipliers, shift)));
+            products.push_back({data, multiplier, buffers.back().as<double>(), wide});
         }
+        const auto offset = shifted(bias, shift);
         Codes out(n), expected(n);
         std::size_t outside = 0;
         for (std::size_t r = 0; r < n; ++r) {
@@ -236,7 +248,7 @@ void finishes(const Kernel& kernel) {
             expected[r] = static_cast<std::int16_t>(clamped(y, limits));
             outside += expected[r] != y;
         }
-        CHECK(kernel.finish(products.data(), count, bias.data(), shift, limits, out.data(), n) == outside);
+        CHECK(kernel.finish({products.data(), count, bias.data(), offset.data(), shift, limits, out.data(), n}) == outside);
         CHECK(out == expected);
     }
 }
@@ -254,7 +266,12 @@ void lookups(const Kernel& kernel) {
             segment.base = static_cast<std::int16_t>(degree ? between(-32768, 32767) : between(table.limits.lo, table.limits.hi));
             segment.slope = static_cast<std::int16_t>(between(0, 3) ? between(-500, 500) : between(0, 1) ? -32768 : 32767);
         }
+        Codes base, slope;
+        for (const Segment& segment : segments) base.push_back(segment.base), slope.push_back(segment.slope);
+        base.resize(256), slope.resize(256);
         table.segments = segments.data();
+        table.base = base.data();
+        table.slope = slope.data();
         table.x0 = symmetry ? 0 : between(-70000, 40000);
         table.p = between(0, 15);
         table.q = between(0, 30);
@@ -298,12 +315,27 @@ void encodes(const Kernel& kernel) {
 
 }  // namespace
 
+#ifdef RINDLE_X86
+int wrong_code_avx2();
+int wrong_code_avxvnni();
+int wrong_code_avx512vnni();
+
+void test_wrong_code(const char* kernel) {
+    const std::string name = kernel;
+    if (name == "avx2") CHECK(wrong_code_avx2() == 0);
+    if (name == "avxvnni") CHECK(wrong_code_avxvnni() == 0);
+    if (name == "avx512vnni") CHECK(wrong_code_avx512vnni() == 0);
+}
+#else
+void test_wrong_code(const char*) {}
+#endif
+
 void test_kernels() {
-    const KernelList list = all_kernels();
+    const KernelList list = available_kernels();
     for (std::size_t i = 0; i < list.count; ++i) {
-        const Kernel& kernel = *list.first[i];
-        if (!kernel.available()) continue;
+        const Kernel& kernel = *list.kernels[i];
         const int before = failures;
+        test_wrong_code(kernel.name);
         products(kernel);
         sums(kernel);
         finishes(kernel);

@@ -11,7 +11,7 @@ from .formats import Format, RindleError
 from .graph import Graph
 from .program import Program
 
-VERSION = 1
+VERSION = 2  # the newest that this package knows; a file has the oldest that can say what it says
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Golden:
-    """inputs: int16 [B, T, I]; lengths: int32 [B]; outputs: int16 [B, T, O] or [B, O]. Codes to codes."""
+    """inputs: int16 [B, T, I], or ids, int32 [B, T]; lengths: int32 [B]; outputs: int16 [B, T, O] or [B, O]."""
 
     inputs: np.ndarray
     lengths: np.ndarray
@@ -41,12 +41,21 @@ class Golden:
 
 @dataclass(frozen=True, eq=False)
 class Artifact:
-    """A converted model: all that any backend needs. provenance: free-form, for people."""
+    """A converted model: all that any backend needs. input_format: None where the input is ids. provenance: free-form,
+    for people.
+    """
 
     graph: Graph
-    input_format: Format
+    input_format: Format | None
     golden: Golden
     provenance: dict = field(default_factory=dict)
+
+    @property
+    def version(self) -> int:
+        """Of the file format: the oldest that has all that this model uses."""
+        nodes = self.graph.nodes
+        new = self.graph.vocabulary or any(node.reverse or node.kind in ("first", "concat") for node in nodes)
+        return 2 if new else 1
 
     @property
     def output_format(self) -> Format:
@@ -94,7 +103,7 @@ class Artifact:
                 thetas[node][code] = check_theta(theta, layer.formats[code], layer.program.sizes[code], name)
         nodes = tuple(
             replace(node, layer=replace(node.layer, thetas=ordered(node.layer.program, thetas[node.name])))
-            if node.layer
+            if node.kind == "program"
             else node
             for node in self.graph.nodes
         )
@@ -102,11 +111,12 @@ class Artifact:
         return changed.with_golden(self.golden.inputs, self.golden.lengths)
 
     def with_golden(self, inputs: np.ndarray, lengths: np.ndarray) -> Artifact:
-        """A copy whose golden outputs the reference computes from these input codes."""
+        """A copy whose golden outputs the reference computes from these input codes, or ids."""
         from .reference import run
 
         outputs = run(self, inputs, lengths).codes.astype(np.int16)
-        return replace(self, golden=Golden(inputs.astype(np.int16), lengths.astype(np.int32), outputs))
+        wide = np.int32 if self.graph.vocabulary else np.int16
+        return replace(self, golden=Golden(inputs.astype(wide), lengths.astype(np.int32), outputs))
 
 
 def ordered(program: Program, thetas: dict) -> dict:

@@ -46,6 +46,11 @@ class NumPy:
         return np.concatenate(arrays)
 
     @staticmethod
+    def join(arrays):
+        """Their features one after the other."""
+        return np.concatenate(arrays, axis=-1)
+
+    @staticmethod
     def mean(total, count: int):
         """(21)."""
         return (2 * total + count) // (2 * count)

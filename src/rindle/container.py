@@ -35,10 +35,10 @@ def loads(data: bytes, name: str = "the file") -> Artifact:
     """Reads and validates. Raises RindleError, which names the field, for anything that docs/format.md forbids."""
     try:
         document, tensors = _open(data)
-        if document.get("version") != VERSION:
-            found = document.get("version")
+        found = document.get("version")
+        if not isinstance(found, int) or isinstance(found, bool) or not 1 <= found <= VERSION:
             remedy = "; update rindle to read it" if isinstance(found, int) and found > VERSION else ""
-            raise RindleError(f"version is {found!r}; this rindle reads version {VERSION}{remedy}")
+            raise RindleError(f"version is {found!r}; this rindle reads the versions 1 to {VERSION}{remedy}")
         artifact = from_document(document, tensors)
         if document["id"] != _identity(document, tensors):
             raise RindleError("id does not match the contents: the file was edited; convert the model again")

@@ -95,15 +95,21 @@ def measured_inputs(artifact, changes: dict[tuple[str, str], tuple[int, int]], f
 
 
 def sizes(artifact) -> dict[str, int]:
-    """Bytes of the file by what they hold: weights, scaling (multipliers, scales, biases), tables, …; sums to its size."""
+    """Bytes of the file by what they hold: weights, embeddings, scaling (multipliers, scales, biases), tables, …; sums to
+    its size.
+    """
     _, tensors = to_document(artifact)
-    kinds = {"weights": 0, "scaling and biases": 0, "tables": 0, "vectors and thresholds": 0, "golden vector": 0}
+    names = ("weights", "embeddings", "scaling and biases", "tables", "vectors and thresholds", "golden vector")
+    kinds = dict.fromkeys(names, 0)
+    looked_up = {f"{node.name}/embedding" for node in artifact.graph.embeddings}
     for name, tensor in tensors.items():
         leaf = name.split("/", 1)[1]
         if name.startswith("golden/"):
             kind = "golden vector"
         elif name.startswith("table/"):
             kind = "tables"
+        elif name in looked_up:
+            kind = "embeddings"
         elif leaf.startswith("bias.") or leaf.endswith((".multiplier", ".scales")):
             kind = "scaling and biases"
         elif leaf.startswith("weight."):

@@ -12,129 +12,27 @@ import numpy as np
 
 from .artifact import VERSION, Artifact, Golden, Layer, check_theta, ordered
 from .codes import LIMIT, MAX_MULTIPLIER, MAX_SHIFT, Affine, Product, Rescale, check_elementwise
+from .document_fields import Fields, Tensors, is_name, names, short
 from .formats import FRAC_LIMIT, Format, RindleError, unpack
-from .graph import INPUT, KINDS, Graph, Node
+from .graph import INPUT, KINDS, Embedding, Graph, Node
 from .program import ARITY, Op, Program, Term
 from .tables import Table
 
 SIZE_LIMIT = 2**20
-ELEMENT_LIMIT = 2**31
 GOLDEN_LIMIT = 65536
 PATHS_LIMIT = 2**24
-
-
-class Fields:
-    """One JSON object, read key by key: a wrong type, a missing or an unknown key is an error that names the place."""
-
-    def __init__(self, value, where: str):
-        if not isinstance(value, dict):
-            raise RindleError(f"{where} is {_short(value)}; it must be an object")
-        self.where, self._left = where, dict(value)
-
-    def take(self, key: str, kind: type, default=...):
-        if key not in self._left:
-            if default is not ...:
-                return default
-            raise RindleError(f"{self.where}.{key} is missing")
-        value = self._left.pop(key)
-        wanted = (int, float) if kind is float else kind
-        if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
-            raise RindleError(f"{self.where}.{key} is {_short(value)}; it must be {_KINDS[kind]}")
-        if kind is str and not is_name(value):
-            raise RindleError(f"{self.where}.{key} is {_short(value)}; a name has 1..256 bytes of UTF-8")
-        if kind is float:
-            try:
-                return float(value)
-            except OverflowError:
-                raise RindleError(f"{self.where}.{key} is {_short(value)}; it must be a float64") from None
-        return value
-
-    def integer(self, key: str, lo: int, hi: int) -> int:
-        value = self.take(key, int)
-        if not lo <= value <= hi:
-            raise RindleError(f"{self.where}.{key} is {value}; it must be {lo}..{hi}")
-        return value
-
-    def has(self, key: str) -> bool:
-        return key in self._left
-
-    def done(self) -> None:
-        if self._left:
-            raise RindleError(f"{self.where} has an unknown key {next(iter(self._left))!r}")
-
-
-_KINDS = {
-    int: "an integer",
-    float: "a number",
-    str: "a string",
-    dict: "an object",
-    list: "an array",
-    bool: "true or false",
-}
-
-
-def is_name(text: str) -> bool:
-    try:
-        return 0 < len(text.encode()) <= 256
-    except UnicodeEncodeError:
-        return False
-
-
-def _short(value) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _names(value, where: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise RindleError(f"{where} is {_short(value)}; it must be an array of names")
-    return tuple(value)
-
-
-class Tensors:
-    """The file's tensors; each must be asked for."""
-
-    def __init__(self, tensors: dict[str, np.ndarray]):
-        self._tensors, self._asked = tensors, set()
-
-    def take(self, name: str, where: str, dtype, shape: tuple) -> np.ndarray:
-        """shape: None stands for any size >= 1."""
-        if name not in self._tensors:
-            raise RindleError(f"{where} names the tensor {name!r}, which the file does not have")
-        if where.startswith("golden.") and name in self._asked:
-            raise RindleError(
-                f"{where} names the tensor {name!r}, which serves elsewhere; a golden tensor stands alone"
-            )
-        self._asked.add(name)
-        tensor = self._tensors[name]
-        if tensor.dtype != dtype:
-            raise RindleError(f"the tensor {name!r} has dtype {tensor.dtype}; {where} must be {np.dtype(dtype)}")
-        if len(tensor.shape) != len(shape) or any(n < 1 or w not in (None, n) for n, w in zip(tensor.shape, shape)):
-            wanted = ", ".join("any" if n is None else str(n) for n in shape)
-            raise RindleError(f"the tensor {name!r} has shape {list(tensor.shape)}; {where} must be [{wanted}]")
-        if tensor.size >= ELEMENT_LIMIT:
-            raise RindleError(f"the tensor {name!r} has {tensor.size} elements; at most 2^31 - 1 are allowed")
-        return tensor
-
-    def done(self) -> None:
-        extra = sorted(set(self._tensors) - self._asked)
-        if extra:
-            raise RindleError(f"the file has a tensor {extra[0]!r} that the document does not name")
+CONCAT_LIMIT = 64
+KINDS_1 = ("program", "last", "mean")  # of format version 1
 
 
 def from_document(document: dict, tensors: dict[str, np.ndarray]) -> Artifact:
     """Raises RindleError, which names the field, for anything that docs/format.md forbids."""
     top, store = Fields(document, "document"), Tensors(tensors)
-    top.integer("version", VERSION, VERSION)
+    version = top.integer("version", 1, VERSION)
     identifier = top.take("id", str)
     if len(identifier) != 64 or not set(identifier) <= set("0123456789abcdef"):
-        raise RindleError(f"document.id is {_short(identifier)}; it must be 64 hex digits")
-    entry = Fields(top.take("input", dict), "input")
-    input_size = entry.integer("size", 1, SIZE_LIMIT)
-    form = Fields(entry.take("format", dict), "input.format")
-    input_format = _read_format(form, product=False)
-    form.done()
-    entry.done()
+        raise RindleError(f"document.id is {short(identifier)}; it must be 64 hex digits")
+    input_size, vocabulary, input_format = _read_input(Fields(top.take("input", dict), "input"), version)
     tables = {
         name: _read_table(Fields(value, f"tables.{name}"), store) for name, value in top.take("tables", dict).items()
     }
@@ -143,11 +41,13 @@ def from_document(document: dict, tensors: dict[str, np.ndarray]) -> Artifact:
     entries = top.take("nodes", list)
     if not 1 <= len(entries) <= 1024:
         raise RindleError(f"nodes has {len(entries)} entries; a model has 1..1024")
-    graph = Graph(input_size, (), INPUT)
+    graph = Graph(input_size, (), INPUT, vocabulary)
     for index, value in enumerate(entries):
-        node = _read_node(Fields(value, f"nodes[{index}]"), graph, input_format, store, tables, used_tables)
-        graph = Graph(input_size, (*graph.nodes, node), INPUT)
-        total += sum(node.layer.program.sizes.values()) if node.layer else 0
+        entry = Fields(value, f"nodes[{index}]")
+        node = _read_node(entry, version, graph, input_format, store, tables, used_tables)
+        graph = Graph(input_size, (*graph.nodes, node), INPUT, vocabulary)
+        total += sum(node.layer.program.sizes.values()) if node.kind == "program" else 0
+        total += graph.size_of(node.name) if node.kind in ("concat", "embedding") else 0
         if total > PATHS_LIMIT:
             raise RindleError(
                 f"nodes[{index}]: the paths so far have {total} elements; a model has at most {PATHS_LIMIT}"
@@ -157,7 +57,7 @@ def from_document(document: dict, tensors: dict[str, np.ndarray]) -> Artifact:
     output = top.take("output", str)
     if output not in [node.name for node in graph.nodes]:
         raise RindleError(f"output is {output!r}, which is not a node")
-    graph = Graph(input_size, graph.nodes, output)
+    graph = Graph(input_size, graph.nodes, output, vocabulary)
     if "golden" not in document:
         raise RindleError(
             "golden is missing: a file without a golden vector cannot be verified; convert the model again"
@@ -167,6 +67,19 @@ def from_document(document: dict, tensors: dict[str, np.ndarray]) -> Artifact:
     top.done()
     store.done()
     return Artifact(graph, input_format, golden, provenance)
+
+
+def _read_input(entry: Fields, version: int) -> tuple[int, int, Format | None]:
+    """Features of a frame, vocabulary (0: none), format (None for ids)."""
+    if version > 1 and entry.has("vocabulary"):
+        found = 1, entry.integer("vocabulary", 1, SIZE_LIMIT), None
+    else:
+        size = entry.integer("size", 1, SIZE_LIMIT)
+        form = Fields(entry.take("format", dict), "input.format")
+        found = size, 0, _read_format(form, product=False)
+        form.done()
+    entry.done()
+    return found
 
 
 def _read_format(entry: Fields, product: bool) -> Format:
@@ -211,34 +124,92 @@ def _read_table(entry: Fields, store: Tensors) -> Table:
     return Table(function, degree, flag, x0, p, q, base, slope, max_error)
 
 
-def _read_node(entry: Fields, graph: Graph, input_format: Format, store, tables, used_tables) -> Node:
-    name, kind, source = (entry.take(key, str) for key in ("name", "kind", "input"))
+def _read_node(entry: Fields, version: int, graph: Graph, input_format, store, tables, used_tables) -> Node:
+    name, kind = entry.take("name", str), entry.take("kind", str)
     where = f"node {name!r}"
     known = [INPUT, *(node.name for node in graph.nodes)]
     if name in known:
         raise RindleError(f"{entry.where}.name is {name!r}, which is taken")
-    if kind not in KINDS:
-        raise RindleError(f"{where}.kind is {kind!r}; it must be one of {', '.join(KINDS)}")
-    if source not in known:
-        raise RindleError(f"{where}.input is {source!r}, which is neither the input nor an earlier node")
-    sequence = graph.is_sequence(source)
-    layer = None
+    kinds = KINDS if version > 1 else KINDS_1
+    if kind not in kinds:
+        raise RindleError(f"{where}.kind is {kind!r}; it must be one of {', '.join(kinds)}")
+    if kind == "concat":
+        source = names(entry.take("input", list), f"{where}.input")
+        if not 2 <= len(source) <= CONCAT_LIMIT:
+            raise RindleError(f"{where}.input has {len(source)} entries; a concat has 2..{CONCAT_LIMIT}")
+    else:
+        source = entry.take("input", str)
+    sources = source if kind == "concat" else (source,)
+    for one in sources:
+        if one not in known:
+            raise RindleError(f"{where}.input is {short(one)}, which is neither the input nor an earlier node")
+        if (kind == "embedding") != (one == INPUT and graph.vocabulary > 0):
+            raise RindleError(
+                f"{where}.input is {one!r}; ids, and nothing else, are read by embeddings, and by nothing else"
+            )
+    sequence = graph.is_sequence(sources[0])
+    layer = table = None
+    reverse = version > 1 and kind == "program" and entry.has("reverse")
+    if reverse and not entry.take("reverse", bool):
+        raise RindleError(f"{where}.reverse is false; it must be true, or left out")
+    if reverse and not sequence:
+        raise RindleError(f"{where}.reverse is true, but its input {source!r} is not a sequence")
     if kind == "program":
         program = Fields(entry.take("program", dict), where)
         size, fmt = graph.size_of(source), graph.format_of(source, input_format)
         layer = _read_program(program, size, fmt, store, tables, used_tables)
         if layer.program.states and not sequence:
             raise RindleError(f"{where} has states, but its input {source!r} is not a sequence")
+    elif kind == "embedding":
+        table = _read_embedding(entry, where, graph.vocabulary, store)
+    elif kind == "concat":
+        _check_concat(where, sources, graph, input_format)
     elif not sequence:
         raise RindleError(f"{where}.input is {source!r}, which is not a sequence")
     entry.done()
-    return Node(name, kind, source, layer)
+    return Node(name, kind, source, layer, reverse, table)
+
+
+def _read_embedding(entry: Fields, where: str, rows: int, store: Tensors) -> Embedding:
+    size = entry.integer("size", 1, SIZE_LIMIT)
+    form = Fields(entry.take("format", dict), f"{where}.format")
+    fmt = _read_format(form, product=False)
+    form.done()
+    if not fmt.signed:
+        raise RindleError(f"{where}.format: embeddings are signed")
+    shape = rows, (size * fmt.bits + 7) // 8
+    packed = store.take(entry.take("weight", str), f"{where}.weight", np.uint8, shape)
+    return Embedding(_unpack(packed, fmt.as_product(), size, f"{where}.weight"), fmt)
+
+
+def _unpack(packed: np.ndarray, fmt: Format, columns: int, where: str) -> np.ndarray:
+    try:
+        codes = unpack(packed, fmt.bits, columns)
+    except RindleError as error:
+        raise RindleError(f"{where}: {error}") from None
+    _check_range(codes, fmt, where)
+    return codes
+
+
+def _check_concat(where: str, sources: tuple[str, ...], graph: Graph, input_format) -> None:
+    """Sequences or vectors, of one format."""
+    first, *others = ((graph.is_sequence(one), graph.format_of(one, input_format)) for one in sources)
+    for name, other in zip(sources[1:], others):
+        if other[0] != first[0]:
+            raise RindleError(f"{where}.input: one of {sources[0]!r} and {name!r} is a sequence, the other a vector")
+        if other[1] != first[1]:
+            raise RindleError(
+                f"{where}.input: {sources[0]!r} is {first[1]} and {name!r} is {other[1]}; they must agree"
+            )
+    size = sum(map(graph.size_of, sources))
+    if size > SIZE_LIMIT:
+        raise RindleError(f"{where}.input has {size} features in all; at most {SIZE_LIMIT} are allowed")
 
 
 def _read_program(entry: Fields, size: int, fmt: Format, store, tables, used_tables) -> Layer:
     where = entry.where
     cell, input_path, output = (entry.take(key, str) for key in ("cell", "input", "output"))
-    states = tuple(_names(pair, f"{where}.states") for pair in entry.take("states", list))
+    states = tuple(names(pair, f"{where}.states") for pair in entry.take("states", list))
     if any(len(pair) != 2 for pair in states):
         raise RindleError(f"{where}.states must be pairs of a state and its next value")
     sizes, formats, vectors, thetas, section = {}, {}, {}, {}, {}
@@ -264,15 +235,13 @@ def _read_program(entry: Fields, size: int, fmt: Format, store, tables, used_tab
                 if isinstance(theta, str):
                     theta = store.take(theta, f"{item.where}.theta", np.int16, (sizes[path],))
                 elif not isinstance(theta, int) or isinstance(theta, bool):
-                    raise RindleError(
-                        f"{item.where}.theta is {_short(theta)}; it must be an integer or a tensor's name"
-                    )
+                    raise RindleError(f"{item.where}.theta is {short(theta)}; it must be an integer or a tensor's name")
                 thetas[path] = check_theta(theta, form, sizes[path], item.where)
             item.done()
 
     def path(name: str, at: str, *groups: str) -> str:
         if section.get(name) not in groups:
-            raise RindleError(f"{at} is {_short(name)}, which is not one of the {' or '.join(groups)}")
+            raise RindleError(f"{at} is {short(name)}, which is not one of the {' or '.join(groups)}")
         return name
 
     path(input_path, f"{where}.input", "paths")
@@ -348,12 +317,12 @@ class _Operations:
 
     def _path(self, name: str, at: str, *groups: str) -> str:
         if self.section.get(name) not in groups:
-            raise RindleError(f"{at} is {_short(name)}, which is not one of the program's {' or '.join(groups)}")
+            raise RindleError(f"{at} is {short(name)}, which is not one of the program's {' or '.join(groups)}")
         return name
 
     def _other(self, entry: Fields, kind: str) -> tuple[Op, object]:
         arity = ARITY[kind]
-        args = (entry.take("in", str),) if arity == 1 else _names(entry.take("in", list), f"{entry.where}.in")
+        args = (entry.take("in", str),) if arity == 1 else names(entry.take("in", list), f"{entry.where}.in")
         if len(args) != arity:
             raise RindleError(f"{entry.where}.in has {len(args)} operands; {kind} takes {arity}")
         groups = ("paths", "codes") if kind == "requantize" else ("paths",)
@@ -404,7 +373,7 @@ class _Operations:
 
     def _affine(self, entry: Fields) -> tuple[Op, Affine]:
         where = entry.where
-        gates = _names(entry.take("out", list), f"{where}.out")
+        gates = names(entry.take("out", list), f"{where}.out")
         if not gates or len(set(gates)) != len(gates):
             raise RindleError(f"{where}.out must name one gate or more, each once")
         for gate in gates:
@@ -436,7 +405,7 @@ class _Operations:
 
     def _term(self, entry: Fields, gates: tuple[str, ...]) -> tuple[Term, Product]:
         code = self._path(entry.take("in", str), f"{entry.where}.in", "codes")
-        run = _names(entry.take("gates", list), f"{entry.where}.gates")
+        run = names(entry.take("gates", list), f"{entry.where}.gates")
         first = gates.index(run[0]) if run and run[0] in gates else -1
         if first < 0 or gates[first : first + len(run)] != run:
             raise RindleError(f"{entry.where}.gates is {list(run)}; it must be consecutive gates of {list(gates)}")
@@ -454,11 +423,7 @@ class _Operations:
             if not fmt.signed:
                 raise RindleError(f"{entry.where}: weights are signed")
         packed = self.store.take(weight_name, f"{entry.where}.weight", np.uint8, (rows, (columns * fmt.bits + 7) // 8))
-        try:
-            weight = unpack(packed, fmt.bits, columns)
-        except RindleError as error:
-            raise RindleError(f"{entry.where}.weight: {error}") from None
-        _check_range(weight, fmt, f"{entry.where}.weight")
+        weight = _unpack(packed, fmt, columns, f"{entry.where}.weight")
         multiplier = self.store.take(entry.take("multiplier", str), f"{entry.where}.multiplier", np.int32, (rows,))
         if np.any((multiplier < 0) | (multiplier >= MAX_MULTIPLIER)):
             raise RindleError(f"{entry.where}.multiplier holds a value outside 0..2^22-1")
@@ -478,11 +443,17 @@ def check_sum(worst: np.ndarray, shift: int, where: str) -> None:
 
 
 def _read_golden(entry: Fields, store: Tensors, graph: Graph, input_format: Format) -> Golden:
-    inputs = store.take(entry.take("inputs", str), "golden.inputs", np.int16, (None, None, graph.input_size))
-    batch, time, _ = inputs.shape
+    ids = graph.vocabulary > 0
+    dtype, shape = (np.int32, (None, None)) if ids else (np.int16, (None, None, graph.input_size))
+    inputs = store.take(entry.take("inputs", str), "golden.inputs", dtype, shape)
+    batch, time = inputs.shape[:2]
     if batch * time > GOLDEN_LIMIT:
         raise RindleError(f"golden.inputs has {batch * time} frames; at most {GOLDEN_LIMIT} are allowed")
-    _check_range(inputs, input_format, "golden.inputs")
+    if not ids:
+        _check_range(inputs, input_format, "golden.inputs")
+    elif inputs.min() < 0 or inputs.max() >= graph.vocabulary:
+        worst = inputs.min() if inputs.min() < 0 else inputs.max()
+        raise RindleError(f"golden.inputs holds the id {worst}; it must be 0..{graph.vocabulary - 1}")
     lengths = store.take(entry.take("lengths", str), "golden.lengths", np.int32, (batch,))
     if lengths.min() < 1 or lengths.max() > time:
         raise RindleError(f"golden.lengths must be 1..{time}")

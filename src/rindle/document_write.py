@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .artifact import VERSION, Artifact, Layer
+from .artifact import Artifact, Layer
 from .codes import Product
 from .formats import Format, pack
+from .graph import Graph, Node
 from .program import Op, Term
 from .tables import Table
 
@@ -16,18 +17,13 @@ def to_document(artifact: Artifact) -> tuple[dict, dict[str, np.ndarray]]:
     tensors: dict[str, np.ndarray] = {}
     tables: dict[str, dict] = {}
     golden = artifact.golden
-    tensors["golden/inputs"] = np.asarray(golden.inputs, np.int16)
+    tensors["golden/inputs"] = np.asarray(golden.inputs, np.int32 if artifact.graph.vocabulary else np.int16)
     tensors["golden/lengths"] = np.asarray(golden.lengths, np.int32)
     tensors["golden/outputs"] = np.asarray(golden.outputs, np.int16)
-    nodes = []
-    for node in artifact.graph.nodes:
-        entry = {"name": node.name, "kind": node.kind, "input": node.source}
-        if node.layer:
-            entry["program"] = _write_program(node.name, node.layer, tensors, tables)
-        nodes.append(entry)
+    nodes = [_write_node(node, tensors, tables) for node in artifact.graph.nodes]
     document = {
-        "version": VERSION,
-        "input": {"size": artifact.graph.input_size, "format": _write_format(artifact.input_format)},
+        "version": artifact.version,
+        "input": _write_input(artifact.graph, artifact.input_format),
         "output": artifact.graph.output,
         "nodes": nodes,
         "tables": tables,
@@ -35,6 +31,27 @@ def to_document(artifact: Artifact) -> tuple[dict, dict[str, np.ndarray]]:
         "provenance": artifact.provenance,
     }
     return document, tensors
+
+
+def _write_input(graph: Graph, fmt: Format | None) -> dict:
+    if graph.vocabulary:
+        return {"vocabulary": graph.vocabulary}
+    return {"size": graph.input_size, "format": _write_format(fmt)}
+
+
+def _write_node(node: Node, tensors: dict, tables: dict) -> dict:
+    entry = {"name": node.name, "kind": node.kind, "input": node.source}
+    if node.kind == "concat":
+        entry["input"] = list(node.sources)
+    elif node.kind == "embedding":
+        name, fmt = f"{node.name}/embedding", node.table.format
+        tensors[name] = pack(node.table.rows, fmt.bits)
+        entry |= {"size": node.table.rows.shape[1], "format": _write_format(fmt), "weight": name}
+    elif node.kind == "program":
+        entry["program"] = _write_program(node.name, node.layer, tensors, tables)
+        if node.reverse:
+            entry["reverse"] = True
+    return entry
 
 
 def _write_format(fmt: Format) -> dict:

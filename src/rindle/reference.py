@@ -26,11 +26,11 @@ class Result:
 
 
 def run(artifact, x: np.ndarray, lengths: np.ndarray | None = None, xp=NumPy, make=Codes) -> Result:
-    """x: float32 values or int codes [B, T, I]; lengths: int [B], 1..T.
+    """x: float32 values or int codes [B, T, I], or int ids [B, T]; lengths: int [B], 1..T.
 
     Callers validate: ``Model.run`` does. xp and make choose another namespace for the same integers.
     """
-    batch, time, _ = x.shape
+    batch, time = x.shape[:2]
     lengths = np.full(batch, time) if lengths is None else np.asarray(lengths)
     saturated = 0
     order = np.argsort(-lengths, kind="stable")
@@ -54,13 +54,13 @@ def run(artifact, x: np.ndarray, lengths: np.ndarray | None = None, xp=NumPy, ma
 
 
 def _restore(value, order: np.ndarray, time: int) -> np.ndarray:
-    """Back from sorted rows and falling batches to [B, T, F] or [B, F]."""
+    """Back from sorted rows and falling batches to [B, T, F] (ids: [B, T]) or [B, F]."""
     if not isinstance(value, list):
         sorted_rows = np.asarray(value)
         out = np.zeros_like(sorted_rows)
         out[order] = sorted_rows
         return out.astype(np.int64)
-    out = np.zeros((len(order), time, value[0].shape[-1]), np.int64)
+    out = np.zeros((len(order), time, *value[0].shape[1:]), np.int64)
     for t, frame in enumerate(value):
         out[order[: len(frame)], t] = np.asarray(frame)
     return out

@@ -41,8 +41,13 @@ class Model:
 
     @property
     def input_size(self) -> int:
-        """Features of one input frame, I."""
+        """Features of one input frame, I; 1 where a frame is an id."""
         return self.artifact.graph.input_size
+
+    @property
+    def vocabulary(self) -> int:
+        """V, where the model's input is one id 0..V-1 per frame; else 0."""
+        return self.artifact.graph.vocabulary
 
     @property
     def output_size(self) -> int:
@@ -79,10 +84,11 @@ class Model:
     def run(self, x: np.ndarray, lengths=None, engine: str = "runtime") -> np.ndarray:
         """Whole sequences, each from zero states.
 
-        x: float32 [B, T, I] or [T, I]. lengths: real frames of each row, int [B], 1..T; the rest of a row is not read.
+        x: float32 [B, T, I] or [T, I]; or ids, int32 or int64 [B, T] or [T]. lengths: real frames of each row, int [B],
+        1..T; the rest of a row is not read.
         engine: "runtime" (the C++ core) or "reference" (NumPy): they give the same bits.
         Returns float32 [B, T, O], with zeros past a row's length, or [B, O]; without B for an input without it.
-        Raises RindleError for a wrong shape, dtype or length and for NaN or infinity.
+        Raises RindleError for a wrong shape, dtype or length, for NaN or infinity, and for an id out of range.
         """
         batch, lengths = self._sequences(x, np.float32, lengths)
         if engine == "runtime":
@@ -90,17 +96,17 @@ class Model:
             self._call(_core.Stream(self._core).run, batch, y, lengths)
         else:
             y = decode(self._result(engine, batch, lengths).codes, self.artifact.output_format)
-        return y[0] if x.ndim == 2 else y
+        return self._as_given(x, y)
 
     def run_codes(self, codes: np.ndarray, lengths=None, engine: str = "runtime") -> np.ndarray:
-        """As :meth:`run`, from int16 input codes to int16 output codes: what the promise of equal bits is about."""
+        """As :meth:`run`, from int16 input codes (or ids) to int16 output codes: what the promise of equal bits is about."""
         batch, lengths = self._sequences(codes, np.int16, lengths)
         if engine == "runtime":
             y = self._empty(batch, np.int16)
             self._call(_core.Stream(self._core).run, batch, y, lengths)
         else:
             y = self._result(engine, batch, lengths).codes.astype(np.int16)
-        return y[0] if codes.ndim == 2 else y
+        return self._as_given(codes, y)
 
     def measure(self, x: np.ndarray, lengths=None) -> Measurement:
         """Runs x as :meth:`run` does, and reports what it cost: the density of every product input of the recurrent
@@ -113,34 +119,39 @@ class Model:
         saturations, changes = self._counts(stream)
         frames = batch.shape[0] * batch.shape[1] if lengths is None else int(lengths.sum())
         inputs = measured_inputs(self.artifact, changes, frames)
-        return Measurement(y[0] if x.ndim == 2 else y, inputs, saturations)
+        return Measurement(self._as_given(x, y), inputs, saturations)
 
     def stream(self) -> Stream:
-        """A new stream with zero states. RindleError if the graph needs whole sequences; it names the module."""
-        module = self.artifact.graph.whole_sequence
-        if module is not None:
-            raise RindleError(f"the node {module!r} needs the whole sequence, so this model has no stream; use run")
+        """A new stream with zero states. RindleError if the graph needs whole sequences; it names the node."""
+        name = self.artifact.graph.whole_sequence
+        if name is not None:
+            why = self.artifact.graph.node(name).why_whole
+            raise RindleError(
+                f"the node {name!r} needs the whole sequence: it {why}. This model has no stream; use run"
+            )
         return Stream(self)
 
     # -- what both engines and both kinds of value share
 
     def _sequences(self, x, dtype, lengths) -> tuple[np.ndarray, np.ndarray | None]:
-        kind = np.dtype(dtype).name
+        ids, size = self.vocabulary, self.input_size
+        kind = "int32 or int64 ids" if ids else np.dtype(dtype).name
         if not isinstance(x, np.ndarray):
             raise RindleError(f"x is a {type(x).__name__}; give a NumPy array of {kind}")
-        if x.dtype != dtype:
+        if ids and x.dtype not in (np.int32, np.int64):
+            raise RindleError(f"x has dtype {x.dtype}; this model reads {kind}: x.astype(np.int32)")
+        if not ids and x.dtype != dtype:
             raise RindleError(f"x has dtype {x.dtype}; it must be {kind}: x.astype(np.{kind})")
-        if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
-            raise RindleError(
-                f"x has shape {list(x.shape)}; it must be [T, {self.input_size}] or [B, T, {self.input_size}]"
-            )
-        batch = np.ascontiguousarray(x[None] if x.ndim == 2 else x)
+        if x.ndim not in ((1, 2) if ids else (2, 3)) or (not ids and x.shape[-1] != size):
+            wanted = "[T] or [B, T]" if ids else f"[T, {size}] or [B, T, {size}]"
+            raise RindleError(f"x has shape {list(x.shape)}; it must be {wanted}")
+        batch = np.ascontiguousarray(x[None] if self._is_one(x) else x)
         if 0 in batch.shape:
             raise RindleError(
                 f"x has shape {list(x.shape)}; a sequence has at least one frame, a batch at least one row"
             )
         if lengths is None:
-            return batch, None
+            return self._int32(batch, None), None
         rows = np.asarray(lengths)
         if rows.shape != batch.shape[:1] or rows.dtype.kind not in "iu":
             raise RindleError(
@@ -149,7 +160,28 @@ class Model:
         if rows.min() < 1 or rows.max() > batch.shape[1]:
             wrong = int(np.flatnonzero((rows < 1) | (rows > batch.shape[1]))[0])
             raise RindleError(f"lengths[{wrong}] is {rows[wrong]}; it must be 1..{batch.shape[1]}")
-        return batch, np.ascontiguousarray(rows, np.int32)
+        return self._int32(batch, rows), np.ascontiguousarray(rows, np.int32)
+
+    def _is_one(self, x: np.ndarray) -> bool:
+        """Whether x is one sequence, without the dimension of a batch."""
+        return x.ndim == (1 if self.vocabulary else 2)
+
+    def _as_given(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return y[0] if self._is_one(x) else y
+
+    def _int32(self, batch: np.ndarray, lengths) -> np.ndarray:
+        """ids as the core takes them; other batches as they are. An id past a row's length may be anything."""
+        if batch.dtype != np.int64 or not self.vocabulary:
+            return batch
+        wrong = (batch < 0) | (batch >= self.vocabulary)
+        if lengths is not None:
+            wrong &= np.arange(batch.shape[1]) < lengths[:, None]
+        if wrong.any():
+            row, frame = map(int, np.argwhere(wrong)[0])
+            raise RindleError(
+                f"x[{row}, {frame}] is the id {batch[row, frame]}; this model knows 0..{self.vocabulary - 1}"
+            )
+        return batch.astype(np.int32)
 
     def _empty(self, batch: np.ndarray, dtype) -> np.ndarray:
         return np.empty((*batch.shape[: 2 if self.is_sequence else 1], self.output_size), dtype)
@@ -166,10 +198,14 @@ class Model:
             raise RindleError(f"unknown engine {engine!r}; there are runtime and reference")
         real = np.arange(batch.shape[1]) < (batch.shape[1] if lengths is None else lengths[:, None])
         frames = batch[np.broadcast_to(real, batch.shape[:2])]
-        if batch.dtype.kind == "f" and not np.isfinite(frames).all():
-            raise RindleError("x holds NaN or infinity; give finite values")
         fmt = self.artifact.input_format
-        if batch.dtype.kind == "i" and (frames.min() < fmt.lo or frames.max() > fmt.hi):
+        if self.vocabulary:
+            if frames.min() < 0 or frames.max() >= self.vocabulary:
+                raise RindleError(f"x holds ids outside 0..{self.vocabulary - 1}")
+            batch = np.where(real, batch, 0)
+        elif batch.dtype.kind == "f" and not np.isfinite(frames).all():
+            raise RindleError("x holds NaN or infinity; give finite values")
+        elif batch.dtype.kind == "i" and (frames.min() < fmt.lo or frames.max() > fmt.hi):
             raise RindleError(f"x holds codes outside {fmt.lo}..{fmt.hi}, the range of {fmt}")
         return reference_run(self.artifact, batch, lengths)
 
@@ -199,13 +235,17 @@ class Stream:
         self._core = _core.Stream(model._core)
         self._step = self._core.step
         self._size = model.output_size
+        self._vocabulary = model.vocabulary
 
     def step(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """One frame. x: float32 [I]. Returns float32 [O], in ``out`` if given.
+        """One frame. x: float32 [I], or an id (an integer). Returns float32 [O], in ``out`` if given.
 
         Where the model's output is one vector per sequence, it is what it would be if the sequence ended here.
-        Raises RindleError for a wrong shape or dtype and for NaN or infinity; the states are then unchanged.
+        Raises RindleError for a wrong shape or dtype, for NaN or infinity, and for an id out of range; the states are then
+        unchanged.
         """
+        if self._vocabulary:
+            x = self._id(x)
         if out is None:
             out = np.empty(self._size, np.float32)
         try:
@@ -215,7 +255,9 @@ class Stream:
         return out
 
     def step_codes(self, codes: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """As :meth:`step`, from int16 input codes [I] to int16 output codes [O]."""
+        """As :meth:`step`, from int16 input codes [I] (or an id) to int16 output codes [O]."""
+        if self._vocabulary:
+            codes = self._id(codes)
         if out is None:
             out = np.empty(self._size, np.int16)
         try:
@@ -224,8 +266,21 @@ class Stream:
             raise self._explain(error, np.int16, codes, out) from None
         return out
 
+    def _id(self, x) -> int:
+        """An integer of Python or NumPy as the core takes it; a bool is none."""
+        if type(x) is not int and not (
+            isinstance(x, (np.ndarray, np.integer)) and x.dtype.kind in "iu" and x.size == 1
+        ):
+            found = f"{x.dtype} {list(x.shape)}" if isinstance(x, np.ndarray) else type(x).__name__
+            raise RindleError(f"x is {found}; this model reads one id per frame, an integer")
+        number = x if type(x) is int else int(x.reshape(-1)[0])
+        if not 0 <= number < self._vocabulary:
+            raise RindleError(f"x is the id {number}; this model knows 0..{self._vocabulary - 1}")
+        return number
+
     def _explain(self, error: Exception, dtype, x, out) -> RindleError:
-        for name, array, size in (("x", x, self.model.input_size), ("out", out, self._size)):
+        arrays = [] if self._vocabulary else [("x", x, self.model.input_size)]
+        for name, array, size in (*arrays, ("out", out, self._size)):
             kind = np.dtype(dtype).name
             if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != (size,):
                 found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__

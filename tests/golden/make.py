@@ -1,7 +1,7 @@
-"""Writes the golden files of the present format version: `python tests/golden/make.py`, once for each version.
+"""Writes the golden files that are missing: `python tests/golden/make.py`, when a format version or a kind of node is new.
 
 They stay for ever: every later release must load them and give the same integers. Small models with random weights, one
-per cell, with a format of its own for one gate, and held inputs.
+per cell, with a format of its own for one gate, and held inputs; and one for each kind of graph.
 """
 
 import sys
@@ -10,21 +10,29 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
-from support import TorchModel, sequences
+from support import BothDirections, MixedCells, TorchModel, Words, sequences, words
 
 import rindle
-from rindle.artifact import VERSION
 
 OVERRIDES = {
     "lstm": {"weight.g.h": "int5 mmse", "code.g.h": "fixed16 max"},
     "gru": {"weight.nh.h": "fixed12 max", "weight.*.x": "int4 mmse"},
     "sru": {"rnn.l1/weight.u.x": "int2 mmse"},
+    "words": {"rnn.l0*/code.*.x": "int6 mmse"},
+}
+HEADS = {"lstm": "last", "gru": "mean"}
+GRAPHS = {
+    "bidirectional": (BothDirections, sequences()),
+    "mixed": (MixedCells, sequences()),
+    "words": (Words, words()),
 }
 
 if __name__ == "__main__":
-    for name, cell in rindle.CELLS.items():
+    models = {name: (lambda name=name: TorchModel(name, HEADS.get(name, "all")), sequences()) for name in rindle.CELLS}
+    for name, (make, calibration) in (models | GRAPHS).items():
+        if list(Path(__file__).parent.glob(f"v*-{name}.rindle")):
+            continue
         torch.manual_seed(0)
-        head = {"lstm": "last", "gru": "mean"}.get(name, "all")
-        model = rindle.quantize(TorchModel(name, head).eval(), "int8", sequences(), OVERRIDES.get(name))
+        model = rindle.quantize(make().eval(), "int8", calibration, OVERRIDES.get(name))
         held = {path: k for k, path in enumerate(model.thresholds)}
-        rindle.save(model.with_thresholds(held), Path(__file__).parent / f"v{VERSION}-{cell.name}.rindle")
+        rindle.save(model.with_thresholds(held), Path(__file__).parent / f"v{model.artifact.version}-{name}.rindle")

@@ -1,8 +1,9 @@
 """AN4: characters from MFCCs by CTC, two bidirectional layers of 128. Metric: word error rate, greedy decoding.
 
 Three neighbouring frames are read at a time (33 steps/s). Beside it: character error rate, both rates with prefix beam
-search and a character bigram of the training transcripts, and the best constant answer (the training transcript that is
-nearest, in characters, to all the others).
+search and a character bigram of the training transcripts, the greedy rates of the utterances whose text is in no training
+transcript (`new_text_…`), and the best constant answer (the training transcript that is nearest, in characters, to all
+the others).
 """
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 from rindle import decode, metrics
 from rindle.data import an4
-from rindle.nn.train import Settings, shuffled
+from rindle.nn.train import Settings, beside, shuffled
 
 BATCH, STACK = 16, 3
 RECURRENT = {"lstm": nn.LSTM, "gru": nn.GRU}
@@ -56,26 +57,29 @@ class Task:
     def loss(self, model, rows, share, carry):
         """In training a batch is of similar lengths, padded at the end with frames of the mean; reading has no padding."""
         frames, lengths, marks, sizes = batch([self.parts["train"][row] for row in share(rows)])
-        scores = model(frames)
-        loss = F.ctc_loss(scores, marks, lengths, sizes, reduction="sum", zero_infinity=True)
+        frames, marks = beside(model, frames, marks)
+        loss = F.ctc_loss(model(frames), marks, lengths, sizes, reduction="sum", zero_infinity=True)
         return loss, int(sizes.sum()), None
 
     def score(self, model) -> dict[str, float]:
-        rates = self.rates(self.read(model, "valid", decode.ctc_greedy), "valid")
-        return {"valid_cer": rates["cer"], "valid_wer": rates["wer"]}
+        found = rates(self.read(model, "valid", decode.ctc_greedy), self.texts["valid"])
+        return {"valid_cer": found["cer"], "valid_wer": found["wer"]}
 
     def evaluate(self, model, part: str) -> dict[str, float]:
-        greedy = self.rates(self.read(model, part, decode.ctc_greedy), part)
-        beam = self.rates(self.read(model, part, self.beam()), part)
-        constant = self.rates([self.constant()] * len(self.texts[part]), part)
-        numbers = {**greedy, **{f"beam_{k}": v for k, v in beam.items()}}
-        return numbers | {f"constant_{k}": v for k, v in constant.items()}
+        greedy, true, known = self.read(model, part, decode.ctc_greedy), self.texts[part], set(self.texts["train"])
+        new = [i for i, text in enumerate(true) if text not in known]
+        others = {
+            "beam": rates(self.read(model, part, self.beam()), true),
+            "new_text": rates([greedy[i] for i in new], [true[i] for i in new]),
+            "constant": rates([self.constant()] * len(true), true),
+        }
+        return rates(greedy, true) | {f"{of}_{k}": v for of, found in others.items() for k, v in found.items()}
 
     def read(self, model, part: str, decoder) -> list[str]:
         texts = []
         for frames, _ in self.parts[part]:
-            scores = model(frames[:, None])[:, 0]
-            texts.append("".join(ALPHABET[i] for i in decoder(scores.double().numpy())))
+            scores = model(*beside(model, frames[:, None]))[:, 0]
+            texts.append("".join(ALPHABET[i] for i in decoder(scores.double().cpu().numpy())))
         return texts
 
     def beam(self):
@@ -83,16 +87,16 @@ class Task:
         following = character_bigram(self.texts["train"])
         return lambda scores: decode.ctc_beam(scores, following=following, weight=0.5, bonus=1.0, prune=-9.0)[0]
 
-    def rates(self, found: list[str], part: str) -> dict[str, float]:
-        true = self.texts[part]
-        return {
-            "wer": metrics.error_rate([t.split() for t in found], [t.split() for t in true]),
-            "cer": metrics.error_rate(found, true),
-        }
-
     def constant(self) -> str:
         true = self.texts["train"]
         return min(sorted(set(true)), key=lambda text: metrics.edits([text] * len(true), true).errors.sum())
+
+
+def rates(found: list[str], true: list[str]) -> dict[str, float]:
+    return {
+        "wer": metrics.error_rate([t.split() for t in found], [t.split() for t in true]),
+        "cer": metrics.error_rate(found, true),
+    }
 
 
 def character_bigram(texts: list[str]) -> np.ndarray:

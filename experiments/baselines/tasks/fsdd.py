@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from rindle.data import fsdd
 from rindle.data.audio import logmel
-from rindle.nn.train import Settings, shuffled
+from rindle.nn.train import Settings, beside, shuffled
 
 BATCH, BINS = 64, 20
 SPEEDS = (0.8, 0.87, 0.93, 1.0, 1.07, 1.15, 1.25)
@@ -61,7 +61,7 @@ class Task:
         return shuffled(len(lengths), BATCH, self.seed, epoch, lengths=lengths)
 
     def loss(self, model, rows, share, carry):
-        frames, lengths, digits = batch([self.train[row] for row in share(rows)])
+        frames, lengths, digits = beside(model, *batch([self.train[row] for row in share(rows)]))
         return F.cross_entropy(model(frames, lengths), digits, reduction="sum"), len(digits), None
 
     def score(self, model) -> dict[str, float]:
@@ -69,7 +69,7 @@ class Task:
         return {"valid_error": 1 - numbers["accuracy"], "valid_loss": numbers["loss"]}
 
     def evaluate(self, model, part: str) -> dict[str, float]:
-        frames, lengths, digits = batch([example(recording) for recording in self.parts[part]])
+        frames, lengths, digits = beside(model, *batch([example(recording) for recording in self.parts[part]]))
         logits = model(frames, lengths)
         right = (logits.argmax(1) == digits).float().mean().item()
         return {"accuracy": right, "loss": F.cross_entropy(logits, digits).item()}

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from rindle.data import imdb
-from rindle.nn.train import Settings, shuffled
+from rindle.nn.train import Settings, beside, shuffled
 
 BATCH = 64
 RECURRENT = {"lstm": nn.LSTM, "gru": nn.GRU}
@@ -50,7 +50,7 @@ class Task:
         return shuffled(len(reviews), BATCH, self.seed, epoch, lengths=list(map(len, reviews)))
 
     def loss(self, model, rows, share, carry):
-        words, lengths, positive = batch(self.data.train, share(rows))
+        words, lengths, positive = beside(model, *batch(self.data.train, share(rows)))
         loss = F.binary_cross_entropy_with_logits(model(words, lengths), positive, reduction="sum")
         return loss, len(positive), None
 
@@ -62,7 +62,7 @@ class Task:
         order = np.argsort([len(review) for review in data[0]], kind="stable")
         right = 0
         for i in range(0, len(order), 200):
-            words, lengths, positive = batch(data, order[i : i + 200])
+            words, lengths, positive = beside(model, *batch(data, order[i : i + 200]))
             right += ((model(words, lengths) > 0) == (positive > 0.5)).sum().item()
         return {"accuracy": right / len(order)}
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from rindle import metrics
 from rindle.data import mnist
-from rindle.nn.train import Settings
+from rindle.nn.train import Settings, beside
 
 BATCH, EPOCH, SEEN, FRAMES, PATCH = 8, 800, 10, 20, 4
 METRIC = "mse"
@@ -77,7 +77,8 @@ class Task:
         return list(np.arange(epoch * self.epoch, (epoch + 1) * self.epoch).reshape(-1, BATCH))
 
     def loss(self, model, rows, share, carry):
-        x = torch.from_numpy(np.stack([self.train[int(row)] for row in share(rows)])).float() / 255
+        (x,) = beside(model, torch.from_numpy(np.stack([self.train[int(row)] for row in share(rows)])))
+        x = x.float() / 255
         found = model(x[:, :SEEN])
         return F.binary_cross_entropy_with_logits(found.float(), x[:, 1:], reduction="sum") / 64**2, len(x), None
 
@@ -90,7 +91,8 @@ class Task:
         errors, found, true = [], [], []
         for i in range(0, min(count, len(sequences)), 20):
             x = np.stack([sequences[k] for k in range(i, min(i + 20, count, len(sequences)))]).astype(np.float32) / 255
-            y = model(torch.from_numpy(x[:, :SEEN])).float().sigmoid().numpy()[:, SEEN - 1 :]
+            (seen,) = beside(model, torch.from_numpy(x[:, :SEEN]))
+            y = model(seen).float().sigmoid().cpu().numpy()[:, SEEN - 1 :]
             errors.append(metrics.frame_mse(y, x[:, SEEN:]))
             found.append(y)
             true.append(x)

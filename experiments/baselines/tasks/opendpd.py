@@ -11,7 +11,7 @@ from torch import nn
 
 from rindle import metrics
 from rindle.data import opendpd
-from rindle.nn.train import Settings, shuffled
+from rindle.nn.train import Settings, beside, shuffled
 
 BATCH, LENGTH, STRIDE, SETTLE = 64, 60, 4, 20  # in frames, samples, samples; samples before the loss counts
 RECURRENT = {"gru": nn.GRU, "lstm": nn.LSTM}
@@ -55,7 +55,7 @@ class Task:
 
     def loss(self, model, starts, share, carry):
         rows = torch.from_numpy(share(starts))[:, None] + torch.arange(LENGTH)
-        x, y = (signal[rows] for signal in self.signals["train"])
+        x, y = beside(model, *(signal[rows] for signal in self.signals["train"]))
         difference = (model(x) - y / self.gain)[:, SETTLE:]
         return difference.square().sum(), difference.numel(), None
 
@@ -64,7 +64,7 @@ class Task:
 
     def evaluate(self, model, part: str) -> dict[str, float]:
         x, y = self.signals[part]
-        found = model(x[None])[0].float().numpy() * self.gain
+        found = model(*beside(model, x[None]))[0].float().cpu().numpy() * self.gain
         classic = memory_polynomial(self.data.train, x.numpy())
         return {
             "nmse_db": metrics.nmse_db(found, y.numpy()),

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from rindle import metrics
 from rindle.data import ptb
-from rindle.nn.train import Settings
+from rindle.nn.train import Settings, beside
 
 BATCH, LENGTH = 20, 35
 RECURRENT = {"lstm": nn.LSTM, "gru": nn.GRU}
@@ -57,7 +57,7 @@ class Task:
         return list(range(0, len(self.columns) - 1, LENGTH))
 
     def loss(self, model, start, share, carry):
-        text = share(self.columns[start : start + LENGTH + 1].T).T
+        (text,) = beside(model, share(self.columns[start : start + LENGTH + 1].T).T)
         logits, state = model(text[:-1], carry)
         loss = F.cross_entropy(logits.flatten(0, 1).float(), text[1:].flatten(), reduction="sum")
         return loss, text[1:].numel(), detached(state)
@@ -81,9 +81,8 @@ def detached(state):
 def perplexity(model, text: np.ndarray, count: int = 10) -> float:
     """Of every word but the first of each column, in the columns' order with the state carried along."""
     read, total, words, state = columns(text, count), 0.0, 0, None
-    device = next(model.parameters()).device
     for start in range(0, len(read) - 1, LENGTH):
-        piece = read[start : start + LENGTH + 1].to(device)
+        (piece,) = beside(model, read[start : start + LENGTH + 1])
         logits, state = model(piece[:-1], state)
         total += F.cross_entropy(logits.flatten(0, 1).float(), piece[1:].flatten(), reduction="sum").item()
         words += piece[1:].numel()

@@ -7,7 +7,17 @@ import sys
 from ..formats import RindleError
 
 try:
-    from . import delta, demo, eval, inspect, quantize, run, verify  # noqa: F401  each adds its verb; to add one: its file, and its name here
+    from . import (  # noqa: F401  each adds its verb; to add one: its file, and its name here
+        bench,
+        delta,
+        demo,
+        eval,
+        inspect,
+        quantize,
+        report,
+        run,
+        verify,
+    )
     from .app import app
 except ModuleNotFoundError as error:  # the library itself runs without typer and rich
     sys.exit(f"the rindle command needs {error.name}: pip install 'rindle[cli]'")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
+import sys
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated
@@ -18,14 +20,16 @@ from ..container import write_file
 from ..formats import RindleError
 
 app = typer.Typer(
-    help="Quantized recurrent networks: make, thin out, evaluate, run, verify and inspect .rindle files.",
+    help="Quantized recurrent networks: make, thin out, evaluate, time, report on, run, verify and inspect .rindle files.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # help texts are data too: [N, T, I] is a shape
     context_settings={"max_content_width": 120},
 )
-console = Console(markup=False, highlight=False)  # names and errors are data: their brackets are no styles
+# Names and errors are data: their brackets are no styles. In a file or a pipe there is no screen to fit.
+WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
+console = Console(markup=False, highlight=False, width=WIDTH)
 notes = Console(stderr=True, markup=False, highlight=False)  # progress and remarks: never part of what is printed
 
 File = Annotated[Path, typer.Argument(help="a .rindle file", metavar="FILE", show_default=False)]

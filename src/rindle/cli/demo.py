@@ -29,7 +29,7 @@ def demo(
     budget: Annotated[float, typer.Option(help="fsdd: what skipping may cost on validation, in points")] = 0.5,
     seed: Annotated[int, typer.Option(help="fsdd: of the training")] = 0,
     output: Annotated[
-        Path | None, typer.Option(help="folder for the models and the results; default build/demo/DATA")
+        Path | None, typer.Option(help="folder for the models and the results; default build/demo, or build/demo/fsdd")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -39,7 +39,7 @@ def demo(
     """
     if as_json and data is not Data.fsdd:
         raise RindleError("only --data fsdd has a result to print as JSON; leave out --json")
-    output = output or Path("build/demo") / data.value
+    output = output or Path("build/demo" if data is Data.vowels else "build/demo/fsdd")
     try:
         if data is Data.vowels:
             from ..demo import vowels

@@ -64,13 +64,16 @@ def _show(file: Path, model: Model, as_json: bool) -> None:
     about += [shortened(f"{key}: {value}") for key, value in artifact.provenance.items()]
 
     nodes = Table("node", "kind", "reads", "value", "format", title="graph")
-    nodes.add_row(INPUT, "", "", f"[T, {model.input_size}]", str(artifact.input_format))
+    shape = "[T]" if model.vocabulary else f"[T, {model.input_size}]"
+    fmt = f"ids 0..{model.vocabulary - 1}" if model.vocabulary else str(artifact.input_format)
+    nodes.add_row(INPUT, "", "", shape, fmt)
     for node in artifact.graph.nodes:
         fmt = str(artifact.format_of(node.name))
         size = artifact.graph.size_of(node.name)
         shape = f"[T, {size}]" if artifact.graph.is_sequence(node.name) else f"[{size}]"
-        kind = node.layer.program.cell if node.layer else node.kind
-        nodes.add_row(node.name, kind, node.source, shape, fmt)
+        kind = node.layer.program.cell if node.kind == "program" else node.kind
+        kind += ", reversed" if node.reverse else ""
+        nodes.add_row(node.name, kind, ", ".join(node.sources), shape, fmt)
 
     paths = Table("path", "size", "format", "made by", "max error", title="formats")
     products = Table("product", "weights", "code", "θ", title="products")
@@ -117,7 +120,7 @@ def _show(file: Path, model: Model, as_json: bool) -> None:
         "bytes": len(model.data),
         "id": model.id,
         "input": {"size": model.input_size, "format": str(artifact.input_format)},
-        "nodes": [{"name": n.name, "kind": n.kind, "reads": n.source} for n in artifact.graph.nodes],
+        "nodes": [{"name": n.name, "kind": n.kind, "reads": n.sources} for n in artifact.graph.nodes],
         **listed,
         "recurrent_macs_per_frame": recurrent,
         "sizes": parts,

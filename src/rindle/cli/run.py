@@ -12,7 +12,7 @@ from .app import File, Force, Json, app, check_output, read_array, show, write_a
 @app.command()
 def run(
     file: File,
-    input: Annotated[Path, typer.Option(help="float32 [T, I] or [B, T, I], a .npy file")],
+    input: Annotated[Path, typer.Option(help="float32 [T, I] or [B, T, I], or ids [T] or [B, T], a .npy file")],
     output: Annotated[Path, typer.Option(help="where the float32 outputs go, a .npy file")],
     lengths: Annotated[Path | None, typer.Option(help="real frames of each row, integers [B], a .npy file")] = None,
     engine: Annotated[str, typer.Option(help="runtime or reference: the same bits")] = "runtime",

@@ -1,7 +1,8 @@
 """IMDb reviews of Maas et al. (ACL 2011): 25,000 to train, 25,000 to test, half of each positive.
 
 Split: train and test as published. Validation is ids 10000-12499 of each class of the training part (5,000 reviews):
-reviews of one film have neighbouring ids, so a random split would leak films. A training or validation review whose
+reviews of one film have neighbouring ids, so a random split would leak films (the classes are numbered apart, so a film
+can still have its positive reviews in one of the two parts and its negative ones in the other). A training or validation review whose
 text also occurs in the test part is dropped (123), and a training review whose text occurs in validation. Reviews are
 stored class by class: whoever trains, shuffles.
 

@@ -16,6 +16,7 @@ from ..quantizers import QUANTIZERS
 from ..scheme import Rule, resolve
 from ..tables import FUNCTIONS
 from .numerics import Real, RealArrays
+from .origins import agree, origin_format, origin_of
 
 BINS = 2048
 KEPT = 3  # calibration sequences that go into the golden vector
@@ -37,11 +38,14 @@ class LayerPlan:
 
 @dataclass
 class Plan:
+    """origins: embedding -> format of its codes. samples: some calibration sequences [T, I] or [T], for the golden vector."""
+
     graph: Graph
-    input_format: Format
+    input_format: Format | None
     layers: dict[str, LayerPlan]
     rules: dict[tuple[str, str], Rule]
-    samples: list[np.ndarray] = field(default_factory=list)  # some calibration sequences [T, I], for the golden vector
+    origins: dict[str, Format] = field(default_factory=dict)
+    samples: list[np.ndarray] = field(default_factory=list)
     batches: int = 0
     frames: int = 0
 
@@ -91,8 +95,8 @@ class Recorder(Real):
 
 
 def batches(calibration, batch_first: bool) -> Iterable[np.ndarray]:
-    """Checked calibration batches, [B, T, I] float32. calibration: one tensor or array, or an iterable of them; a
-    (sequences, targets) pair of a data loader counts as its first part.
+    """Checked calibration batches, [B, T, I] float32, or ids [B, T] int64. calibration: one tensor or array, or an iterable
+    of them; a (sequences, targets) pair of a data loader counts as its first part.
     """
     if isinstance(calibration, (torch.Tensor, np.ndarray)):
         calibration = [calibration]
@@ -101,10 +105,16 @@ def batches(calibration, batch_first: bool) -> Iterable[np.ndarray]:
         if isinstance(batch, (tuple, list)) and batch:
             batch = batch[0]
         array = batch.detach().cpu().numpy() if isinstance(batch, torch.Tensor) else np.asarray(batch)
-        if array.ndim != 3 or 0 in array.shape:
+        ids = array.ndim == 2 and array.dtype.kind in "iu"
+        if (array.ndim != 3 and not ids) or 0 in array.shape:
             raise RindleError(
-                f"calibration batch {number} has shape {array.shape}; give three dimensions, none of them 0"
+                f"calibration batch {number} has shape {array.shape}; give three dimensions, none of them 0 (or two of "
+                f"integers, for ids)"
             )
+        if ids:
+            empty = False
+            yield np.ascontiguousarray(array if batch_first else array.T, dtype=np.int64)
+            continue
         if array.dtype.kind not in "fiu":
             raise RindleError(f"calibration batch {number} has dtype {array.dtype}; give real numbers")
         with np.errstate(over="ignore"):
@@ -126,7 +136,7 @@ def keys_of(graph: Graph) -> dict[str, list[str]]:
     for node in graph.programs:
         program = node.layer.program
         fixed_elsewhere = {op.out[0] for op in program.ops if op.kind == "clip"}
-        if not _reads_input(graph, node):
+        if origin_of(graph, node.source) is None:
             fixed_elsewhere.add(program.input)
         keys[node.name] = [path for path in (*program.paths, *program.vectors) if path not in fixed_elsewhere]
         keys[node.name] += [
@@ -145,10 +155,7 @@ def calibrate(graph: Graph, calibration, batch_first: bool, scheme, overrides=No
     plan = Plan(graph, None, {}, rules)
     lengths: set[int] = set()
     for number, batch in enumerate(batches(calibration, batch_first)):
-        if batch.shape[2] != graph.input_size:
-            raise RindleError(
-                f"the calibration data have {batch.shape[2]} features; the model takes {graph.input_size}"
-            )
+        _check_batch(graph, batch, number)
         x = torch.from_numpy(batch)
         recorders, values = _record(graph, x)
         for node in graph.programs:
@@ -161,6 +168,8 @@ def calibrate(graph: Graph, calibration, batch_first: bool, scheme, overrides=No
                 if not torch.isfinite(together).all():
                     raise RindleError(f"{node.name}/{path} becomes NaN or infinite on calibration batch {number}")
                 histograms.setdefault(key, Histogram()).add(together)
+        if not graph.vocabulary:
+            histograms.setdefault((INPUT, ""), Histogram()).add(x)
         time = batch.shape[1]
         if check is not None and time not in lengths:
             check(x, _output(graph, values))
@@ -170,19 +179,57 @@ def calibrate(graph: Graph, calibration, batch_first: bool, scheme, overrides=No
         lengths.add(time)
         plan.batches, plan.frames = plan.batches + 1, plan.frames + batch.shape[0] * time
         plan.samples += [row for row in batch[: KEPT - len(plan.samples)]]
-    formats_of: dict[str, Format | None] = {INPUT: None}
-    for node in graph.nodes:
-        if node.kind != "program":
-            formats_of[node.name] = formats_of[node.source]
-            continue
-        plan.layers[node.name] = one = _plan_layer(node, rules, histograms, formats_of[node.source])
-        formats_of[node.name] = one.formats.get(one.program.output)
-    plan.input_format = _input_format(plan)
-    for node in graph.programs:
-        if _reads_input(graph, node):
-            one = plan.layers[node.name]
-            one.formats[one.program.input] = plan.input_format
+    for node in graph.embeddings:  # all rows, so that no id is beyond a wide format
+        histograms[node.name, ""] = histogram = Histogram()
+        histogram.add(node.table.rows)
+    _choose_formats(plan, histograms)
     return plan
+
+
+def _check_batch(graph: Graph, batch: np.ndarray, number: int) -> None:
+    if (batch.ndim == 2) != (graph.vocabulary > 0):
+        kinds = "ids, integers [B, T]", "sequences of features, [B, T, I]"
+        found, wanted = kinds if batch.ndim == 2 else kinds[::-1]
+        raise RindleError(f"calibration batch {number} holds {found}; the model takes {wanted}")
+    if graph.vocabulary and (batch.min() < 0 or batch.max() >= graph.vocabulary):
+        worst = batch.min() if batch.min() < 0 else batch.max()
+        raise RindleError(f"calibration batch {number} holds the id {worst}; the model knows 0..{graph.vocabulary - 1}")
+    if not graph.vocabulary and batch.shape[2] != graph.input_size:
+        raise RindleError(f"the calibration data have {batch.shape[2]} features; the model takes {graph.input_size}")
+
+
+def _choose_formats(plan: Plan, histograms: dict) -> None:
+    """Every format of the plan, from what was observed."""
+    graph, rules = plan.graph, plan.rules
+
+    def choose(name: str, path: str) -> Format:
+        return _Formats(graph.node(name), rules, histograms).element(path)
+
+    def observed(origin: str) -> Format:
+        values, counts = histograms[origin, ""].magnitudes()
+        headroom = 1.25 if origin == INPUT else None  # an embedding has no other rows
+        return _format(Rule("fixed", 16, method="max", parameter=headroom), values, counts, False, origin)
+
+    forced = agree(graph, rules, choose, observed)
+    formats_of: dict[str, Format | None] = {INPUT: forced.get((INPUT, ""))}
+    for node in graph.nodes:
+        if node.kind == "embedding":
+            formats_of[node.name] = forced.get((node.name, ""))
+        elif node.kind == "program":
+            plan.layers[node.name] = one = _plan_layer(node, rules, histograms, formats_of[node.source], forced)
+            formats_of[node.name] = one.formats.get(one.program.output)
+        else:
+            formats_of[node.name] = formats_of[node.sources[0]]
+    for origin in (() if graph.vocabulary else (INPUT,)) + tuple(node.name for node in graph.embeddings):
+        wide = forced.get((origin, "")) or origin_format(graph, origin, plan.layers, rules, observed)
+        if origin == INPUT:
+            plan.input_format = wide
+        else:
+            plan.origins[origin] = wide
+        for node in graph.programs:
+            if origin_of(graph, node.source) == origin:
+                one = plan.layers[node.name]
+                one.formats[one.program.input] = wide
 
 
 @torch.no_grad()
@@ -197,56 +244,44 @@ def _output(graph: Graph, values: dict) -> torch.Tensor:
     return torch.stack(output, 1) if isinstance(output, list) else output
 
 
-def _reads_input(graph: Graph, node) -> bool:
-    """Whether the node's input is the model's, perhaps through last or mean."""
-    source = node.source
-    while source != INPUT and graph.node(source).kind != "program":
-        source = graph.node(source).source
-    return source == INPUT
+class _Formats:
+    """Chooses formats for the paths of one layer."""
 
+    def __init__(self, node, rules: dict, histograms: dict):
+        self.name, self.program = node.name, node.layer.program
+        self.rules, self.histograms = rules, histograms
+        self.bounds, self.saturating = bounds_of(self.program), _saturating(self.program)
 
-def _input_format(plan: Plan) -> Format:
-    """The narrow format if all consumers are products that use that same format, else 16-bit fixed. Numerics, section 1."""
-    narrow, wide = set(), []
-    for node in plan.graph.programs:
-        if not _reads_input(plan.graph, node):
-            continue
-        one = plan.layers[node.name]
-        program = one.program
-        wide.append(one.formats[program.input])
-        for op in program.ops:
-            if program.input in op.args:
-                narrow.add(one.formats[op.out[0]] if op.out[0] in program.codes else None)
-    averaged = any(node.kind == "mean" and node.source == INPUT for node in plan.graph.nodes)
-    if len(narrow) == 1 and None not in narrow and not averaged:
-        fmt = narrow.pop()
-        return replace(fmt, product=False)  # 16 bits fixed: the model's input uses the whole range
-    return min(wide, key=lambda fmt: fmt.frac)
+    def element(self, path: str) -> Format:
+        """Of an element-wise path, by its rule."""
+        return self._choose(path, self.rules[self.name, path], False)
 
+    def code(self, gate: str, source: str) -> Format:
+        """Of the code that a block of a matrix multiplies."""
+        return self._choose(source, self.rules[self.name, f"code.{gate}.{source}"], True)
 
-def _plan_layer(node, rules, histograms, input_format: Format | None) -> LayerPlan:
-    program, blocks = node.layer.program, node.layer.blocks
-    bounds = bounds_of(program)
-    saturating = _saturating(program)
-
-    def choose(path: str, rule: Rule, product: bool) -> Format:
-        """Format of an element-wise path or of the code of a source."""
-        path = program.format_name(path)
+    def _choose(self, path: str, rule: Rule, product: bool) -> Format:
+        path = self.program.format_name(path)
         if rule.frac is not None:
             return Format(rule.bits, frac=rule.frac, product=product)
-        histogram = histograms.get((node.name, path))
+        histogram, bounds = self.histograms.get((self.name, path)), self.bounds
         values, counts = histogram.magnitudes() if histogram else (np.zeros(1), np.ones(1))
         if not product and rule.method == "max" and path in bounds:
             # 16 bits are enough for all that can ever come
             values, counts, rule = np.array([bounds[path]]), None, replace(rule, parameter=None)
-        limit = min(bounds.get(path, np.inf), np.inf if product else saturating.get(path, np.inf))
+        limit = min(bounds.get(path, np.inf), np.inf if product else self.saturating.get(path, np.inf))
         values = np.minimum(values, limit / (rule.parameter or 1.0) if rule.method == "max" else limit)
-        return _format(rule, values, counts, product, f"{node.name}/{path}")
+        return _format(rule, values, counts, product, f"{self.name}/{path}")
 
+
+def _plan_layer(node, rules, histograms, input_format: Format | None, forced: dict) -> LayerPlan:
+    """input_format: None while it is open, of an origin. forced: (node, path) -> format."""
+    program, blocks = node.layer.program, node.layer.blocks
+    choose = _Formats(node, rules, histograms)
     formats: dict[str, Format] = {}
     for path in program.paths:
         if (node.name, path) in rules:
-            formats[path] = choose(path, rules[node.name, path], False)
+            formats[path] = forced.get((node.name, path)) or choose.element(path)
     if input_format is not None:
         formats[program.input] = input_format
     for path in program.vectors:
@@ -254,7 +289,7 @@ def _plan_layer(node, rules, histograms, input_format: Format | None) -> LayerPl
         formats[path] = _format(rules[node.name, path], values, None, False, f"{node.name}/{path}")
     codes = {}
     for gate, source in program.products:
-        codes[gate, source] = choose(source, rules[node.name, f"code.{gate}.{source}"], True)
+        codes[gate, source] = choose.code(gate, source)
     weight_rules = {pair: rules[node.name, "weight.{}.{}".format(*pair)] for pair in program.products}
     lowered, code_formats = lower(program, codes, weight_rules)
     formats |= code_formats

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ import torch
 from ..artifact import Artifact, Golden, Layer
 from ..codes import LIMIT, MAX_MULTIPLIER, MAX_SHIFT, Affine, Product, Rescale, check_elementwise
 from ..formats import Format, RindleError, encode, encode_input
-from ..graph import Graph, Node
+from ..graph import Embedding, Node
 from ..tables import build
 from .calibrate import LayerPlan, Plan
 from .numerics import FloatLayer
@@ -18,18 +19,20 @@ from .numerics import FloatLayer
 
 def convert(plan: Plan, provenance: dict) -> Artifact:
     """The artifact of a calibrated plan, golden vector included. Raises RindleError where no integers fit, with the numbers."""
-    nodes = tuple(
-        Node(
-            node.name,
-            node.kind,
-            node.source,
-            convert_layer(node.name, node.layer, plan.layers[node.name]) if node.layer else None,
-        )
-        for node in plan.graph.nodes
-    )
-    graph = Graph(plan.graph.input_size, nodes, plan.graph.output)
+    nodes = tuple(_convert_node(node, plan) for node in plan.graph.nodes)
+    graph = replace(plan.graph, nodes=nodes)
     artifact = Artifact(graph, plan.input_format, Golden(None, None, None), provenance)
     return artifact.with_golden(*golden_inputs(plan))
+
+
+def _convert_node(node: Node, plan: Plan) -> Node:
+    if node.kind == "program":
+        return replace(node, layer=convert_layer(node.name, node.layer, plan.layers[node.name]))
+    if node.kind == "embedding":
+        fmt = plan.origins[node.name]
+        rows = encode(node.table.rows.detach().double().numpy(), fmt.scale, -fmt.hi, fmt.hi).astype(np.int16)
+        return replace(node, table=Embedding(rows, fmt))
+    return node
 
 
 def convert_layer(name: str, layer: FloatLayer, plan: LayerPlan) -> Layer:
@@ -157,15 +160,18 @@ def _fits(multipliers: np.ndarray, reaches: np.ndarray, b: np.ndarray, shift: in
 
 
 def golden_inputs(plan: Plan, rows: int = 6, time: int = 12) -> tuple[np.ndarray, np.ndarray]:
-    """Input codes [rows, time, I] and lengths: frames of calibration data, then random and extreme codes."""
+    """Input codes [rows, time, I] (or ids [rows, time]) and lengths: frames of calibration data, then random and extreme codes."""
     fmt, generator = plan.input_format, np.random.default_rng(0)
-    codes = generator.integers(fmt.lo, fmt.hi + 1, (rows, time, plan.graph.input_size))
-    codes[-1] = np.where(generator.random(codes[-1].shape) < 0.5, fmt.lo, fmt.hi)
-    codes[-2] = np.where(generator.random(codes[-2].shape) < 0.8, codes[-2][:1], fmt.hi)
     lengths = np.array([time, time, max(1, time - 5), 1, time, time], np.int32)[:rows]
+    if plan.graph.vocabulary:
+        codes = generator.integers(0, plan.graph.vocabulary, (rows, time))
+    else:
+        codes = generator.integers(fmt.lo, fmt.hi + 1, (rows, time, plan.graph.input_size))
+        codes[-1] = np.where(generator.random(codes[-1].shape) < 0.5, fmt.lo, fmt.hi)
+        codes[-2] = np.where(generator.random(codes[-2].shape) < 0.8, codes[-2][:1], fmt.hi)
     for row, sample in enumerate(plan.samples):
         frames = min(time, len(sample))
-        codes[row, :frames] = encode_input(sample[:frames], fmt)[0]
+        codes[row, :frames] = sample[:frames] if plan.graph.vocabulary else encode_input(sample[:frames], fmt)[0]
         lengths[row] = min(lengths[row], frames)
     return codes, lengths
 

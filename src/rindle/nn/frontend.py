@@ -13,7 +13,7 @@ from torch import nn
 
 from ..cells import gru, linear, lstm
 from ..formats import RindleError
-from ..graph import INPUT, Graph, Node
+from ..graph import INPUT, Embedding, Graph, Node
 from ..program import Cell
 from .modules import Recurrent, blocks_of, known_cell
 from .numerics import FloatLayer
@@ -32,7 +32,9 @@ class Value:
 
 @dataclass(frozen=True)
 class Finals:
-    """Final states of a stack of layers, or of one layer, whose output is the state; node names from first to last."""
+    """Final states of a stack of layers, or of one layer, whose output is the state; node names from first to last, of
+    two directions the forward one before the reversed one.
+    """
 
     nodes: tuple[str, ...]
 
@@ -47,9 +49,9 @@ class Refused(RindleError):
 def capture(model: nn.Module, example: torch.Tensor) -> tuple[Graph, bool]:
     """The graph of ``model`` and whether its input is batch first.
 
-    example: float input in the model's own layout, [B, T, I] or [T, B, I]; its time is arbitrary. Raises RindleError that
-    names the operation and the module path for anything but recurrent layers, Linear, and a choice of the last
-    frame or the mean over time.
+    example: input in the model's own layout, float [B, T, I] or [T, B, I], or ids, integers [B, T] or [T, B]; its time is
+    arbitrary. Raises RindleError that names the operation and the module path for anything but recurrent layers, Linear,
+    Embedding, concatenated features, and a choice of the last or first frame or the mean over time.
     """
     was_training = model.training
     try:
@@ -94,7 +96,10 @@ class _Capture:
             aten.select.int: self.select,
             aten.squeeze.dim: self.squeeze,
             aten.mean.dim: self.mean,
+            aten.cat.default: self.cat,
+            aten.embedding.default: self.embedding,
             aten.transpose.int: self.transpose,
+            aten.t.default: self.transpose,
             aten.stack.default: self.stack,
             aten.slice.Tensor: self.slice,
             aten.sym_size.int: lambda fx: None,  # of a dynamic batch; only zeros are made of it
@@ -111,12 +116,13 @@ class _Capture:
         inputs = [fx for fx in inputs if fx.name in users]
         if len(inputs) != 1:
             raise Refused(f"the model takes {len(inputs)} tensors; it must take one sequence")
-        shape = inputs[0].meta["val"].shape
-        if len(shape) != 3:
-            raise Refused(
-                f"the model's input has {len(shape)} dimensions {tuple(shape)}; it must have 3: [B, T, I] or [T, B, I]"
-            )
-        self.input_size = int(shape[2])
+        example = inputs[0].meta["val"]
+        self.ids, self.vocabulary = not example.dtype.is_floating_point, 0
+        if len(example.shape) != (2 if self.ids else 3):
+            wanted = "2, for ids: [B, T] or [T, B]" if self.ids else "3: [B, T, I] or [T, B, I]"
+            shape = tuple(example.shape)
+            raise Refused(f"the model's input has {len(shape)} dimensions {shape}; it must have {wanted}")
+        self.input_size = 1 if self.ids else int(example.shape[2])
         self.values[inputs[0]] = Value(INPUT, layout)
         (output,) = (fx for fx in self.exported.graph.nodes if fx.op == "output")
         needed = self._needed(output)
@@ -130,9 +136,18 @@ class _Capture:
             raise Refused("the model must return one tensor, or one and the final states of a recurrent layer")
         if results[0].layout not in (layout, VECTOR):
             raise Refused(f"the output is laid out {results[0].layout}, but the input {layout}")
-        if all(node.kind != "program" for node in self.nodes):
+        nodes = self._live(results[0].node)
+        if all(node.kind != "program" for node in nodes):
             raise Refused("the model has no recurrent or Linear layer; there is nothing to quantize")
-        return Graph(self.input_size, tuple(self.nodes), results[0].node)
+        return Graph(self.input_size, nodes, results[0].node, self.vocabulary)
+
+    def _live(self, output: str) -> tuple[Node, ...]:
+        """The nodes that the output depends on: a layer whose final states alone are used needs no joined output."""
+        needed = {output}
+        for node in reversed(self.nodes):
+            if node.name in needed:
+                needed.update(node.sources)
+        return tuple(node for node in self.nodes if node.name in needed)
 
     def _needed(self, output) -> set:
         needed, queue = set(), [output]
@@ -181,20 +196,28 @@ class _Capture:
         value = self.values.get(fx.args[index])
         if not isinstance(value, Value):
             raise self._refuse(fx, "reads something that is not a sequence or a vector of features")
+        if self.ids and value.node == INPUT:
+            raise self._refuse(fx, "reads the model's input, which is ids; only an Embedding can")
         return value
 
-    def _program(self, name: str, source: str, cell: Cell, parameters: dict, **sizes: int) -> str:
+    def _add(self, name: str, kind: str, source, layer=None, **more) -> str:
+        """A node, under this name or the nearest free one."""
+        self.nodes.append(Node(self._name(name), kind, source, layer, **more))
+        return self.nodes[-1].name
+
+    def _program(
+        self, name: str, source: str, cell: Cell, parameters: dict, reverse: bool = False, **sizes: int
+    ) -> str:
         program = cell.program.with_sizes(**sizes)
         layer = FloatLayer(program, blocks_of(cell, parameters, program))
-        self.nodes.append(Node(name, "program", source, layer))
-        return name
+        return self._add(name, "program", source, layer, reverse=reverse)
 
     # -- operations
 
     def linear(self, fx):
         value = self._value(fx)
         weight, bias = self._parameter(fx, fx.args[1]), self._parameter(fx, fx.args[2] if len(fx.args) > 2 else None)
-        name = self._name(self._path(fx) or fx.name)
+        name = self._path(fx) or fx.name
         rows, columns = weight.shape
         return Value(
             self._program(name, value.node, linear, {"weight": weight, "bias": bias}, I=columns, O=rows), value.layout
@@ -209,25 +232,30 @@ class _Capture:
     def _torch_stack(self, fx, cell: Cell, initial):
         """aten.gru.input and aten.lstm.input: (x, h0, parameters, has_biases, layers, dropout, train, bidirectional, batch_first)."""
         flat, biases, layers, _, _, bidirectional, batch_first = fx.args[2:]
-        if bidirectional:
-            raise self._refuse(fx, "is bidirectional, which is not supported yet")
         if any(self.values.get(state) is not ZEROS for state in initial):
             raise self._refuse(
                 fx, "is given an initial state; only zeros (or none) are supported, and a stream carries the state"
             )
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if biases else 2]
-        if len(flat) != layers * len(names):
+        directions = (False, True) if bidirectional else (False,)
+        if len(flat) != layers * len(directions) * len(names):
             raise self._refuse(fx, "has a projection (proj_size), which is not supported yet")
-        value = self._sequence(fx, BATCH_TIME if batch_first else TIME_BATCH)
-        source, made = value.node, []
+        value, arguments = self._sequence(fx, BATCH_TIME if batch_first else TIME_BATCH), iter(flat)
+        source, finals = value.node, []
         for k in range(layers):
-            parameters = {n: self._parameter(fx, flat[k * len(names) + i]) for i, n in enumerate(names)}
-            source = self._layer(
-                fx, k, source, cell, parameters, parameters["weight_ih"].shape[1], parameters["weight_hh"].shape[1]
+            made = []
+            for reverse in directions:
+                parameters = {name: self._parameter(fx, next(arguments)) for name in names}
+                width, hidden = parameters["weight_ih"].shape[1], parameters["weight_hh"].shape[1]
+                made.append(self._layer(fx, k, source, cell, parameters, width, hidden, reverse))
+            finals += made
+            source = (
+                self._add(f"{self._layer_name(fx, k, cell)}.concat", "concat", tuple(made))
+                if bidirectional
+                else made[0]
             )
-            made.append(source)
         # only the output's own state, h, can be read off the output sequence
-        return (Value(source, value.layout), Finals(tuple(made)), None)[: 1 + len(initial)]
+        return (Value(source, value.layout), Finals(tuple(finals)), None)[: 1 + len(initial)]
 
     def recurrent(self, fx):
         """One layer of our own Recurrent, whose module says which cell it is."""
@@ -245,10 +273,14 @@ class _Capture:
         finals = [Finals((made,)) if following == program.output else None for _, following in program.states]
         return [Value(made, value.layout), *finals]
 
-    def _layer(self, fx, k: int, source: str, cell: Cell, parameters: dict, width: int, hidden: int) -> str:
-        return self._program(
-            self._name(f"{self._path(fx) or cell.name}.l{k}"), source, cell, parameters, I=width, H=hidden
-        )
+    def _layer_name(self, fx, k: int, cell: Cell) -> str:
+        return f"{self._path(fx) or cell.name}.l{k}"
+
+    def _layer(
+        self, fx, k: int, source: str, cell: Cell, parameters: dict, width: int, hidden: int, reverse: bool = False
+    ) -> str:
+        name = self._layer_name(fx, k, cell) + "_reverse" * reverse  # as torch names its weights
+        return self._program(name, source, cell, parameters, reverse, I=width, H=hidden)
 
     def _sequence(self, fx, layout: str) -> Value:
         value = self._value(fx)
@@ -265,13 +297,15 @@ class _Capture:
     def select(self, fx):
         source, dim, index = self.values.get(fx.args[0]), *fx.args[1:3]
         if isinstance(source, Finals) and dim == 0:
-            return self._pick(source.nodes[index])
+            return self._final(source.nodes[index])
         value = self._value(fx)
-        if not self._time(fx, value, dim) or index != -1:
+        if not self._time(fx, value, dim) or index not in (0, -1):
             raise self._refuse(
-                fx, f"selects index {index} of dimension {dim}; only the last frame, index -1 of the time, is supported"
+                fx,
+                f"selects index {index} of dimension {dim}; only the last frame, index -1 of the time, and the first, "
+                f"index 0, are supported",
             )
-        return self._pick(value.node)
+        return self._pick(value.node, "last" if index else "first")
 
     def slice(self, fx):
         _, *rest = fx.args
@@ -280,17 +314,21 @@ class _Capture:
             raise self._refuse(fx, f"takes {start}:{end} of dimension {dim}; a part of a sequence is not supported")
         return self.values[fx.args[0]]
 
-    def _pick(self, source: str) -> Value:
+    def _final(self, source: str) -> Value:
+        """The final state of a layer: a reversed one ends at the first frame."""
+        (node,) = (node for node in self.nodes if node.name == source)
+        return self._pick(source, "first" if node.reverse else "last")
+
+    def _pick(self, source: str, kind: str) -> Value:
         for node in self.nodes:
-            if node.kind == "last" and node.source == source:
+            if node.kind == kind and node.source == source:
                 return Value(node.name, VECTOR)
-        self.nodes.append(Node(self._name(f"{source}.last"), "last", source))
-        return Value(self.nodes[-1].name, VECTOR)
+        return Value(self._add(f"{source}.{kind}", kind, source), VECTOR)
 
     def squeeze(self, fx):
         source = self.values.get(fx.args[0])
         if isinstance(source, Finals) and fx.args[1] == 0 and len(source.nodes) == 1:
-            return self._pick(source.nodes[0])
+            return self._final(source.nodes[0])
         raise self._refuse(fx, "is supported only on the final state of one layer")
 
     def stack(self, fx):
@@ -306,12 +344,43 @@ class _Capture:
             raise self._refuse(
                 fx, f"is over the dimensions {list(dims)}; only the mean over time, without keepdim, is supported"
             )
-        self.nodes.append(Node(self._name(f"{value.node}.mean"), "mean", value.node))
-        return Value(self.nodes[-1].name, VECTOR)
+        return Value(self._add(f"{value.node}.mean", "mean", value.node), VECTOR)
+
+    def cat(self, fx):
+        parts, dim = [self.values.get(part) for part in fx.args[0]], fx.args[1] if len(fx.args) > 1 else 0
+        if not all(isinstance(part, Value) for part in parts) or len({part.layout for part in parts}) != 1:
+            raise self._refuse(fx, "joins values that are not all sequences, or all vectors, of features")
+        if self.ids and any(part.node == INPUT for part in parts):
+            raise self._refuse(fx, "reads the model's input, which is ids; only an Embedding can")
+        rank = 2 if parts[0].layout == VECTOR else 3
+        if dim % rank != rank - 1:
+            raise self._refuse(
+                fx, f"is along dimension {dim}; only features can be concatenated, along dimension {rank - 1}"
+            )
+        if len(parts) == 1:
+            return parts[0]
+        name = f"{self._path(fx) or 'forward'}.concat"
+        return Value(self._add(name, "concat", tuple(part.node for part in parts)), parts[0].layout)
+
+    def embedding(self, fx):
+        value, weight = self.values.get(fx.args[1]), self._parameter(fx, fx.args[0])
+        if not (isinstance(value, Value) and self.ids and value.node == INPUT):
+            raise self._refuse(
+                fx, "reads something that is not the model's input; only ids of the input can be looked up"
+            )
+        if self.vocabulary not in (0, len(weight)):
+            raise self._refuse(fx, f"has {len(weight)} rows, but another Embedding {self.vocabulary}; they must agree")
+        self.vocabulary = len(weight)
+        name = self._path(fx) or "embedding"
+        return Value(self._add(name, "embedding", INPUT, table=Embedding(weight)), value.layout)
 
     def transpose(self, fx):
-        value = self._value(fx)
-        if value.layout == VECTOR or {fx.args[1] % 3, fx.args[2] % 3} != {0, 1}:
+        value, dims = self.values.get(fx.args[0]), {dim % 3 for dim in fx.args[1:]}
+        if self.ids and isinstance(value, Value) and value.node == INPUT:
+            dims = {0, 1}  # there are no others
+        else:
+            value = self._value(fx)
+        if value.layout == VECTOR or dims != {0, 1}:
             raise self._refuse(fx, "is supported only between batch and time")
         return Value(value.node, TIME_BATCH if value.layout == BATCH_TIME else BATCH_TIME)
 

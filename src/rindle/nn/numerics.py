@@ -17,6 +17,18 @@ class RealArrays:
     concat = staticmethod(torch.cat)
 
     @staticmethod
+    def join(arrays):
+        return torch.cat(list(arrays), -1)
+
+    @staticmethod
+    def array(rows):
+        return rows
+
+    @staticmethod
+    def take(rows, ids):
+        return rows[ids]
+
+    @staticmethod
     def mean(total, count: int):
         return total / count
 
@@ -147,6 +159,10 @@ class DoubleCodes(NumPy):
     @staticmethod
     def zeros(rows, columns):
         return torch.zeros(rows, columns, dtype=torch.float64)
+
+    @staticmethod
+    def join(arrays):
+        return torch.cat(list(arrays), -1)
 
     @staticmethod
     def floor_shift(v, s):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -98,8 +99,10 @@ class Exported:
     def __init__(self, program: torch.export.ExportedProgram):
         self.program = program
         stacks = (node.meta.get("nn_module_stack") for node in program.graph.nodes)
-        roots = (str(next(iter(stack.values()))[1]) for stack in stacks if stack)
-        self.name = next(roots, "ExportedProgram").rsplit(".", 1)[-1]
+        roots = Counter(
+            str(next(iter(stack.values()))[1]) for stack in stacks if stack
+        )  # a size may have none of its own
+        self.name = roots.most_common(1)[0][0].rsplit(".", 1)[-1] if roots else "ExportedProgram"
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         return dict(self.program.state_dict)

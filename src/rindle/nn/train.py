@@ -35,6 +35,8 @@ class Task(Protocol):
     def score(self, model: torch.nn.Module) -> dict[str, float]:
         """Validation, on every process alike. The first value decides what is best: lower is better."""
 
+    # Batches are made on the CPU and the model may be elsewhere: both bring them there with `beside`.
+
 
 @dataclass(frozen=True)
 class Share:
@@ -49,6 +51,12 @@ class Share:
                 f"a batch of {len(rows)} cannot be shared by {self.world} processes: change the batch size"
             )
         return rows[self.rank :: self.world]
+
+
+def beside(model: torch.nn.Module, *tensors: torch.Tensor) -> list[torch.Tensor]:
+    """The tensors on the model's device."""
+    device = next(model.parameters()).device
+    return [tensor.to(device) for tensor in tensors]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,132 @@
+// What each part of a step costs, with each kernel of this CPU: rindle-profile FILE... [--frames N] [--density D]
+// Inputs walk: a share D of the features changes from frame to frame (1 if not given). Times are of one frame, without
+// Python: the least of several slices, in turns between the kernels, and what each kind of kernel function takes of it.
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "stream.h"
+
+namespace {
+
+using namespace rindle;
+using Clock = std::chrono::steady_clock;
+
+// A kernel whose functions count their time, by kind. Timing costs some 20 ns a call, so the sum of parts exceeds the whole.
+enum Part { multiply, add_columns, hold, encode, finish, requantize, sums, lookup, kParts };
+constexpr const char* kPartNames[kParts] = {"W x", "W delta", "hold", "encode", "finish", "requantize", "sums", "tables"};
+double nanoseconds[kParts];
+const Kernel* timed;
+
+template <Part part, auto Function>
+struct Timed;
+
+template <Part part, class Result, class... Arguments, Result (*Kernel::*Function)(Arguments...) noexcept>
+struct Timed<part, Function> {
+    static Result run(Arguments... arguments) noexcept {
+        struct Span {
+            Clock::time_point start = Clock::now();
+            ~Span() { nanoseconds[part] += std::chrono::duration<double, std::nano>(Clock::now() - start).count(); }
+        } span;
+        return (timed->*Function)(arguments...);
+    }
+};
+
+Kernel wrapped(const Kernel& kernel) {
+    Kernel result = kernel;
+    result.multiply = Timed<multiply, &Kernel::multiply>::run;
+    result.add_columns = Timed<add_columns, &Kernel::add_columns>::run;
+    result.hold = Timed<hold, &Kernel::hold>::run;
+    result.encode = Timed<encode, &Kernel::encode>::run;
+    result.finish = Timed<finish, &Kernel::finish>::run;
+    result.requantize = Timed<requantize, &Kernel::requantize>::run;
+    result.add = Timed<sums, &Kernel::add>::run;
+    result.sub = Timed<sums, &Kernel::sub>::run;
+    result.mul = Timed<sums, &Kernel::mul>::run;
+    result.sum_of_products = Timed<sums, &Kernel::sum_of_products>::run;
+    result.lerp = Timed<sums, &Kernel::lerp>::run;
+    result.lookup = Timed<lookup, &Kernel::lookup>::run;
+    return result;
+}
+
+struct Runner {
+    std::shared_ptr<const Model> model;
+    Stream stream;
+    double best = 1e30;
+
+    explicit Runner(std::shared_ptr<const Model> of) : model(of), stream(of) {}
+    // Nanoseconds per frame
+    double run(const std::vector<float>& x, std::size_t frames) {
+        const auto start = Clock::now();
+        for (std::size_t t = 0; t < frames; ++t) {
+            stream.input(x.data() + t * model->input_size);
+            stream.frame();
+        }
+        return std::chrono::duration<double, std::nano>(Clock::now() - start).count() / static_cast<double>(frames);
+    }
+};
+
+std::vector<float> walk(std::size_t features, std::size_t frames, double density) {
+    std::mt19937 generator(0);
+    std::normal_distribution<float> normal;
+    std::bernoulli_distribution changes(density);
+    std::vector<float> x(features * frames);
+    for (std::size_t i = 0; i < x.size(); ++i) x[i] = i < features || changes(generator) ? normal(generator) : x[i - features];
+    return x;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    std::size_t frames = 256;
+    double density = 1;
+    std::vector<const char*> files;
+    for (int i = 1; i < argc; ++i) {
+        if (!std::strcmp(argv[i], "--frames") && i + 1 < argc)
+            frames = static_cast<std::size_t>(std::atoll(argv[++i]));
+        else if (!std::strcmp(argv[i], "--density") && i + 1 < argc)
+            density = std::atof(argv[++i]);
+        else
+            files.push_back(argv[i]);
+    }
+    for (const char* path : files) {
+        std::ifstream file(path, std::ios::binary);
+        const std::vector<char> bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+        const auto read = [&] { return read_document({reinterpret_cast<const std::byte*>(bytes.data()), bytes.size()}); };
+        const KernelList list = available_kernels();
+        std::vector<Runner> plain;
+        for (std::size_t k = 0; k < list.count; ++k) plain.emplace_back(compile(read(), *list.kernels[k]));
+        const auto x = walk(plain[0].model->input_size, frames, density);
+        for (int slice = 0; slice < 15; ++slice)
+            for (Runner& runner : plain) runner.best = std::min(runner.best, runner.run(x, frames));
+        std::printf("%s\n%-12s %9s", path, "kernel", "ns/frame");
+        for (const char* name : kPartNames) std::printf(" %10s", name);
+        std::printf("  changed\n");
+        for (std::size_t k = 0; k < list.count; ++k) {
+            timed = list.kernels[k];
+            const Kernel kernel = wrapped(*timed);
+            Runner runner(compile(read(), kernel));
+            double least[kParts];
+            std::fill(least, least + kParts, 1e30);
+            for (int slice = 0; slice < 9; ++slice) {
+                std::fill(nanoseconds, nanoseconds + kParts, 0.0);
+                runner.run(x, frames);
+                for (int p = 0; p < kParts; ++p) least[p] = std::min(least[p], nanoseconds[p] / static_cast<double>(frames));
+            }
+            std::printf("%-12s %9.0f", timed->name, plain[k].best);
+            for (double part : least) std::printf(" %10.0f", part);
+            std::uint64_t changed = 0, seen = 0;
+            for (std::size_t h = 0; h < runner.model->held.size(); ++h) {
+                changed += runner.stream.activity()[h].changed;
+                seen += runner.stream.activity()[h].frames * runner.model->held[h].size;
+            }
+            std::printf("  %.0f %%\n", seen ? 100.0 * static_cast<double>(changed) / static_cast<double>(seen) : 100.0);
+        }
+    }
+}
