@@ -26,7 +26,9 @@ def demo(
     folds: Annotated[str, typer.Option(help="fsdd: the test speaker, several with commas, or all")] = "yweweler",
     train: Annotated[bool, typer.Option("--train", help="fsdd: train, though there are checkpoints")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="one epoch of a little data, to see that it runs")] = False,
-    budget: Annotated[float, typer.Option(help="fsdd: what skipping may cost on validation, in points")] = 0.5,
+    budget: Annotated[
+        float, typer.Option(help="fsdd: of 100 decisions on the validation speaker, how many skipping may change")
+    ] = 2.0,
     seed: Annotated[int, typer.Option(help="fsdd: of the training")] = 0,
     output: Annotated[
         Path | None, typer.Option(help="folder for the models and the results; default build/demo, or build/demo/fsdd")
