@@ -181,16 +181,16 @@ def run(
     notes.print(f"FSDD: {', '.join(speakers)} for the test, one at a time")
     done = []
     for speaker, fold in folds(speakers, QUICK if quick else 1).items():
-        file = (checkpoints or output) / f"{speaker}.safetensors"
-        if checkpoints and file.exists():
-            net, about = digits_train.load(file)
-        else:
+        file = checkpoints / f"{speaker}.safetensors" if checkpoints else None
+        if file is None or not file.exists():
             who = ", ".join(sorted({one.speaker for one in fold.train}))
             notes.print(f"{speaker}: training on {who}; validation: {fold.valid_speaker}", soft_wrap=True)
             folder = output / f"training-{speaker}{'-quick' if quick else ''}-{seed}"
             with redirect_stdout(notes.file):
                 net, about = digits_train.train_fold(fold, settings, folder)
-            digits_train.save(net, about, output / f"{speaker}.safetensors")
+            file = output / f"{speaker}.safetensors"
+            digits_train.save(net, about, file)
+        net, about = digits_train.load(file)  # every number is of the weights in the file, which are rounded to float16
         notes.print(f"{speaker}: quantizing, choosing thresholds on {fold.valid_speaker}, testing", soft_wrap=True)
         done.append(evaluate(fold, net, output, budget) | {"training": about})
     results = {

@@ -129,11 +129,11 @@ class Task:
 
 
 def train_fold(fold: Fold, settings: Settings, folder: Path) -> tuple[nn.Module, dict]:
-    """Trains, or goes on where a killed run stopped. Returns the network, rounded to float16, and what is to be said of it."""
+    """Trains, or goes on where a killed run stopped. Returns the network and what is to be said of it."""
     seed_everything(settings.seed)
     net = DigitNet()
     curve = train(net, Task(fold, settings.seed), settings, folder, processes(accelerator="cpu"))
-    return rounded(net), {
+    return net, {
         "date": datetime.date.today().isoformat(),
         "train speakers": sorted({one.speaker for one in fold.train}),
         "sparsity": SPARSITY,
@@ -163,11 +163,3 @@ def float_scores(model: nn.Module, data: Dataset) -> np.ndarray:
     for x, rows in data.batches():
         scores[rows] = model(torch.from_numpy(x)).numpy()
     return scores
-
-
-def rounded(model: nn.Module) -> nn.Module:
-    """To float16 and back: the weights that a checkpoint holds are those that every number is of."""
-    with torch.no_grad():
-        for value in model.parameters():
-            value.copy_(value.half().float())
-    return model.eval()
