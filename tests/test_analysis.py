@@ -173,7 +173,7 @@ def test_padding_changes_nothing():
 
 def test_what_does_not_fit_is_refused():
     artifact = quantized("gru", "int8").artifact
-    with pytest.raises(RindleError, match=rf"the model takes \[N, T, {FEATURES}\]"):
+    with pytest.raises(RindleError, match=rf"the model takes float32 \[N, T, {FEATURES}\]"):
         analyse(artifact, dataset(np.zeros((2, 3, FEATURES + 1), np.float32)))
     torch.manual_seed(0)
     graph, _ = source_of(TorchModel("gru", layers=1).eval()).capture(data().x[:1])
@@ -228,3 +228,27 @@ def test_another_shape_and_another_cell_are_differences():
     assert ("input", "format") in found_between(artifact, wide)
     lstm = found_between(artifact, quantized("lstm", "int8").artifact)
     assert {("rnn.l0", "cell"), ("rnn.l0/c", "format"), ("rnn.l0/nh", "size")} <= lstm
+
+
+def test_ids_are_looked_up_on_both_sides():
+    """The float twin of an embedding has its dequantized rows; ids have no noise of their own, and must be in range."""
+
+    class Words(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.rnn = torch.nn.Embedding(9, 5), torch.nn.GRU(5, 6, batch_first=True)
+
+        def forward(self, ids):
+            return self.rnn(self.table(ids))[0]
+
+    torch.manual_seed(0)
+    ids = np.random.default_rng(0).integers(0, 9, (4, 11))
+    model = rindle.quantize(Words().eval(), "int8", torch.from_numpy(ids))
+    found = analyse(model.artifact, dataset(ids, [11, 3, 7, 11]))
+    paths = {f"{path.node}/{path.path}": path for path in found.paths}
+    assert "input" not in {path.node for path in found.paths}
+    assert paths["rnn.l0/h.next"].sqnr > 30
+    with pytest.raises(RindleError, match=r"id 9; the model knows 0\.\.8"):
+        analyse(model.artifact, dataset(np.full((1, 2), 9)))
+    with pytest.raises(RindleError, match="integer ids"):
+        analyse(model.artifact, dataset(np.zeros((1, 2, 5), np.float32)))

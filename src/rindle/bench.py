@@ -152,6 +152,8 @@ def bench(
     sequences; batch 1 is timed, and ``batch`` beside it, if ``sequences``. slices, seconds: see ``timing.in_turns``. missing: why there are no
     rivals.
     """
+    if model.vocabulary:
+        raise RindleError("the model reads ids; only models of float frames are timed so far")
     if inputs is None:
         inputs, source = noise(model, max(FRAMES, frames)), "noise"
     if inputs.ndim != 2 or inputs.dtype != np.float32 or inputs.shape[1] != model.input_size or not len(inputs):
