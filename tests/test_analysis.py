@@ -9,7 +9,7 @@ from support import FEATURES, TorchModel, quantized, sequences
 
 import rindle
 from rindle import RindleError, reference
-from rindle.analysis import analyse, decibel
+from rindle.analysis import _CountingCodes, _Doubles, analyse, decibel
 from rindle.dataset import dataset
 from rindle.diff import compare
 from rindle.formats import encode_input
@@ -119,6 +119,25 @@ def test_thresholds_add_noise_where_they_are():
     assert [path.sqnr for path in zero.paths] == [path.sqnr for path in dense.paths]
     assert at(held, "rnn.l0/h.code").sqnr < at(dense, "rnn.l0/h.code").sqnr
     assert at(held, "first/y").sqnr == at(dense, "first/y").sqnr
+
+
+def test_of_a_held_code_the_value_that_products_read_is_reported():
+    """With a θ above all its codes v̂ stays 0, whatever the code is."""
+    model, given = quantized("gru", "int8"), data()
+    quiet = replace(given, x=given.x * np.float32(0.01))
+    name, limit = "rnn.l0/x.code", model.artifact.graph.node("rnn.l0").layer.formats["x.code"].hi - 1
+    dense, held = (analyse(m.artifact, quiet) for m in (model, model.with_thresholds({"rnn.l0/x": limit})))
+    assert at(dense, name).largest > 0 and at(dense, name).sqnr > 10
+    assert at(held, name).largest == 0 and at(held, name).sqnr == 0.0
+
+
+def test_the_ends_of_a_range_are_not_beyond_it():
+    layer = quantized("gru", "int8").artifact.graph.node("first").layer
+    (op,) = layer.program.affines
+    codes, fmt = _CountingCodes(layer, _Doubles), layer.formats["y"]
+    values = np.array([[fmt.lo - 1, fmt.lo, 0, fmt.hi, fmt.hi + 1]], float)
+    assert codes.saturate(op, "y", values).tolist() == [[fmt.lo, fmt.lo, 0, fmt.hi, fmt.hi]]
+    assert codes.clipped["y"] == codes.saturations["y"] == 2
 
 
 def test_dequantized_weights_leave_out_what_quantizing_them_costs():
