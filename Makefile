@@ -7,7 +7,7 @@ CORE := CMakeLists.txt pyproject.toml constraints.txt $(wildcard core/*.cc core/
 .PHONY: demo test lint core-test clean
 
 demo: $(VENV)/demo
-	$(VENV)/bin/python examples/demo.py
+	$(VENV)/bin/rindle demo
 
 test: $(VENV)/test lint core-test
 	$(VENV)/bin/python -m pytest -q -rs -n 2

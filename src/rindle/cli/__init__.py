@@ -10,6 +10,7 @@ try:
     from . import (  # noqa: F401  each adds its verb; to add one: its file, and its name here
         bench,
         delta,
+        demo,
         eval,
         inspect,
         quantize,

@@ -1,4 +1,4 @@
-"""The main job on real data: train, quantize, make sparse in time, save, run in the C++ runtime. `make demo` runs it.
+"""The main job on real data: train, quantize, make sparse in time, save, run in the C++ runtime. `make demo` and `rindle demo` run it.
 
 Task: who of nine speakers said a Japanese vowel? 640 utterances of 7 to 29 frames, 12 LPC cepstrum coefficients each
 (Kudo, Toyama & Shimbo 1999; UCI "Japanese Vowels"; carried by sktime). 270 utterances are for training, of which
@@ -7,7 +7,6 @@ the last 6 of each speaker choose the thresholds, and 370 for the test, which ch
 
 from __future__ import annotations
 
-import argparse
 import time
 import warnings
 from pathlib import Path
@@ -163,33 +162,29 @@ def stepper(model: rindle.Model, data: Utterances):
     return step
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--hidden", type=int, default=128)
-    parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--output", type=Path, default=Path("build/demo"), help="folder for the .rindle files")
-    options = parser.parse_args()
+def run(output: Path, hidden: int = 128, epochs: int = 60) -> None:
+    """Shows the table. Leaves the .rindle files and the float weights in ``output``."""
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", "TF32 acceleration")  # torch mentions it whenever a oneDNN flag is touched
-    options.output.mkdir(parents=True, exist_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
     started = time.time()
     training, validation, test = load()
     for name, data in (("validation", validation), ("test", test)):  # for `rindle eval`, `bench` and `report`
-        dataset(data.x, data.lengths, data.speakers).save(options.output / f"{name}.npz")
+        dataset(data.x, data.lengths, data.speakers).save(output / f"{name}.npz")
 
-    table = Table(title=f"Japanese Vowels: {len(test.x)} test utterances, {options.hidden} hidden units")
+    table = Table(title=f"Japanese Vowels: {len(test.x)} test utterances, {hidden} hidden units")
     for name in ("model", "θ x, h", "test", "bytes", "eliminated", "µs/step", "speed"):
         table.add_column(name, justify="left" if name == "model" else "right")
     activity = Table("model", "input", "θ", "changed", "at θ = 0", "MACs/frame", "eliminated", title="Activity")
     for kind in ("GRU", "LSTM"):
-        model = train(kind, options.hidden, training, options.epochs)
+        model = train(kind, hidden, training, epochs)
         dense = rindle.quantize(model, "int8", [x for x, _ in training.same_length()])
         sparse = sparse_of(dense, validation)
         files = {}
         for name, made in (("int8", dense), ("delta", sparse)):
-            files[name] = options.output / f"{kind.lower()}-{name}.rindle"
+            files[name] = output / f"{kind.lower()}-{name}.rindle"
             rindle.save(made, files[name])
-        save_file(model.state_dict(), options.output / f"{kind.lower()}.safetensors")
+        save_file(model.state_dict(), output / f"{kind.lower()}.safetensors")
         models = {name: rindle.load(path) for name, path in files.items()}
 
         with torch.inference_mode():
@@ -197,7 +192,7 @@ def main() -> None:
                 *(stepper(one, validation) for one in models.values()), *torch_steps(model, validation.x[0, 0])
             )
         best = min(cell, whole)
-        size = (options.output / f"{kind.lower()}.safetensors").stat().st_size
+        size = (output / f"{kind.lower()}.safetensors").stat().st_size
         scores = float_scores(model, test)
         table.add_row(f"{kind} torch float", "", f"{accuracy(scores, test):.1%}", f"{size:,}", "", f"{best:.1f}", "1 ×")
         for (name, one), time_per_step in zip(models.items(), ours):
@@ -227,10 +222,6 @@ def main() -> None:
     console.print(
         "test: accuracy. bytes: of the file. eliminated: recurrent multiply-accumulates that no changed input asked for, on the "
         "test utterances. µs/step: one frame through the whole model, batch 1, one thread, median; torch in its faster form.\n"
-        f"Files in {options.output}; `rindle verify FILE` replays their golden vectors. {time.time() - started:.0f} s in all.\n"
-        f"All of it on one page: rindle report {options.output}/*.rindle --data {options.output}/test.npz"
+        f"Files in {output}; `rindle verify FILE` replays their golden vectors. {time.time() - started:.0f} s in all.\n"
+        f"All of it on one page: rindle report {output}/*.rindle --data {output}/test.npz"
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,1 @@
+"""The demonstrations that `rindle demo` runs, on real recordings. An application: it uses both sides of the package."""
