@@ -299,9 +299,7 @@ def test_listening_finds_the_words_and_nothing_in_silence(untrained):
 
 def test_listening_gets_used_to_a_loud_room(untrained):
     draw, fan = np.random.default_rng(6), 100.0
-    assert (
-        len(words(untrained, draw.normal(0, 20 * fan, 5 * RATE).astype(np.int16))) == 1
-    )  # it takes that for a word, once
+    assert words(untrained, draw.normal(0, 20 * fan, 5 * RATE).clip(-32768, 32767).astype(np.int16)) == []
     room = draw.normal(0, fan, 6 * RATE)
     room[5 * RATE :][: int(0.3 * RATE)] += 3 * speech(0.3, 1)
     found = words(untrained, np.clip(room, -32768, 32767).astype(np.int16))
