@@ -12,7 +12,8 @@ from .app import Json, app, notes, show
 CHECKPOINTS = Path("experiments/fsdd")  # in a clone
 AFTERWARDS = """\
 points lost: int8 to float, delta to int8. θ and the best epoch were chosen on the validation speaker.
-{output}/results.json has it all; `python examples/listen.py {output}/{speaker}-delta.rindle FILE.wav` listens."""
+{output}/results.json has it all; `python examples/listen.py {output}/{speaker}-delta.rindle FILE.wav` listens.
+On one page: rindle report {output}/{speaker}-*.rindle --data {output}/{speaker}-test.npz"""
 
 
 class Data(StrEnum):

@@ -93,7 +93,8 @@ def packed(utterances: list[Utterance], name: str) -> Dataset:
 
 def evaluate(fold: Fold, net, output: Path, budget: float) -> dict:
     """Quantizes a trained network, chooses its thresholds on the validation speaker, and measures all of it on the test
-    speaker. Writes ``output/SPEAKER-int8.rindle`` and ``SPEAKER-delta.rindle``. Returns the fold's part of the results.
+    speaker. Writes SPEAKER-int8.rindle, SPEAKER-delta.rindle and SPEAKER-test.npz into ``output``. Returns the fold's part of
+    the results.
 
     budget: of a hundred decisions on the validation speaker, how many may change. Labels are not asked there: what one
     speaker gains by chance, another would lose, so a change for the better is held to be as bad as one for the worse.
@@ -104,6 +105,7 @@ def evaluate(fold: Fold, net, output: Path, budget: float) -> dict:
     chosen = fold.train[:: max(1, len(fold.train) // CALIBRATION)]
     dense = quantize(net, "int8", calibration=[one.frames[None] for one in chosen])
     valid, test = packed(fold.valid, fold.valid_speaker), packed(fold.test, fold.test_speaker)
+    test.save(output / f"{fold.test_speaker}-test.npz")  # for `rindle eval`, `bench` and `report`
     log = output / f"{fold.test_speaker}.search.jsonl"  # a search that was killed goes on from there
     choice = choose_thresholds(dense, dataclasses.replace(valid, y=None), budget, log=log)
     sparse = choice.model
