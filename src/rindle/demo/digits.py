@@ -209,9 +209,9 @@ def run(
 def summary(done: list[dict]) -> dict:
     """Mean and standard deviation over the folds of what each of them measured; the losses are in percentage points."""
 
-    def over(value: Callable[[dict], float]) -> dict[str, float]:
+    def over(value: Callable[[dict], float]) -> dict[str, float | None]:
         values = np.array([value(one["models"]) for one in done])
-        return {"mean": float(values.mean()), "deviation": float(values.std(ddof=1)) if len(values) > 1 else 0.0}
+        return {"mean": float(values.mean()), "deviation": float(values.std(ddof=1)) if len(values) > 1 else None}
 
     made = {name: {"accuracy": over(lambda m, name=name: m[name]["test"])} for name in (FLOAT, INT8, DELTA)}
     for name in made:
@@ -250,4 +250,5 @@ def tables(results: dict) -> list:
 
 
 def spread(one: dict, digits: str = ".1%") -> str:
-    return f"{one['mean']:{digits}} ± {one['deviation']:{digits}}"
+    """Mean ± deviation; of a single fold, the value."""
+    return f"{one['mean']:{digits}}" + (f" ± {one['deviation']:{digits}}" if one["deviation"] is not None else "")
