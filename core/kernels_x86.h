@@ -210,9 +210,16 @@ inline void to_halves(const i16* x, size_t n, size_t padded, i16* high, i16* low
     }
 }
 
-constexpr size_t kPrefetch = 4096;  // bytes ahead: steadies reading from beyond the second-level cache
+// Bytes ahead: steadies reading from beyond the second-level cache, and costs a tenth within it.
+constexpr size_t kPrefetch = 4096, kFar = 1024 * 1024;
 
-template <size_t Lines>
+template <bool Far>
+inline V::I load_weights(const u8* w) {
+    if constexpr (Far) __builtin_prefetch(w + kPrefetch);
+    return V::load(w);
+}
+
+template <size_t Lines, bool Far>
 inline void multiply_bytes(const u8*& w, const u8* x, size_t groups, i32* acc) {
     constexpr size_t kWays = Lines <= kTile / 2 ? 2 : 1;  // enough independent sums to hide a dot product's latency
     V::I sums[kWays][Lines];
@@ -227,10 +234,8 @@ inline void multiply_bytes(const u8*& w, const u8* x, size_t groups, i32* acc) {
         for (size_t way = 0; way < kWays; ++way) {
             const V::Codes codes = V::broadcast(x + 4 * (g + way));
 #pragma GCC unroll 8
-            for (size_t i = 0; i < Lines; ++i) {
-                __builtin_prefetch(w + i * B + kPrefetch);
-                sums[way][i] = V::dot8(sums[way][i], V::load(w + i * B), codes);
-            }
+            for (size_t i = 0; i < Lines; ++i)
+                sums[way][i] = V::dot8(sums[way][i], load_weights<Far>(w + i * B), codes);
             w += Lines * B;
         }
 #pragma GCC unroll 8
@@ -241,7 +246,7 @@ inline void multiply_bytes(const u8*& w, const u8* x, size_t groups, i32* acc) {
 }
 
 // w = q - 8 for the stored q: acc = sum of q x, minus 8 times the sum of x.
-template <size_t Lines>
+template <size_t Lines, bool Far>
 inline void multiply_nibbles(const u8*& w, const u8* x, size_t groups, i32 sum, i32* acc) {
     V::I low[Lines], other[Lines];
 #pragma GCC unroll 8
@@ -250,10 +255,7 @@ inline void multiply_nibbles(const u8*& w, const u8* x, size_t groups, i32 sum, 
     for (size_t g = 0; g < groups; ++g) {
         const V::Codes codes = V::broadcast(x + 4 * g);
 #pragma GCC unroll 8
-        for (size_t i = 0; i < Lines; ++i) {
-            __builtin_prefetch(w + i * B + kPrefetch);
-            V::dot4(low[i], other[i], V::load(w + i * B), codes);
-        }
+        for (size_t i = 0; i < Lines; ++i) V::dot4(low[i], other[i], load_weights<Far>(w + i * B), codes);
         w += Lines * B;
     }
     const V::I offset = V::set32(8 * sum);
@@ -346,15 +348,21 @@ void multiply(const Matrix& m, const i16* x, void* accumulators, void* scratch) 
     } else if (kind == Kind::nibbles) {
         auto* bytes = static_cast<u8*>(scratch);
         const i32 sum = to_bytes(x, n, padded, 0, bytes);
-        for_tiles<kTile / 2>(layout.lines, [&]<size_t Lines>(size_t line) {
-            multiply_nibbles<Lines>(w, bytes, groups, sum, acc + line * 2 * L);
-        });
+        const auto tiles = [&]<bool Far>() {
+            for_tiles<kTile / 2>(layout.lines, [&]<size_t Lines>(size_t line) {
+                multiply_nibbles<Lines, Far>(w, bytes, groups, sum, acc + line * 2 * L);
+            });
+        };
+        layout.bytes() < kFar ? tiles.template operator()<false>() : tiles.template operator()<true>();
     } else {
         auto* bytes = static_cast<u8*>(scratch);
         to_bytes(x, n, padded, V::kCodeOffset, bytes);
-        for_tiles<kTile>(layout.lines, [&]<size_t Lines>(size_t line) {
-            multiply_bytes<Lines>(w, bytes, groups, acc + line * L);
-        });
+        const auto tiles = [&]<bool Far>() {
+            for_tiles<kTile>(layout.lines, [&]<size_t Lines>(size_t line) {
+                multiply_bytes<Lines, Far>(w, bytes, groups, acc + line * L);
+            });
+        };
+        layout.bytes() < kFar ? tiles.template operator()<false>() : tiles.template operator()<true>();
     }
 }
 

@@ -9,7 +9,7 @@ from support import FEATURES, TorchModel, quantized, sequences
 
 import rindle
 from rindle import RindleError, reference
-from rindle.analysis import analyse, decibel
+from rindle.analysis import _CountingCodes, _Doubles, analyse, decibel
 from rindle.dataset import dataset
 from rindle.diff import compare
 from rindle.formats import encode_input
@@ -121,6 +121,25 @@ def test_thresholds_add_noise_where_they_are():
     assert at(held, "first/y").sqnr == at(dense, "first/y").sqnr
 
 
+def test_of_a_held_code_the_value_that_products_read_is_reported():
+    """With a θ above all its codes v̂ stays 0, whatever the code is."""
+    model, given = quantized("gru", "int8"), data()
+    quiet = replace(given, x=given.x * np.float32(0.01))
+    name, limit = "rnn.l0/x.code", model.artifact.graph.node("rnn.l0").layer.formats["x.code"].hi - 1
+    dense, held = (analyse(m.artifact, quiet) for m in (model, model.with_thresholds({"rnn.l0/x": limit})))
+    assert at(dense, name).largest > 0 and at(dense, name).sqnr > 10
+    assert at(held, name).largest == 0 and at(held, name).sqnr == 0.0
+
+
+def test_the_ends_of_a_range_are_not_beyond_it():
+    layer = quantized("gru", "int8").artifact.graph.node("first").layer
+    (op,) = layer.program.affines
+    codes, fmt = _CountingCodes(layer, _Doubles), layer.formats["y"]
+    values = np.array([[fmt.lo - 1, fmt.lo, 0, fmt.hi, fmt.hi + 1]], float)
+    assert codes.saturate(op, "y", values).tolist() == [[fmt.lo, fmt.lo, 0, fmt.hi, fmt.hi]]
+    assert codes.clipped["y"] == codes.saturations["y"] == 2
+
+
 def test_dequantized_weights_leave_out_what_quantizing_them_costs():
     torch.manual_seed(0)
     model, given = TorchModel("gru").eval(), data()
@@ -154,7 +173,7 @@ def test_padding_changes_nothing():
 
 def test_what_does_not_fit_is_refused():
     artifact = quantized("gru", "int8").artifact
-    with pytest.raises(RindleError, match=rf"the model takes \[N, T, {FEATURES}\]"):
+    with pytest.raises(RindleError, match=rf"the model takes float32 \[N, T, {FEATURES}\]"):
         analyse(artifact, dataset(np.zeros((2, 3, FEATURES + 1), np.float32)))
     torch.manual_seed(0)
     graph, _ = source_of(TorchModel("gru", layers=1).eval()).capture(data().x[:1])
@@ -209,3 +228,27 @@ def test_another_shape_and_another_cell_are_differences():
     assert ("input", "format") in found_between(artifact, wide)
     lstm = found_between(artifact, quantized("lstm", "int8").artifact)
     assert {("rnn.l0", "cell"), ("rnn.l0/c", "format"), ("rnn.l0/nh", "size")} <= lstm
+
+
+def test_ids_are_looked_up_on_both_sides():
+    """The float twin of an embedding has its dequantized rows; ids have no noise of their own, and must be in range."""
+
+    class Words(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.rnn = torch.nn.Embedding(9, 5), torch.nn.GRU(5, 6, batch_first=True)
+
+        def forward(self, ids):
+            return self.rnn(self.table(ids))[0]
+
+    torch.manual_seed(0)
+    ids = np.random.default_rng(0).integers(0, 9, (4, 11))
+    model = rindle.quantize(Words().eval(), "int8", torch.from_numpy(ids))
+    found = analyse(model.artifact, dataset(ids, [11, 3, 7, 11]))
+    paths = {f"{path.node}/{path.path}": path for path in found.paths}
+    assert "input" not in {path.node for path in found.paths}
+    assert paths["rnn.l0/h.next"].sqnr > 30
+    with pytest.raises(RindleError, match=r"id 9; the model knows 0\.\.8"):
+        analyse(model.artifact, dataset(np.full((1, 2), 9)))
+    with pytest.raises(RindleError, match="integer ids"):
+        analyse(model.artifact, dataset(np.zeros((1, 2, 5), np.float32)))

@@ -7,7 +7,8 @@ from copy import deepcopy
 
 import numpy as np
 import pytest
-from hostile import RULES, both, find, good, good2, header, identity, join, parts, put, spoiled
+from hostile import both, find, good, good2, header, identity, join, parts, put, spoiled
+from hostile_graphs import RULES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -43,6 +43,7 @@ LENGTHS = np.random.default_rng(1).integers(4, 16, 20)
 def call(monkeypatch, capsys, tmp_path):
     """Runs the command in a folder of its own; returns (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys.modules["rindle.cli.app"].console, "width", 200)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(console, "width", 200)  # no cell of a table is broken
 

@@ -224,6 +224,13 @@ def test_a_model_keeps_the_budget_that_it_was_given(budget):
     assert not any(found.found.walk[0].thetas.values()) and found.found.walk[0].evaluation.error == 0.0
 
 
+def test_the_error_of_a_candidate_has_the_statistical_limit_in_it():
+    points = [point.evaluation for point in chosen(8.0).found.points]
+    for one in points:
+        assert one.error == max(one.more["lost"], one.more["soft_lost"] + one.more["soft_error"])
+    assert any(one.error > one.more["lost"] for one in points), "a candidate that loses no answer, and is not free"
+
+
 def test_a_larger_budget_eliminates_at_least_as_much_on_a_model():
     shares = [chosen(budget).found.chosen.evaluation.eliminated for budget in (0.0, 1.0, 8.0)]
     assert shares == sorted(shares) and shares[0] < shares[-1]

@@ -16,8 +16,8 @@ import numpy as np
 from .artifact import Artifact
 from .codes import Codes, NumPy
 from .dataset import Dataset
-from .floats import Blocks, Floats, Real, parameters
-from .formats import Format, RindleError, encode_input
+from .floats import Blocks, Floats, Real, parameters, with_real_embeddings
+from .formats import Format, encode_input
 from .graph import INPUT, execute
 from .program import ARITY
 
@@ -156,10 +156,7 @@ def analyse(
     original: node -> block -> float64, the float model's parameters (``nn.source.float_parameters``); else the file's own,
     dequantized. seen(rows): called as rows are done. Raises RindleError where data or parameters do not fit the model.
     """
-    if data.has_ids or data.x.shape[2] != artifact.graph.input_size:
-        raise RindleError(
-            f"{data.name}: x is {list(data.x.shape)}, but the model takes [N, T, {artifact.graph.input_size}]"
-        )
+    data.check_fits(artifact.graph)
     blocks = parameters(artifact, original)
     sums: dict[tuple[str, str], _Sums] = defaultdict(_Sums)
     width = sum(sum(node.layer.program.sizes.values()) for node in artifact.graph.programs)
@@ -169,7 +166,9 @@ def analyse(
         _add(artifact, blocks, chunk, sums)
         if seen:
             seen(len(chunk))
-    reports = [_report(INPUT, INPUT, "input", artifact.input_format, sums[INPUT, INPUT], True)]
+    reports = []
+    if artifact.input_format is not None:  # ids are exact
+        reports.append(_report(INPUT, INPUT, "input", artifact.input_format, sums[INPUT, INPUT], True))
     for node in artifact.graph.programs:
         layer, sequence = node.layer, artifact.graph.is_sequence(node.source)
         for op in layer.program.ops:
@@ -184,18 +183,17 @@ def analyse(
 def _add(artifact: Artifact, blocks: dict[str, Blocks], data: Dataset, sums: dict) -> None:
     order = np.argsort(-data.lengths, kind="stable")
     lengths = data.lengths[order]
-    real = [data.x[order[lengths > t], t] for t in range(int(lengths[0]))]
-    coded = [encode_input(frame, artifact.input_format) for frame in real]
+    real = codes = [data.x[order[lengths > t], t] for t in range(int(lengths[0]))]
+    if not data.has_ids:
+        real = [frame.astype(np.float64) for frame in real]
+        coded = [encode_input(frame, artifact.input_format) for frame in codes]
+        codes = [_Doubles.array(found) for found, _ in coded]
+        sums[INPUT, INPUT].saturated += sum(outside for _, outside in coded)
+        _compare(sums[INPUT, INPUT], codes, real, artifact.input_format, lengths)
     numerics = {node.name: _Recorded(_CountingCodes(node.layer, _Doubles)) for node in artifact.graph.programs}
-    execute(artifact.graph, numerics, _Doubles, [_Doubles.array(codes) for codes, _ in coded])
+    execute(artifact.graph, numerics, _Doubles, codes)
     twins = {node.name: _Recorded(Real(node.layer, blocks[node.name])) for node in artifact.graph.programs}
-    execute(artifact.graph, twins, Floats, [frame.astype(np.float64) for frame in real])
-
-    one = sums[INPUT, INPUT]
-    one.saturated += sum(outside for _, outside in coded)
-    _compare(
-        one, [codes for codes, _ in coded], [frame.astype(np.float64) for frame in real], artifact.input_format, lengths
-    )
+    execute(with_real_embeddings(artifact), twins, Floats, real)
     for node in artifact.graph.programs:
         found, wanted = numerics[node.name], twins[node.name].values
         for path, frames in found.values.items():

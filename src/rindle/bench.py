@@ -140,6 +140,7 @@ def bench(
     source: str = "noise",
     frames: int = 200,
     batch: int = 16,
+    sequences: bool = True,
     slices: int = 41,
     seconds: float = 5e-4,
     missing: str | None = None,
@@ -148,9 +149,11 @@ def bench(
 
     rivals: ``nn.rivals.Rivals`` or None. inputs: float32 [N, I], real frames in their order, which ``source`` names;
     None: noise in which every element changes at every frame, so that thresholds gain nothing. frames, batch: of the
-    sequences; batch 1 is always timed, and ``batch`` beside it. slices, seconds: see ``timing.in_turns``. missing: why there are no
+    sequences; batch 1 is timed, and ``batch`` beside it, if ``sequences``. slices, seconds: see ``timing.in_turns``. missing: why there are no
     rivals.
     """
+    if model.vocabulary:
+        raise RindleError("the model reads ids; only models of float frames are timed so far")
     if inputs is None:
         inputs, source = noise(model, max(FRAMES, frames)), "noise"
     if inputs.ndim != 2 or inputs.dtype != np.float32 or inputs.shape[1] != model.input_size or not len(inputs):
@@ -166,7 +169,7 @@ def bench(
         if model.artifact.graph.whole_sequence is None:
             step, bound, density = _steps(model, dense, rivals, inputs, slices, seconds)
         races = []
-        for rows in dict.fromkeys((1, batch)):
+        for rows in dict.fromkeys((1, batch) if sequences else ()):
             x = np.ascontiguousarray(np.resize(inputs, (rows * frames, model.input_size)).reshape(rows, frames, -1))
             contenders = [_running(model, x), *(rivals.sequences(x) if rivals else ())]
             if dense:

@@ -75,6 +75,16 @@ class Dataset:
         """Whether y has a value for every frame, not one for the row."""
         return self.y is not None and self.y.ndim == (2 if self.has_labels else 3)
 
+    def check_fits(self, graph) -> None:
+        """RindleError unless x is what a graph reads: frames of its features, or ids of its vocabulary."""
+        if graph.vocabulary and self.has_ids:
+            if (most := int(self.x[self.real].max())) >= graph.vocabulary:
+                raise RindleError(f"{self.name}: x holds the id {most}; the model knows 0..{graph.vocabulary - 1}")
+            return
+        if graph.vocabulary or self.has_ids or self.x.shape[2] != graph.input_size:
+            wanted = "integer ids [N, T]" if graph.vocabulary else f"float32 [N, T, {graph.input_size}]"
+            raise RindleError(f"{self.name}: x is {self.x.dtype} {list(self.x.shape)}; the model takes {wanted}")
+
     def rows(self, chosen) -> Dataset:
         """Some of the rows: a slice, indices or a mask [N]."""
         return replace(

@@ -5,11 +5,14 @@ The parameters are the artifact's own, dequantized, or any others of the same sh
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from .artifact import Artifact, Layer
 from .codes import NumPy
 from .formats import RindleError
+from .graph import Graph, Node
 from .tables import FUNCTIONS
 
 Blocks = dict[str, np.ndarray]  # block -> float64: matrices ``gate.source`` [rows, columns], biases ``gate``, vectors
@@ -17,6 +20,10 @@ Blocks = dict[str, np.ndarray]  # block -> float64: matrices ``gate.source`` [ro
 
 class Floats(NumPy):
     """The array namespace that ``graph.execute`` needs, over real values."""
+
+    @staticmethod
+    def array(values):
+        return np.asarray(values, np.float64)
 
     @staticmethod
     def mean(total, count: int):
@@ -88,6 +95,17 @@ def dequantized(layer: Layer) -> Blocks:
             ends = np.cumsum([program.sizes[gate] for gate in term.gates])[:-1]
             blocks |= {f"{gate}.{term.source}": part for gate, part in zip(term.gates, np.split(matrix, ends))}
     return blocks | {name: layer.vectors[name] * layer.formats[name].scale for name in program.vectors}
+
+
+def with_real_embeddings(artifact: Artifact) -> Graph:
+    """The artifact's graph, its embeddings as real values: the file's own rows, dequantized."""
+
+    def real(node: Node) -> Node:
+        if node.kind != "embedding":
+            return node
+        return replace(node, table=replace(node.table, rows=node.table.rows * artifact.format_of(node.name).scale))
+
+    return replace(artifact.graph, nodes=tuple(real(node) for node in artifact.graph.nodes))
 
 
 def parameters(artifact: Artifact, given: dict[str, Blocks] | None = None) -> dict[str, Blocks]:

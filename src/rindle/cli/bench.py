@@ -52,7 +52,9 @@ def real_frames(model: Model, path: Path) -> np.ndarray:
     loaded = load_data(path)
     if loaded.has_ids or loaded.x.shape[-1] != model.input_size:
         shape = list(loaded.x.shape)
-        raise RindleError(f"{path}: x is {loaded.x.dtype} {shape}; the model takes float32 [N, T, {model.input_size}]")
+        raise RindleError(
+            f"{path}: x is {loaded.x.dtype} {shape}; bench takes float32 [N, T, {model.input_size}], and no ids yet"
+        )
     return np.ascontiguousarray(loaded.x[loaded.real])
 
 

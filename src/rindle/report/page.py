@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import wrap
 
 import altair as alt
 import jinja2
@@ -101,7 +102,7 @@ def image(data: dict, name: str, form: str) -> bytes:
     one = found[name]
     spec = _replaced(one.spec(), "#24292f")
     spec["config"]["background"] = LIGHT
-    spec |= {"width": 640, "title": {"text": one.title, "anchor": "start"}, "padding": 16}
+    spec |= {"width": 640, "title": {"text": wrap(one.title, 72), "anchor": "start"}, "padding": 16}
     if form == "svg":
         return vl_convert.vegalite_to_svg(spec, vl_version=SCHEMA).encode()
     return vl_convert.vegalite_to_png(spec, vl_version=SCHEMA, scale=2)
