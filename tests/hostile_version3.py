@@ -180,5 +180,5 @@ SPOILED3 = {
     "attention of one": (["input"], put(*A, "input", "score")),
     "golden outputs int16": (["golden.outputs"], named(("golden", "outputs"), lambda one: one.astype(np.int16))),
     "golden outputs NaN": (["golden.outputs"], named(("golden", "outputs"), at((0, 0), np.nan))),
-    "golden rows too short": (["golden"], both(put(*F, "dilation", 2), put(*F, "after", 0))),
+    "golden rows too short": (["golden"], both(put(*F, "dilation", 4), put(*F, "after", 0))),
 }  # fmt: skip

@@ -93,7 +93,7 @@ def test_a_graph_of_the_other_direction_runs_the_mirrored_rows(recipe, seed):
         replace(
             node,
             kind=other.get(node.kind, node.kind),
-            reverse=node.kind == "program" and artifact.graph.is_sequence(node.source) and not node.reverse,
+            reverse=node.kind == "program" and artifact.graph.is_sequence(node.sources[0]) and not node.reverse,
         )
         for node in artifact.graph.nodes
     )
@@ -154,7 +154,7 @@ def test_engines_agree_on_floats_at_ties(recipe, seed):
     artifact = build(recipe)
     assume(not artifact.graph.vocabulary)
     rng, fmt = np.random.default_rng(seed), artifact.input_format
-    codes = rng.integers(fmt.lo - 3, fmt.hi + 4, (2, 3, artifact.graph.input_size))
+    codes = rng.integers(fmt.lo - 3, fmt.hi + 4, (2, 2 + artifact.graph.least_frames, artifact.graph.input_size))
     x = ((codes + rng.choice([0.0, 0.5, -0.5], codes.shape)) * fmt.scale).astype(np.float32)
     x = np.where(
         rng.random(x.shape) < 0.5, x, np.nextafter(x, rng.choice([-np.inf, np.inf], x.shape).astype(np.float32))
