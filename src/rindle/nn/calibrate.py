@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from ..formats import FRAC_LIMIT, MIN_STEP, Format, RindleError, RindleWarning, integer
-from ..graph import INPUT, Graph, execute
+from ..graph import INPUT, Graph
 from ..program import Op, Program, Term
 from ..quantizers import QUANTIZERS
 from ..scheme import Rule, resolve
 from ..tables import FUNCTIONS
-from .numerics import Real, RealArrays
-from .origins import agree, origin_format, origin_of
+from .numerics import Real, run_real
+from .origins import agree, origin_format, origin_of, readers
 
 BINS = 2048
 KEPT = 3  # calibration sequences that go into the golden vector
@@ -136,8 +136,9 @@ def keys_of(graph: Graph) -> dict[str, list[str]]:
     for node in graph.programs:
         program = node.layer.program
         fixed_elsewhere = {op.out[0] for op in program.ops if op.kind == "clip"}
-        if origin_of(graph, node.source) is None:
-            fixed_elsewhere.add(program.input)
+        for source, path in zip(node.sources, program.inputs):
+            if origin_of(graph, source) is None:
+                fixed_elsewhere.add(path)
         keys[node.name] = [path for path in (*program.paths, *program.vectors) if path not in fixed_elsewhere]
         keys[node.name] += [
             f"{kind}.{gate}.{source}" for kind in ("weight", "code") for gate, source in program.products
@@ -157,12 +158,12 @@ def calibrate(graph: Graph, calibration, batch_first: bool, scheme, overrides=No
     for number, batch in enumerate(batches(calibration, batch_first)):
         _check_batch(graph, batch, number)
         x = torch.from_numpy(batch)
-        recorders, values = _record(graph, x)
+        recorders, output, values = _record(graph, x)
         for node in graph.programs:
             program = node.layer.program
-            source = values[node.source]
             observed = dict(recorders[node.name].values)
-            observed[program.input] = source if isinstance(source, list) else [source]
+            for source, path in zip(node.sources, program.inputs):
+                observed[path] = values[source] if isinstance(values[source], list) else [values[source]]
             for path, frames in observed.items():
                 key, together = (node.name, program.format_name(path)), torch.cat(frames)
                 if not torch.isfinite(together).all():
@@ -172,10 +173,12 @@ def calibrate(graph: Graph, calibration, batch_first: bool, scheme, overrides=No
             histograms.setdefault((INPUT, ""), Histogram()).add(x)
         time = batch.shape[1]
         if check is not None and time not in lengths:
-            check(x, _output(graph, values))
-            if not lengths and time > 1:  # what export has fixed to the captured length shows at another one
-                shorter = x[:, : time // 2]
-                check(shorter, _output(graph, _record(graph, shorter)[1]))
+            check(x, output)
+            if (
+                not lengths and time > graph.least_frames
+            ):  # what export has fixed to the captured length shows at another
+                shorter = x[:, : max(time // 2, graph.least_frames)]
+                check(shorter, _record(graph, shorter)[1])
         lengths.add(time)
         plan.batches, plan.frames = plan.batches + 1, plan.frames + batch.shape[0] * time
         plan.samples += [row for row in batch[: KEPT - len(plan.samples)]]
@@ -216,7 +219,8 @@ def _choose_formats(plan: Plan, histograms: dict) -> None:
         if node.kind == "embedding":
             formats_of[node.name] = forced.get((node.name, ""))
         elif node.kind == "program":
-            plan.layers[node.name] = one = _plan_layer(node, rules, histograms, formats_of[node.source], forced)
+            sources = dict(zip(node.layer.program.inputs, (formats_of[source] for source in node.sources)))
+            plan.layers[node.name] = one = _plan_layer(node, rules, histograms, sources, forced)
             formats_of[node.name] = one.formats.get(one.program.output)
         else:
             formats_of[node.name] = formats_of[node.sources[0]]
@@ -226,22 +230,15 @@ def _choose_formats(plan: Plan, histograms: dict) -> None:
             plan.input_format = wide
         else:
             plan.origins[origin] = wide
-        for node in graph.programs:
-            if origin_of(graph, node.source) == origin:
-                one = plan.layers[node.name]
-                one.formats[one.program.input] = wide
+        for node, path in readers(graph, origin):
+            plan.layers[node.name].formats[path] = wide
 
 
 @torch.no_grad()
-def _record(graph: Graph, x: torch.Tensor) -> tuple[dict[str, Recorder], dict]:
-    """A run of the float graph on [B, T, I]: what each layer recorded, and the nodes' values."""
+def _record(graph: Graph, x: torch.Tensor) -> tuple[dict[str, Recorder], torch.Tensor, dict]:
+    """A run of the float graph on [B, T, I]: what each layer recorded, the output, and the nodes' values."""
     recorders = {node.name: Recorder(node.layer) for node in graph.programs}
-    return recorders, execute(graph, recorders, RealArrays, list(x.unbind(1)))
-
-
-def _output(graph: Graph, values: dict) -> torch.Tensor:
-    output = values[graph.output]
-    return torch.stack(output, 1) if isinstance(output, list) else output
+    return recorders, *run_real(graph, recorders, x)
 
 
 class _Formats:
@@ -274,16 +271,15 @@ class _Formats:
         return _format(rule, values, counts, product, f"{self.name}/{path}")
 
 
-def _plan_layer(node, rules, histograms, input_format: Format | None, forced: dict) -> LayerPlan:
-    """input_format: None while it is open, of an origin. forced: (node, path) -> format."""
+def _plan_layer(node, rules, histograms, sources: dict[str, Format | None], forced: dict) -> LayerPlan:
+    """sources: input path -> format, None while it is open, of an origin. forced: (node, path) -> format."""
     program, blocks = node.layer.program, node.layer.blocks
     choose = _Formats(node, rules, histograms)
     formats: dict[str, Format] = {}
     for path in program.paths:
         if (node.name, path) in rules:
             formats[path] = forced.get((node.name, path)) or choose.element(path)
-    if input_format is not None:
-        formats[program.input] = input_format
+    formats |= {path: fmt for path, fmt in sources.items() if fmt is not None}
     for path in program.vectors:
         values = blocks[path].abs().double().numpy()
         formats[path] = _format(rules[node.name, path], values, None, False, f"{node.name}/{path}")
@@ -364,7 +360,7 @@ def bounds_of(program: Program) -> dict[str, float]:
 
 
 def _propagate(program: Program, states: dict[str, float]) -> dict[str, float]:
-    known = {program.input: np.inf, **dict.fromkeys(program.vectors, np.inf), **states}
+    known = {**dict.fromkeys(program.inputs, np.inf), **dict.fromkeys(program.vectors, np.inf), **states}
     unit = set()  # paths within 0..1
     for op in program.ops:
         a = [known[path] for path in op.args]
@@ -429,7 +425,7 @@ def lower(
                 if key == previous:
                     terms[-1] = replace(terms[-1], gates=(*terms[-1].gates, gate))
                 else:
-                    terms.append(Term(names[term.code, key[0]], term.source, (gate,)))
+                    terms.append(replace(term, code=names[term.code, key[0]], gates=(gate,)))
                 previous = key
         ops.append(replace(op, terms=tuple(terms)))
     sizes = {path: size for path, size in program.sizes.items() if path not in users}

@@ -73,6 +73,9 @@ class Recurrent(nn.Module):
                     self.register_parameter(name + suffix, nn.Parameter(value))
 
     def _check_sizes(self) -> None:
+        if len(self.cell.program.inputs) > 1:
+            inputs = ", ".join(self.cell.program.inputs)
+            raise RindleError(f"the cell {self.cell.name!r} has several inputs ({inputs}); a Recurrent feeds one")
         named = {size for size in self.cell.program.sizes.values() if isinstance(size, str)} - {"I"}
         for size in sorted(named - set(self.sizes)):
             remedy = "proj_size" if size == "P" else f"sizes={{{size!r}: …}}"
