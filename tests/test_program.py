@@ -26,9 +26,9 @@ GOLDEN = {
         "u.x wf.x wr.x",
     ),
     "lstm_peephole": (
-        "x h c wi wf g wo p_i.mul i i.sigmoid g.tanh p_f.mul f f.sigmoid p_o.mul o o.sigmoid c.tanh",
+        "x h c wi wf g wo p_f.mul f f.sigmoid p_i.mul i i.sigmoid g.tanh p_o.mul o o.sigmoid c.tanh",
         "x.code h.code",
-        "p_i p_f p_o",
+        "p_f p_i p_o",
         "wi.x wf.x g.x wo.x wi.h wf.h g.h wo.h",
     ),
     "lstm_cifg": (
@@ -38,7 +38,7 @@ GOLDEN = {
         "i.x g.x o.x i.h g.h o.h",
     ),
     "lstm_projection": (
-        "x h c i f g o i.sigmoid g.tanh f.sigmoid o.sigmoid c.tanh m r",
+        "x h c i f g o f.sigmoid i.sigmoid g.tanh o.sigmoid c.tanh m r",
         "x.code h.code m.code",
         "",
         "i.x f.x g.x o.x i.h f.h g.h o.h r.m",
@@ -50,9 +50,9 @@ GOLDEN = {
         "wi.x g.x wo.x wi.h g.h wo.h",
     ),
     "lstm_peephole_projection": (
-        "x h c wi wf g wo p_i.mul i i.sigmoid g.tanh p_f.mul f f.sigmoid p_o.mul o o.sigmoid c.tanh m r",
+        "x h c wi wf g wo p_f.mul f f.sigmoid p_i.mul i i.sigmoid g.tanh p_o.mul o o.sigmoid c.tanh m r",
         "x.code h.code m.code",
-        "p_i p_f p_o",
+        "p_f p_i p_o",
         "wi.x wf.x g.x wo.x wi.h wf.h g.h wo.h r.m",
     ),
     "lstm_cifg_projection": (

@@ -24,11 +24,10 @@ def _variant(peephole: bool, coupled: bool, projection: bool) -> Cell:
             w = paths[name]
             return n.sigmoid(n.path(name, n.add(w, n.mul(n.vector(f"p_{name}"), c))) if peephole else w)
 
-        i, candidate = gate("i", c), n.tanh(paths["g"])
         if coupled:
-            c = n.lerp(i, candidate, c)
+            c = n.lerp(gate("i", c), n.tanh(paths["g"]), c)
         else:
-            c = n.sum_of_products(gate("f", c), c, i, candidate)
+            c = n.sum_of_products(gate("f", c), c, gate("i", c), n.tanh(paths["g"]))
         h = n.mul(gate("o", c), n.tanh(c))
         if projection:
             h = n.affine("r", n.path("m", h), bias=False, size="P")
@@ -36,16 +35,13 @@ def _variant(peephole: bool, coupled: bool, projection: bool) -> Cell:
 
     parts = {"peephole": peephole, "cifg": coupled, "projection": projection}
     lstm.__name__ = "_".join(["lstm", *(name for name, there in parts.items() if there)])
-    lstm.__doc__ = " ".join(
-        [
-            f"LSTM as in torch, gates {', '.join(gates)}",
-            "with peepholes p ⊙ c of i, f and the old c, o and the new c (Gers & Schmidhuber 2000)," * peephole,
-            "with the forget gate 1 − i (coupled input and forget gates, CIFG: Greff et al. 2017, arXiv 1503.04069),"
-            * coupled,
-            "with the projection h = W_hr (σ(o) ⊙ tanh(c)) of P features (Sak et al. 2014, arXiv 1402.1128),"
-            * projection,
-        ]
-    )
+    notes = [
+        "Peepholes p ⊙ c: i and f see the old c, o the new one (Gers & Schmidhuber 2000)." * peephole,
+        "The forget gate is 1 − i: coupled, CIFG (Greff et al. 2017, arXiv 1503.04069)." * coupled,
+        "The output is projected to P features, h = r = W_hr m, m = σ(o) ⊙ tanh(c) (Sak et al. 2014, arXiv 1402.1128)."
+        * projection,
+    ]
+    lstm.__doc__ = " ".join([f"LSTM with the gates {', '.join(gates)}, else as in torch.", *filter(None, notes)])
     return cell(
         states=("h", "c"),
         layout={name: " ".join(rows) for name, rows in layout.items() if rows},

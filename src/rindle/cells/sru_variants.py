@@ -19,15 +19,13 @@ def _variant(highway: bool, projection: bool, rescale: bool) -> Cell:
 
     parts = {"highway": highway, "projection": projection, "rescale": rescale}
     sru.__name__ = "_".join(["sru", *(name for name, there in parts.items() if there)])
-    sru.__doc__ = " ".join(
-        [
-            f"SRU, gates {', '.join(gates)}; v_f and v_r peep at c. Lei et al. 2018 (arXiv 1709.02755v5), equations (1) to (4),",
-            "the highway being (1 − r) ⊙ W x, for an input of any width (the sru package's fourth matrix; a rescaling is part "
-            "of W)," * highway,
-            "the highway being (1 − r) ⊙ α x, x as wide as the state (equation (10): α² = 1 + 2 exp(b))," * rescale,
-            "all other products reading p = P x (the sru package's projection_size)," * projection,
-        ]
-    )
+    notes = [
+        "The highway is (1 − r) ⊙ wx by a matrix, the sru package's fourth, for an input of any width." * highway,
+        "The highway is (1 − r) ⊙ α x; equation (10) has α² = 1 + 2 exp(bias of r)." * rescale,
+        "The products read p = P x (the package's projection_size)." * projection,
+    ]
+    start = f"SRU, gates {', '.join(gates)}; v_f and v_r peep at c. Lei et al. 2018 (arXiv 1709.02755v5), equations (1) to (4)."
+    sru.__doc__ = " ".join([start, *filter(None, notes)])
     return cell(states=("c",), width="I" if highway else "H")(sru)
 
 
