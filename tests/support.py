@@ -114,6 +114,14 @@ def extreme_codes(rng, fmt: Format, shape) -> np.ndarray:
 FEATURES, HIDDEN, OUTPUTS = 5, 17, 3
 
 
+def recurrent(name: str, input_size: int, hidden_size: int, num_layers: int = 1, **options) -> rindle.Recurrent:
+    """A Recurrent of a cell by name; where the cell has a projection, of half the features."""
+    cell = CELLS[name]
+    if "P" in cell.program.sizes.values():
+        options = {"proj_size": max(1, hidden_size // 2)} | options
+    return rindle.Recurrent(cell, input_size, hidden_size, num_layers, **options)
+
+
 class TorchModel(torch.nn.Module):
     """Linear, two layers of a cell, and a Linear on all frames, on the last, or on their mean."""
 
@@ -125,8 +133,8 @@ class TorchModel(torch.nn.Module):
             make = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[name]
             self.rnn = make(HIDDEN, HIDDEN, layers, batch_first=True, bias=bias)
         else:
-            self.rnn = rindle.Recurrent(CELLS[name], HIDDEN, HIDDEN, layers, batch_first=True)
-        self.last = torch.nn.Linear(HIDDEN, OUTPUTS)
+            self.rnn = recurrent(name, HIDDEN, HIDDEN, layers, batch_first=True)
+        self.last = torch.nn.Linear(getattr(self.rnn, "output_size", HIDDEN), OUTPUTS)
 
     def forward(self, x):
         y, _ = self.rnn(self.first(x))

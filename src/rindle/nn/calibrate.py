@@ -11,7 +11,7 @@ import torch
 
 from ..formats import FRAC_LIMIT, MIN_STEP, Format, RindleError, RindleWarning, integer
 from ..graph import INPUT, Graph
-from ..program import Op, Program, Term
+from ..program import Op, Program, Term, check_integer
 from ..quantizers import QUANTIZERS
 from ..scheme import Rule, resolve
 from ..tables import FUNCTIONS
@@ -151,6 +151,8 @@ def calibrate(graph: Graph, calibration, batch_first: bool, scheme, overrides=No
 
     check(x, y): called with a batch of every length that occurs, and one of another, and the graph's output on it.
     """
+    for node in graph.programs:
+        check_integer(node.layer.program, node.name)
     rules = resolve(scheme, overrides, keys_of(graph))
     histograms: dict[tuple[str, str], Histogram] = {}
     plan = Plan(graph, None, {}, rules)
