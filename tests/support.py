@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import gcd
 
 import naive
 import numpy as np
@@ -115,8 +116,12 @@ FEATURES, HIDDEN, OUTPUTS = 5, 17, 3
 
 
 def recurrent(name: str, input_size: int, hidden_size: int, num_layers: int = 1, **options) -> rindle.Recurrent:
-    """A Recurrent of a cell by name; where the cell has a projection, of half the features."""
+    """A Recurrent of a cell by name; where the cell has a projection, of half the features; where it has convolutions, of
+    images as wide as the sizes allow.
+    """
     cell = CELLS[name]
+    if cell.program.needs_image:
+        options = {"image": (1, gcd(input_size, hidden_size)), "kernel": (3, 3)} | options
     if "P" in cell.program.sizes.values():
         options = {"proj_size": max(1, hidden_size // 2)} | options
     return rindle.Recurrent(cell, input_size, hidden_size, num_layers, **options)

@@ -13,6 +13,18 @@ GOLDEN = {
         "",
         "i.x f.x g.x o.x i.h f.h g.h o.h",
     ),
+    "convlstm": (
+        "x h c i f g o f.sigmoid i.sigmoid g.tanh o.sigmoid c.tanh",
+        "x.code h.code",
+        "",
+        "i.x f.x g.x o.x i.h f.h g.h o.h",
+    ),
+    "convlstm_peephole": (
+        "x h c wi wf g wo p_f.mul f f.sigmoid p_i.mul i i.sigmoid g.tanh p_o.mul o o.sigmoid c.tanh",
+        "x.code h.code",
+        "p_f p_i p_o",
+        "wi.x wf.x g.x wo.x wi.h wf.h g.h wo.h",
+    ),
     "gru": (
         "x h r z nx nh r.sigmoid r.sigmoid.mul n z.sigmoid n.tanh",
         "x.code h.code",

@@ -12,7 +12,7 @@ from .program import Cell, cell
 from .runtime import Model, Stream, load, save
 from .scheme import SCHEMES
 
-_TORCH = {"SRU": ".nn", "Recurrent": ".nn", "load_weights": ".nn", "quantize": ".nn"}
+_TORCH = {"ConvLSTM": ".nn", "SRU": ".nn", "Recurrent": ".nn", "load_weights": ".nn", "quantize": ".nn"}
 
 __all__ = [
     "CELLS",

@@ -175,6 +175,11 @@ class Program:
             return self.sizes[gate], self.sizes[source]
         return self.sizes[gate] // conv.pixels, conv.columns(self.sizes[source])
 
+    @property
+    def needs_image(self) -> bool:
+        """Whether it has convolutions whose image and kernel are still to be given."""
+        return any(term.conv and term.conv.image is None for op in self.affines for term in op.terms)
+
     def with_sizes(self, image: tuple | None = None, kernel: tuple | None = None, **dimensions: int) -> Program:
         """Dimensions replaced by numbers; image and kernel: (height, width) of the convolutions that have none yet."""
         sizes = {path: dimensions.get(d, d) for path, d in self.sizes.items()}

@@ -1,5 +1,6 @@
 """The cells, one equation a file. A new one is a file here and a line in CELLS."""
 
+from .convlstm import convlstm, convlstm_peephole
 from .gru import gru
 from .gru_reset_before import gru_reset_before
 from .ligru import ligru
@@ -40,6 +41,8 @@ CELLS = {
         sru_rescale,
         sru_highway_projection,
         sru_projection_rescale,
+        convlstm,
+        convlstm_peephole,
     )
 }
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
-from ..cells import CELLS, sru
+from ..cells import CELLS, convlstm, convlstm_peephole, sru
 from ..formats import RindleError
 from ..graph import flipped, run_layer
 from ..program import Cell
@@ -27,7 +27,7 @@ def blocks_of(cell: Cell, parameters: dict[str, torch.Tensor], program) -> dict[
     for op in program.affines:
         for gate in op.biased:
             if gate not in blocks:
-                blocks[gate] = torch.zeros(program.sizes[gate])
+                blocks[gate] = torch.zeros(program.block_shape(gate))
     return blocks
 
 
@@ -36,8 +36,9 @@ class Recurrent(nn.Module):
 
     cell: a :class:`rindle.Cell`. input_size, hidden_size: features of x and of the states. bidirectional: each layer also
     runs from each row's end, and its outputs are joined; shared: with the same weights. proj_size: features P of a cell
-    with a projection. sizes: further dimensions that the cell names, {"K": 4}. Parameters are named ``<name in
-    cell.layout>_l<layer>``, those of the other direction with ``_reverse`` behind it.
+    with a projection. sizes: further dimensions that the cell names, {"K": 4}. image, kernel: (height, width) of a cell with
+    convolutions, whose features are flat images, channel first. Parameters are named ``<name in cell.layout>_l<layer>``,
+    those of the other direction with ``_reverse`` behind it.
 
     forward(x, states=None) takes float [T, B, input_size], or [B, T, input_size] with batch_first, or a
     ``PackedSequence``, and returns (y, states): y laid out as x, [.., directions x output size]; states: a tuple with one
@@ -56,12 +57,15 @@ class Recurrent(nn.Module):
         proj_size: int = 0,
         shared: bool = False,
         sizes: dict[str, int] | None = None,
+        image: tuple[int, int] | None = None,
+        kernel: tuple[int, int] | None = None,
     ):
         super().__init__()
         self.cell, self.batch_first = cell, batch_first
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bidirectional, self.proj_size, self.shared = bidirectional, proj_size, shared
         self.sizes = {"H": hidden_size} | ({"P": proj_size} if proj_size else {}) | (sizes or {})
+        self.geometry = {"image": tuple(image), "kernel": tuple(kernel)} if image and kernel else {}
         self._check_sizes()
         for layer in range(num_layers):
             program = self._program(layer)
@@ -76,6 +80,15 @@ class Recurrent(nn.Module):
         if len(self.cell.program.inputs) > 1:
             inputs = ", ".join(self.cell.program.inputs)
             raise RindleError(f"the cell {self.cell.name!r} has several inputs ({inputs}); a Recurrent feeds one")
+        if self.cell.program.needs_image != bool(self.geometry):
+            wanted = "give image=(height, width) and kernel=(height, width)" if not self.geometry else "leave out image"
+            raise RindleError(f"the cell {self.cell.name!r} has {'no ' * bool(self.geometry)}convolutions; {wanted}")
+        for what in ("input_size", "hidden_size") if self.geometry else ():
+            features, pixels = getattr(self, what), math.prod(self.geometry["image"])
+            if features % pixels:
+                raise RindleError(
+                    f"{what} is {features}, which is no multiple of the {pixels} pixels of an image; it is channels x pixels"
+                )
         named = {size for size in self.cell.program.sizes.values() if isinstance(size, str)} - {"I"}
         for size in sorted(named - set(self.sizes)):
             remedy = "proj_size" if size == "P" else f"sizes={{{size!r}: …}}"
@@ -113,7 +126,7 @@ class Recurrent(nn.Module):
                 f"the cell {self.cell.name!r} needs an input as wide as its state, not {width} and {wanted}; "
                 f"put a Linear({width}, {wanted}) before it" + " or take 'sru_highway'" * (self.cell.name == "sru")
             )
-        return program.with_sizes(I=width, **self.sizes)
+        return program.with_sizes(I=width, **self.sizes, **self.geometry)
 
     def parameters_of(self, layer: int, reverse: bool = False) -> dict[str, torch.Tensor]:
         """One direction of one layer: name in cell.layout -> tensor."""
@@ -183,6 +196,7 @@ class Recurrent(nn.Module):
         states = [state for state, _ in self.cell.program.states]
         sizes = [self._sizes(path) for path in (self.cell.program.output, *states)]
         dimensions = " ".join(f"{name}={size}" for name, size in self.sizes.items())
+        dimensions += "".join(f" {name}={height}x{width}" for name, (height, width) in self.geometry.items())
         y, *flat = recurrent_op(
             x, [*chain(*parameters)], list(initial), sizes, dimensions, layer, self.bidirectional, self.cell.name
         )
@@ -236,7 +250,7 @@ def recurrent_op(
     cell: str,
 ) -> list[torch.Tensor]:
     """One layer of a Recurrent, both its directions, in a graph captured by torch.export: its output, and each
-    direction's final states. sizes: of the output and the states. dimensions: "H=4 P=2". To run one needs a cell of ``CELLS``.
+    direction's final states. sizes: of the output and the states. dimensions: "H=4 P=2", "H=24 image=3x4 kernel=3x3". To run one needs a cell of ``CELLS``.
     """
     known = known_cell(cell)
     program = known.program.with_sizes(I=x.shape[2], **read_dimensions(dimensions))
@@ -254,8 +268,12 @@ def layer_states(states, layer: int, directions: int) -> list[list[torch.Tensor]
     return [[state[layer * directions + k] for state in states] for k in range(directions)]
 
 
-def read_dimensions(text: str) -> dict[str, int]:
-    return {name: int(size) for name, size in (part.split("=") for part in text.split())}
+def read_dimensions(text: str) -> dict[str, int | tuple[int, int]]:
+    found = {}
+    for part in text.split():
+        name, _, size = part.partition("=")
+        found[name] = tuple(map(int, size.split("x"))) if "x" in size else int(size)
+    return found
 
 
 def chunks(values: list, count: int) -> list[list]:
@@ -279,6 +297,49 @@ def _(x, parameters, initial, sizes, dimensions, layer, bidirectional, cell):
     directions = 1 + bidirectional
     finals = [x.new_empty(x.shape[1], size) for size in sizes[1:]] * directions
     return [x.new_empty(*x.shape[:2], sizes[0] * directions), *(torch.empty_like(final) for final in finals)]
+
+
+class ConvLSTM(Recurrent):
+    """ConvLSTM (``cells/convlstm.py``) over images of one size.
+
+    channels, hidden_channels: of the input and of the states. image: (height, width). kernel: an odd number, or (height,
+    width). forward(x, states=None) takes float [T, B, channels, height, width], or [B, T, …] with batch_first, and returns
+    (y, (h, c)): y [.., hidden_channels, height, width], states [num_layers x directions, B, hidden_channels, height, width].
+    The parameters are those of a :class:`Recurrent` over flat images: a row is [channels x kernel height x kernel width].
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        hidden_channels: int,
+        image: tuple[int, int],
+        kernel: int | tuple[int, int] = 3,
+        num_layers: int = 1,
+        batch_first: bool = False,
+        bidirectional: bool = False,
+        peephole: bool = False,
+    ):
+        kernel = (kernel, kernel) if isinstance(kernel, int) else tuple(kernel)
+        chosen, pixels = convlstm_peephole if peephole else convlstm, math.prod(image)
+        super().__init__(
+            chosen,
+            channels * pixels,
+            hidden_channels * pixels,
+            num_layers,
+            batch_first,
+            bidirectional,
+            image=image,
+            kernel=kernel,
+        )
+
+    def forward(self, x, states=None):
+        image = self.geometry["image"]
+        if x.ndim != 5 or tuple(x.shape[3:]) != image or x.shape[2] * math.prod(image) != self.input_size:
+            wanted = [self.input_size // math.prod(image), *image]
+            raise RindleError(f"x has the shape {list(x.shape)}; it must be [T, B, {', '.join(map(str, wanted))}]")
+        flat = None if states is None else tuple(state.flatten(2) for state in states)
+        y, after = super().forward(x.flatten(2), flat)
+        return y.unflatten(2, (-1, *image)), tuple(state.unflatten(2, (-1, *image)) for state in after)
 
 
 class SRU(Recurrent):
