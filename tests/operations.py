@@ -75,67 +75,105 @@ CONV2D = {
 }
 
 CASES = {f"Conv1d {name}": Model(mid("conv"), first=first(), conv=conv) for name, conv in CONV1D.items()}
-CASES |= {f"Conv2d {name}": Model(lambda m, x: flat(m.conv(image(m, x))), first=first(10), conv=conv) for name, conv in CONV2D.items()}
+CASES |= {
+    f"Conv2d {name}": Model(lambda m, x: flat(m.conv(image(m, x))), first=first(10), conv=conv)
+    for name, conv in CONV2D.items()
+}
 CASES |= {
     "Conv2d, two in a row, one grouped": Model(
-        lambda m, x: flat(m.b(m.a(image(m, x)))), first=first(10), a=nn.Conv2d(1, 4, 3, padding=1), b=nn.Conv2d(4, 6, (2, 3), groups=2)
+        lambda m, x: flat(m.b(m.a(image(m, x)))),
+        first=first(10),
+        a=nn.Conv2d(1, 4, 3, padding=1),
+        b=nn.Conv2d(4, 6, (2, 3), groups=2),
     ),
     "Conv2d, depthwise": Model(
-        lambda m, x: flat(m.b(m.a(image(m, x)))), first=first(10), a=nn.Conv2d(1, 4, 1), b=nn.Conv2d(4, 4, 3, groups=4, padding=1)
+        lambda m, x: flat(m.b(m.a(image(m, x)))),
+        first=first(10),
+        a=nn.Conv2d(1, 4, 1),
+        b=nn.Conv2d(4, 4, 3, groups=4, padding=1),
     ),
     "Conv2d, frequency before time": Model(
         lambda m, x: m.conv(m.first(x).transpose(1, 2)[:, None]).permute(0, 3, 2, 1).flatten(2),
-        first=first(10), conv=nn.Conv2d(1, 3, (5, 2), stride=(2, 1), padding=(2, 0)),
+        first=first(10),
+        conv=nn.Conv2d(1, 3, (5, 2), stride=(2, 1), padding=(2, 0)),
     ),
     "Conv2d of an image per frame": Model(
         lambda m, x: m.conv(m.first(x).view(-1, 1, 3, 4)).view(x.shape[0], -1, 24),
-        first=first(12), conv=nn.Conv2d(1, 2, (2, 2), padding=(1, 0)),
+        first=first(12),
+        conv=nn.Conv2d(1, 2, (2, 2), padding=(1, 0)),
     ),
     "Conv1d over the features of a frame": Model(
         lambda m, x: m.conv(m.first(x).reshape(-1, 2, 5)).reshape(x.shape[0], x.shape[1], -1),
-        first=first(10), conv=nn.Conv1d(2, 3, 3, padding=1),
+        first=first(10),
+        conv=nn.Conv1d(2, 3, 3, padding=1),
     ),
     "Conv3d": Model(
         lambda m, x: m.conv(m.first(x).view(x.shape[0], 1, -1, 3, 4)).transpose(1, 2).flatten(2),
-        first=first(12), conv=nn.Conv3d(1, 2, (2, 2, 3), padding=(0, 1, 1)),
+        first=first(12),
+        conv=nn.Conv3d(1, 2, (2, 2, 3), padding=(0, 1, 1)),
     ),
     "Conv2d of a vector": Model(
         lambda m, x: m.conv(m.first(x)[:, -1].view(-1, 1, 3, 4)).flatten(1), first=first(12), conv=nn.Conv2d(1, 2, 2)
     ),
     "causal by padding in front": Model(
-        lambda m, x: m.conv(F.pad(m.first(x).transpose(1, 2), (4, 0))).transpose(1, 2), first=first(), conv=nn.Conv1d(6, 4, 3, dilation=2)
+        lambda m, x: m.conv(F.pad(m.first(x).transpose(1, 2), (4, 0))).transpose(1, 2),
+        first=first(),
+        conv=nn.Conv1d(6, 4, 3, dilation=2),
     ),
     "causal by cutting the end": Model(
-        lambda m, x: m.conv(m.first(x).transpose(1, 2))[:, :, :-4].transpose(1, 2), first=first(), conv=nn.Conv1d(6, 4, 3, dilation=2, padding=4)
+        lambda m, x: m.conv(m.first(x).transpose(1, 2))[:, :, :-4].transpose(1, 2),
+        first=first(),
+        conv=nn.Conv1d(6, 4, 3, dilation=2, padding=4),
     ),
     "causal by cutting to the length": Model(
         lambda m, x: torch.relu(m.norm(m.conv(m.first(x).transpose(1, 2))))[..., : x.shape[1]].transpose(1, 2),
-        first=first(), conv=nn.Conv1d(6, 4, 3, padding=2), norm=trained(nn.BatchNorm1d(4)),
+        first=first(),
+        conv=nn.Conv1d(6, 4, 3, padding=2),
+        norm=trained(nn.BatchNorm1d(4)),
     ),
     "cut by negative padding": Model(
-        lambda m, x: F.pad(m.conv(m.first(x).transpose(1, 2)), (0, -2)).transpose(1, 2), first=first(), conv=nn.Conv1d(6, 4, 3, padding=2)
+        lambda m, x: F.pad(m.conv(m.first(x).transpose(1, 2)), (0, -2)).transpose(1, 2),
+        first=first(),
+        conv=nn.Conv1d(6, 4, 3, padding=2),
     ),
     "causal in two dimensions": Model(
-        lambda m, x: flat(m.conv(F.pad(image(m, x), (1, 1, 2, 0)))), first=first(10), conv=nn.Conv2d(1, 3, 3, stride=(1, 2))
+        lambda m, x: flat(m.conv(F.pad(image(m, x), (1, 1, 2, 0)))),
+        first=first(10),
+        conv=nn.Conv2d(1, 3, 3, stride=(1, 2)),
     ),
     "frames cut off": Model(lambda m, x: m.first(x)[:, 2:-1], first=first()),
     "every other frame": Model(lambda m, x: m.first(x)[:, ::2], first=first()),
     "the last frame, kept": Model(lambda m, x: m.first(x)[:, -1:].squeeze(1), first=first()),
-    "batch norm after a Linear": Model(lambda m, x: m.norm(m.first(x).transpose(1, 2)).transpose(1, 2), first=first(), norm=trained(nn.BatchNorm1d(6))),
-    "batch norm of a vector": Model(lambda m, x: m.norm(m.first(x)[:, -1]), first=first(), norm=trained(nn.BatchNorm1d(6))),
+    "batch norm after a Linear": Model(
+        lambda m, x: m.norm(m.first(x).transpose(1, 2)).transpose(1, 2), first=first(), norm=trained(nn.BatchNorm1d(6))
+    ),
+    "batch norm of a vector": Model(
+        lambda m, x: m.norm(m.first(x)[:, -1]), first=first(), norm=trained(nn.BatchNorm1d(6))
+    ),
     "batch norm of the input": Model(
-        lambda m, x: m.first(m.norm(x.transpose(1, 2)).transpose(1, 2)), first=first(), norm=trained(nn.BatchNorm1d(FEATURES))
+        lambda m, x: m.first(m.norm(x.transpose(1, 2)).transpose(1, 2)),
+        first=first(),
+        norm=trained(nn.BatchNorm1d(FEATURES)),
     ),
     "batch norm in two dimensions": Model(
-        lambda m, x: flat(m.norm(m.conv(image(m, x)))), first=first(10), conv=nn.Conv2d(1, 3, 3), norm=trained(nn.BatchNorm2d(3))
+        lambda m, x: flat(m.norm(m.conv(image(m, x)))),
+        first=first(10),
+        conv=nn.Conv2d(1, 3, 3),
+        norm=trained(nn.BatchNorm2d(3)),
     ),
     "batch norm of what others read": Model(
-        lambda m, x: (lambda y: m.norm(y.transpose(1, 2)).transpose(1, 2) + y)(m.first(x)), first=first(), norm=trained(nn.BatchNorm1d(6))
+        lambda m, x: (lambda y: m.norm(y.transpose(1, 2)).transpose(1, 2) + y)(m.first(x)),
+        first=first(),
+        norm=trained(nn.BatchNorm1d(6)),
     ),
     "a Linear over each channel": Model(
         lambda m, x: m.fc(m.first(x).view(x.shape[0], -1, 3, 4)).flatten(2), first=first(12), fc=nn.Linear(4, 5)
     ),
-    "a matrix by hand": Model(lambda m, x: m.first(x) @ m.w, first=first(), w=nn.Parameter(torch.randn(6, 3, generator=torch.Generator().manual_seed(1)))),
+    "a matrix by hand": Model(
+        lambda m, x: m.first(x) @ m.w,
+        first=first(),
+        w=nn.Parameter(torch.randn(6, 3, generator=torch.Generator().manual_seed(1))),
+    ),
     "rows and frames in one": Model(
         lambda m, x: m.first(x.reshape(-1, FEATURES)).relu().view(x.shape[0], x.shape[1], -1), first=first()
     ),
@@ -152,7 +190,9 @@ ACTIVATIONS = {
     "mean over features": lambda y: y.mean(2, keepdim=True), "sum over features": lambda y: y.view(*y.shape[:2], 2, 3).sum(2),
     "detached": lambda y: y.detach().contiguous().float().clone(), "layer norm": nn.LayerNorm(6),
 }  # fmt: skip
-CASES |= {f"pointwise {name}": Model(lambda m, x: m.f(m.first(x)), first=first(), f=f) for name, f in ACTIVATIONS.items()}
+CASES |= {
+    f"pointwise {name}": Model(lambda m, x: m.f(m.first(x)), first=first(), f=f) for name, f in ACTIVATIONS.items()
+}
 LAYOUTS = {
     "transposed features": lambda y: y.view(*y.shape[:2], 2, 3).transpose(2, 3).flatten(2),
     "permuted twice": lambda y: y.view(*y.shape[:2], 2, 3).permute(3, 0, 1, 2).permute(1, 2, 0, 3).reshape(*y.shape[:2], 6),
@@ -193,9 +233,18 @@ POOLS = {
     "average over both": lambda y: F.avg_pool2d(y, 2, stride=1, padding=1),
     "average of all features": lambda y: y.mean(3, keepdim=True),
 }
-CASES |= {f"pooled {name}": Model(lambda m, x: flat(m.f(m.conv(image(m, x)))), first=first(10), conv=nn.Conv2d(1, 3, 3, padding=1), f=f) for name, f in POOLS.items()}
-CASES["pooled max over time"] = Model(lambda m, x: F.max_pool1d(m.first(x).transpose(1, 2), 2).transpose(1, 2), first=first())
-CASES["pooled average over time"] = Model(lambda m, x: F.avg_pool1d(m.first(x).transpose(1, 2), 3, 1).transpose(1, 2), first=first())
+CASES |= {
+    f"pooled {name}": Model(
+        lambda m, x: flat(m.f(m.conv(image(m, x)))), first=first(10), conv=nn.Conv2d(1, 3, 3, padding=1), f=f
+    )
+    for name, f in POOLS.items()
+}
+CASES["pooled max over time"] = Model(
+    lambda m, x: F.max_pool1d(m.first(x).transpose(1, 2), 2).transpose(1, 2), first=first()
+)
+CASES["pooled average over time"] = Model(
+    lambda m, x: F.avg_pool1d(m.first(x).transpose(1, 2), 3, 1).transpose(1, 2), first=first()
+)
 OVER_TIME = {
     "mean": lambda y: y.mean(1), "mean, kept": lambda y: y.mean(1, keepdim=True).squeeze(1), "max": lambda y: y.amax(1), "max, its values": lambda y: y.max(1).values,
     "mean of all but channels": lambda y: y.view(*y.shape[:2], 2, 3).mean((1, 3)), "max of all but channels": lambda y: y.view(*y.shape[:2], 2, 3).amax(dim=(1, 2)),
@@ -212,4 +261,7 @@ HEADS = {
     "arithmetic of floats": lambda m, y: m.fc(F.gelu(F.layer_norm(y, (6,)) * 0.5 + 1).tanh() - y), "a product of floats": lambda m, y: y.softmax(-1) * torch.relu(y) + y.sigmoid().softmax(-1),
     "activations of floats": lambda m, y: torch.sigmoid(F.gelu(y.softmax(-1).relu(), approximate="tanh")), "a mean of floats' features": lambda m, y: y.softmax(-1).mean(-1, keepdim=True) - 1.0,
 }  # fmt: skip
-CASES |= {f"floats {name}": Model(lambda m, x, f=f: f(m, m.first(x)), first=first(), fc=nn.Linear(6, 3)) for name, f in HEADS.items()}
+CASES |= {
+    f"floats {name}": Model(lambda m, x, f=f: f(m, m.first(x)), first=first(), fc=nn.Linear(6, 3))
+    for name, f in HEADS.items()
+}

@@ -6,7 +6,6 @@ import torch
 from operations import CASES
 from support import sequences
 
-import rindle
 from rindle import reference
 from rindle.container import dumps, loads
 from rindle.nn import simulate
@@ -31,7 +30,7 @@ def test_the_captured_graph_computes_what_torch_does(name):
 @pytest.mark.parametrize("name", CASES)
 def test_all_engines_give_the_same_integers(name):
     torch.manual_seed(0)
-    model, x = CASES[name].eval(), sequences(4, 12, seed=1)
+    model, x = CASES[name].eval(), sequences(6, 14)[:4, :12]
     plan = prepare(model, "fixed16", sequences(6, 14))
     artifact = convert(plan.plan, plan.provenance)
     artifact = loads(dumps(artifact))

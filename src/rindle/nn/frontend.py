@@ -18,7 +18,15 @@ from ..float_ops import FloatOp
 from ..formats import RindleError
 from ..graph import INPUT, Graph, Node
 from ..program import Cell
-from . import frontend_float, frontend_layers, frontend_pointwise, frontend_pool, frontend_shapes, frontend_time
+from . import (
+    frontend_attention,
+    frontend_float,
+    frontend_layers,
+    frontend_pointwise,
+    frontend_pool,
+    frontend_shapes,
+    frontend_time,
+)
 from . import frontend_recurrent as recurrent
 from .frontend_tidy import tidy
 from .frontend_values import BATCH_TIME, TIME_BATCH, VECTOR, ZERO, B, F, T, Value, shape_of
@@ -41,6 +49,22 @@ HANDLERS = {
     **frontend_time.HANDLERS,
     **frontend_pool.HANDLERS,
     **frontend_float.HANDLERS,
+    **frontend_attention.HANDLERS,
+}
+
+# what an unsupported operation's name begins with -> what to do instead
+REMEDIES = {
+    "conv_transpose": "; a Linear or a convolution with more channels, reshaped, can stand in its place",
+    "group_norm": ": its statistics are of the values at hand; BatchNorm folds into the layer before it",
+    "instance_norm": ": its statistics are of the whole sequence; BatchNorm folds into the layer before it",
+    "scaled_dot_product_attention": "; attention has one score a frame: (softmax(scores, time) * y).sum(time)",
+    "multi_head": "; attention has one score a frame: (softmax(scores, time) * y).sum(time)",
+    "argmax": "; choose among the outputs outside the model",
+    "stft": "; compute features outside the model",
+    **dict.fromkeys(("exp", "log", "sqrt", "rsqrt"), "; compute features outside the model"),
+    **dict.fromkeys(
+        ("std", "var", "cumsum"), "; over time there are mean, max, the last and the first frame, and attention"
+    ),
 }
 
 
@@ -74,12 +98,12 @@ def read_exported(exported: torch.export.ExportedProgram, model: nn.Module | Non
     """
     refusals = []
     for layout in (BATCH_TIME, TIME_BATCH):
+        one = _Capture(model, exported)
         try:
-            return _Capture(model, exported).run(layout), layout == BATCH_TIME
+            return one.run(layout), layout == BATCH_TIME
         except Refused as refusal:
-            refusals.append(refusal)
-    layouts = [refusal for refusal in refusals if "laid out" not in str(refusal)]
-    raise RindleError(str((layouts or refusals)[0])) from None
+            refusals.append((len(one.values), refusal))
+    raise RindleError(str(max(refusals, key=lambda one: one[0])[1])) from None  # of the layout that went further
 
 
 class _Capture:
@@ -129,12 +153,14 @@ class _Capture:
             state is None or isinstance(state, recurrent.Finals) for state in results[1:]
         ):
             raise Refused("the model must return one tensor, or one and the final states of a recurrent layer")
+        (fx,) = output.args[0][:1]
         value = self.natural(results[0])
+        if value.pending:
+            value = self.checked(fx, value)
         frames = tuple(dim for dim in value.dims if dim != F)
         if value.dims[: len(frames)] != frames or frames not in (layout[:2], VECTOR[:1]):
             given = Value(INPUT, layout).layout
             raise Refused(f"the output is laid out {value.layout}, but the input {given}; transpose it in forward")
-        (fx,) = output.args[0][:1]
         read = self.floats if self.is_float(value.node) else self.ordered
         nodes, name = tidy(self.nodes, read(fx, value))
         if all(node.kind != "program" for node in nodes):
@@ -160,7 +186,9 @@ class _Capture:
         if constants is not None and fx.target not in ZEROS:
             return functional(fx.target)(*constants[0], **constants[1])
         if handler is None:
-            raise self.refuse(fx, "is not supported")
+            base = getattr(fx.target, "__name__", "").partition(".")[0]
+            remedy = next((remedy for words, remedy in REMEDIES.items() if base.startswith(words)), "")
+            raise self.refuse(fx, f"is not supported{remedy}")
         value = handler(self, fx)
         if is_in_place(fx):
             self.values[fx.args[0]] = value  # what reads it from here on reads the change
@@ -371,4 +399,3 @@ def is_in_place_name(name: str) -> bool:
 
 def is_in_place(fx) -> bool:
     return fx.op == "call_function" and is_in_place_name(getattr(fx.target, "__name__", ""))
-

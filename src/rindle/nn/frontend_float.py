@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..float_ops import FloatOp
-from . import frontend_time as over_time
+from . import frontend_attention as attention
 from .frontend_values import F, T
 
 aten = torch.ops.aten
@@ -21,7 +21,7 @@ def softmax(name: str):
         value = capture.value(fx)
         dim = fx.args[1] % len(value.dims)
         if value.dims[dim] == T and name == "softmax":
-            return over_time.soft(capture, fx, value, dim)
+            return attention.soft(capture, fx, value, dim)
         if value.dims[dim] != F:
             raise capture.refuse(fx, f"is over dimension {dim} of {value.layout}, which is not one of features")
         axis = value.axis(dim)
@@ -42,7 +42,9 @@ def layer_norm(capture, fx):
     if any(dim != F for dim in value.dims[-len(sizes) :]) or list(value.index.shape[-len(sizes) :]) != sizes:
         raise capture.refuse(fx, f"normalizes {sizes} of {value.layout}; only features can be normalized")
     if value.index.size != np.prod(sizes):
-        raise capture.refuse(fx, f"normalizes {sizes} of {list(value.index.shape)} features; all must be normalized together")
+        raise capture.refuse(
+            fx, f"normalizes {sizes} of {list(value.index.shape)} features; all must be normalized together"
+        )
     given = {"weight": capture.parameter(fx, weight), "bias": capture.parameter(fx, bias)}
     parameters = {name: tensor.numpy().ravel() for name, tensor in given.items() if tensor is not None}
     op = FloatOp("layer_norm", {"epsilon": float(epsilon)} | parameters)

@@ -14,6 +14,7 @@ from ..cells import linear as linear_cell
 from ..float_ops import FloatOp
 from ..graph import INPUT, Embedding, Window
 from ..program import Cell, Conv, cell
+from . import frontend_attention as attention
 from . import frontend_pointwise as pointwise
 from .frontend_values import ZERO, B, F, T, Value, argument, shape_of
 
@@ -40,12 +41,12 @@ def linear(capture, fx):
 
 
 def matmul(capture, fx):
-    """x @ W with a constant W: a Linear written by hand."""
+    """x @ W with a constant W is a Linear written by hand; else it is an attention."""
     weight = capture.constant(fx.args[1])
+    if weight is None and [len(shape_of(source)) for source in fx.args[:2]] == [3, 3]:
+        return attention.contracted(capture, fx, list(fx.args[:2]), ["bij", "bjk"], "bik")
     if weight is None or weight.ndim != 2:
-        raise capture.refuse(
-            fx, "multiplies two values; a matrix must be constant, or one of the values weights over time, softmax(scores, time)"
-        )
+        raise capture.refuse(fx, attention.TWO_VALUES)
     return _linear(capture, fx, capture.value(fx), weight.float().T, None, capture.name_of(fx, "matmul"))
 
 
@@ -70,7 +71,9 @@ def _linear(capture, fx, value: Value, weight: torch.Tensor, bias, name: str) ->
 def _float_linear(capture, fx, value: Value, weight: torch.Tensor, bias, name: str) -> Value:
     """After a float node; its features may be read in any order."""
     if value.index.size != weight.shape[1]:
-        raise capture.refuse(fx, f"runs over {weight.shape[1]} of {value.index.size} features in floating point; flatten them")
+        raise capture.refuse(
+            fx, f"runs over {weight.shape[1]} of {value.index.size} features in floating point; flatten them"
+        )
     columns = np.zeros((len(weight), capture.size_of(value.node)), np.float32)
     np.add.at(columns, (slice(None), value.index.ravel()), weight.numpy())
     parameters = {"weight": columns} | ({} if bias is None else {"bias": bias.numpy()})
@@ -135,7 +138,10 @@ def convolve(capture, fx, name: str, value: Value, weight, bias, stride, around,
     if groups == 1 and math.prod(result) == 1 and kernel == image and not any(paddings):
         node = capture.program(name, source, linear_cell, {"weight": weight, "bias": bias}, I=columns, O=rows)
     else:
-        pairs = (_pair(sizes, filling) for sizes, filling in ((image, 1), (kernel, 1), (strides, 1), (dilations, 1), (paddings, 0), (result, 1)))
+        pairs = (
+            _pair(sizes, filling)
+            for sizes, filling in ((image, 1), (kernel, 1), (strides, 1), (dilations, 1), (paddings, 0), (result, 1))
+        )
         node = _conv_program(capture, name, source, Conv(*pairs, groups), weight, bias, columns)
     return replace(value, node=node, index=np.arange(rows * math.prod(results)).reshape(rows, *results))
 
@@ -161,7 +167,8 @@ def spaces_of(capture, fx, value: Value) -> tuple[str, ...]:
     """Of every dimension of space, whether it is the time or one of features."""
     if value.dims[0] not in (B, B + T, T + B) or value.dims[1] != F or value.dims.count(T) > 1:
         raise capture.refuse(
-            fx, f"takes rows from dimension 0 and channels from dimension 1, but gets {value.layout}; transpose it before"
+            fx,
+            f"takes rows from dimension 0 and channels from dimension 1, but gets {value.layout}; transpose it before",
         )
     return value.dims[2:]
 
@@ -191,7 +198,9 @@ def average_pool(capture, fx):
     stride, padding, ceil, include = (argument(fx, *one) for one in named)
     around = [(one, one) for one in _each(padding, rank)]
     if ceil or (not include and any(before for before, _ in around)) or argument(fx, 6, "divisor_override"):
-        raise capture.refuse(fx, "divides by other numbers at the ends (ceil_mode, count_include_pad, divisor_override)")
+        raise capture.refuse(
+            fx, "divides by other numbers at the ends (ceil_mode, count_include_pad, divisor_override)"
+        )
     weight = torch.full((sizes[1], 1, *kernel), 1 / math.prod(kernel))
     name = capture.name_of(fx, "average")
     return convolve(capture, fx, name, value, weight, None, _each(stride or kernel, rank), around, [1] * rank, sizes[1])
@@ -240,11 +249,11 @@ def batch_norm(capture, fx):
 def embedding(capture, fx):
     value, weight = capture.values.get(fx.args[1]), capture.parameter(fx, fx.args[0])
     if not (isinstance(value, Value) and capture.ids and value.node == INPUT):
-        raise capture.refuse(fx, "reads something that is not the model's input; only ids of the input can be looked up")
-    if capture.vocabulary not in (0, len(weight)):
         raise capture.refuse(
-            fx, f"has {len(weight)} rows, but another Embedding {capture.vocabulary}; they must agree"
+            fx, "reads something that is not the model's input; only ids of the input can be looked up"
         )
+    if capture.vocabulary not in (0, len(weight)):
+        raise capture.refuse(fx, f"has {len(weight)} rows, but another Embedding {capture.vocabulary}; they must agree")
     capture.vocabulary = len(weight)
     node = capture.add(capture.path(fx) or "embedding", "embedding", INPUT, table=Embedding(weight))
     return Value(node, (*value.dims, F), np.arange(weight.shape[1]).reshape(*value.index.shape, -1))
@@ -252,8 +261,16 @@ def embedding(capture, fx):
 
 HANDLERS = {
     aten.linear.default: linear,
+    **dict.fromkeys((aten.bmm.default, aten.matmul.default, aten.mm.default), matmul),
     **dict.fromkeys(
-        (aten.conv1d.default, aten.conv1d.padding, aten.conv2d.default, aten.conv2d.padding, aten.conv3d.default, aten.conv3d.padding),
+        (
+            aten.conv1d.default,
+            aten.conv1d.padding,
+            aten.conv2d.default,
+            aten.conv2d.padding,
+            aten.conv3d.default,
+            aten.conv3d.padding,
+        ),
         conv,
     ),
     **dict.fromkeys((aten.avg_pool1d.default, aten.avg_pool2d.default), average_pool),

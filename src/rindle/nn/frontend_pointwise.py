@@ -14,7 +14,7 @@ import torch
 
 from ..float_ops import ELEMENT_WISE, FloatOp
 from ..program import Cell, cell
-from . import frontend_time as over_time
+from . import frontend_attention as attention
 from .frontend_values import F, Value, argument, inserted
 from .origins import origin_of
 
@@ -130,7 +130,9 @@ def aligned(capture, fx, values: list[Value]) -> list[Value]:
         values[number] = value
     if len({value.dims for value in values}) > 1:
         layouts = " and ".join(dict.fromkeys(value.layout for value in values))
-        raise capture.refuse(fx, f"joins values laid out {layouts}; a vector over all frames, or the like, is not supported")
+        raise capture.refuse(
+            fx, f"joins values laid out {layouts}; a vector over all frames, or the like, is not supported"
+        )
     return values
 
 
@@ -141,7 +143,8 @@ def constant_of(capture, fx, value: Value, constant: Constant) -> np.ndarray:
     wrong = [dim for dim, (kind, size) in enumerate(zip(value.dims, sizes)) if kind != F and size != 1]
     if len(sizes) > len(value.dims) or wrong:
         raise capture.refuse(
-            fx, f"takes a constant of the sizes {list(tensor.shape)} with {value.layout}; it may differ from feature to feature alone"
+            fx,
+            f"takes a constant of the sizes {list(tensor.shape)} with {value.layout}; it may differ from feature to feature alone",
         )
     return tensor.numpy().reshape([size for kind, size in zip(value.dims, sizes) if kind == F])
 
@@ -152,7 +155,9 @@ def computed(capture, fx, name: str, equation, values: list[Value], constants: d
     constants = {path: np.asarray(array, np.float32) for path, array in (constants or {}).items()}
     shape = np.broadcast_shapes(*(value.index.shape for value in values), *(a.shape for a in constants.values()))
     values = [replace(value, index=np.broadcast_to(value.index, shape)) for value in values]
-    base = next((value for value in values if value.index.size == capture.size_of(value.node) and capture.is_whole(value)), None)
+    base = next(
+        (value for value in values if value.index.size == capture.size_of(value.node) and capture.is_whole(value)), None
+    )
     order = np.arange(math.prod(shape)) if base is None else base.index.ravel()  # the program's order of elements
 
     def in_order(array):
@@ -172,15 +177,22 @@ def computed(capture, fx, name: str, equation, values: list[Value], constants: d
 
 def scaled(capture, fx, value: Value, factor: Constant | None, summand: Constant | None, name: str) -> Value:
     """x·factor + summand."""
-    constants = {path: constant_of(capture, fx, value, c) for path, c in (("scale", factor), ("shift", summand)) if c is not None}
+    given = (("scale", factor, 1.0), ("shift", summand, 0.0))
+    constants = {path: constant_of(capture, fx, value, c) for path, c, _ in given if c is not None}
+    shape = np.broadcast_shapes(value.index.shape, *(array.shape for array in constants.values()))
+    value = replace(value, index=np.broadcast_to(value.index, shape))
+    constants = {path: constants[path] for path, _, neutral in given if np.any(constants.get(path, neutral) != neutral)}
+    if not constants:
+        return value
     if not capture.is_float(value.node):
         equation = {("scale",): scale, ("shift",): shift}.get(tuple(constants), scale_shift)
         return computed(capture, fx, name, equation, [value], constants)
-    node, size, index = capture.floats(fx, value), value.index.size, value.index.shape
-    one = {path: np.broadcast_to(array, index).ravel() for path, array in constants.items()}
+    node, size = capture.floats(fx, value), value.index.size
+    one = {path: np.broadcast_to(array, shape).ravel() for path, array in constants.items()}
     parameters = {"weight": np.diag(one.get("scale", np.ones(size))).astype(np.float32)}
     parameters |= {"bias": one["shift"].astype(np.float32)} if "shift" in one else {}
-    return replace(value, node=capture.add(name, "float", node, op=FloatOp("linear", parameters)))
+    made = capture.add(name, "float", node, op=FloatOp("linear", parameters))
+    return replace(value, node=made, index=np.arange(size).reshape(shape))
 
 
 def largest(capture, fx, values: list[Value]) -> Value:
@@ -188,7 +200,9 @@ def largest(capture, fx, values: list[Value]) -> Value:
     if len(values) == 1:
         return values[0]
     if len(values) > 64:
-        raise capture.refuse(fx, f"is the maximum of {len(values)} features; at most 64 are supported: pool in two steps")
+        raise capture.refuse(
+            fx, f"is the maximum of {len(values)} features; at most 64 are supported: pool in two steps"
+        )
     return computed(capture, fx, capture.name_of(fx, "max"), maximum, values)
 
 
@@ -212,7 +226,9 @@ def _floating(capture, fx, name: str | None, value: Value) -> Value:
     if name not in ELEMENT_WISE:
         known = ", ".join(ELEMENT_WISE)
         raise capture.refuse(fx, f"reads {value.node!r}, which is in floating point, where there are only {known}")
-    return replace(value, node=capture.add(capture.name_of(fx, name), "float", capture.floats(fx, value), op=FloatOp(name)))
+    return replace(
+        value, node=capture.add(capture.name_of(fx, name), "float", capture.floats(fx, value), op=FloatOp(name))
+    )
 
 
 def gelu_of(capture, fx):
@@ -224,7 +240,10 @@ def bounded(name: str, lo: float | None = None, hi: float | None = None):
     """clip at the operation's own arguments, or at these numbers where it has none."""
 
     def handler(capture, fx):
-        low, high = argument(fx, 1, "min", argument(fx, 1, "min_val", lo)), argument(fx, 2, "max", argument(fx, 2, "max_val", hi))
+        low, high = (
+            argument(fx, 1, "min", argument(fx, 1, "min_val", lo)),
+            argument(fx, 2, "max", argument(fx, 2, "max_val", hi)),
+        )
         low, high = (-math.inf if low is None else low), (math.inf if high is None else high)
         if not all(isinstance(bound, (int, float)) for bound in (low, high)):
             raise capture.refuse(fx, "has bounds that are tensors; they must be numbers")
@@ -301,7 +320,7 @@ def arithmetic(kind: str):
 def _of_two(capture, fx, kind: str, a: Value, b: Value, sign: float, alpha: float) -> Value:
     if kind == "mul" and [a.pending, b.pending].count("softmax") == 1:
         weights, value = (a, b) if a.pending == "softmax" else (b, a)
-        return over_time.weighted(capture, fx, weights, capture.checked(fx, value))
+        return attention.weighted(capture, fx, weights, capture.checked(fx, value))
     a, b = capture.checked(fx, a), capture.checked(fx, b)
     if kind == "div":
         raise capture.refuse(fx, "divides by a value; only constants can be divided by")

@@ -38,7 +38,9 @@ def max_pool(capture, fx):
         if kind == T:
             taken.append([(None, k * features) for k in range(kernel[number])])
         else:
-            starts = [np.arange(made[2 + number]) * stride[number] + k * dilation[number] for k in range(kernel[number])]
+            starts = [
+                np.arange(made[2 + number]) * stride[number] + k * dilation[number] for k in range(kernel[number])
+            ]
             taken.append([(axis, start) for start in starts])
             axis += 1
     parts = []

@@ -40,7 +40,8 @@ def view(capture, fx):
     made = reshaped(value, after, capture.batch, capture.frames(value.node))
     if made is None:
         raise capture.refuse(
-            fx, f"makes {list(after)} of {list(before)}, laid out {value.layout}: that mixes rows or frames with features"
+            fx,
+            f"makes {list(after)} of {list(before)}, laid out {value.layout}: that mixes rows or frames with features",
         )
     return made
 
@@ -185,9 +186,10 @@ def take(capture, fx):
         places = capture.constant(index)
         if value.dims[dim] != F or len(chosen) > 1 or places is None or places.ndim != 1:
             raise capture.refuse(
-                fx, f"chooses of the dimensions {sorted(chosen)} of {value.layout}; only features can be, by one constant list"
+                fx,
+                f"chooses of the dimensions {sorted(chosen)} of {value.layout}; only features can be, by one constant list",
             )
-        value = changed(value, dim, lambda kept, axis: kept.take(places.numpy(), axis))
+        value = changed(value, dim, lambda kept, axis, places=places: kept.take(places.numpy(), axis))
     return value
 
 
@@ -294,11 +296,19 @@ HANDLERS = {
     ),
     **dict.fromkeys((aten.to.dtype, aten.to.device, aten.to.dtype_layout, aten._to_copy.default), to),
     **dict.fromkeys(
-        (aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.flatten.using_ints, aten.unflatten.int),
+        (
+            aten.view.default,
+            aten.reshape.default,
+            aten._unsafe_view.default,
+            aten.flatten.using_ints,
+            aten.unflatten.int,
+        ),
         view,
     ),
     aten.permute.default: permute,
-    **dict.fromkeys((aten.transpose.int, aten.t.default, aten.swapaxes.default, aten.swapdims.default, aten.mT.default), transpose),
+    **dict.fromkeys(
+        (aten.transpose.int, aten.t.default, aten.swapaxes.default, aten.swapdims.default, aten.mT.default), transpose
+    ),
     **dict.fromkeys((aten.movedim.int, aten.movedim.intlist), movedim),
     aten.unsqueeze.default: unsqueeze,
     **dict.fromkeys((aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims), squeeze),

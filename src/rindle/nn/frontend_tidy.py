@@ -85,7 +85,10 @@ def drop_cut(nodes, output: str):
         off = pair.window.dilation
         if window is None or (window.window.after if at_end else window.window.before) < off:
             continue
-        less = replace(window.window, **({"after": window.window.after - off} if at_end else {"before": window.window.before - off}))
+        less = replace(
+            window.window,
+            **({"after": window.window.after - off} if at_end else {"before": window.window.before - off}),
+        )
         nodes = put(nodes, {window.name: replace(window, window=less)})
         return bypass(nodes, output, cut.name, pair.source)
     return None
@@ -139,5 +142,3 @@ def _scaling(node: Node) -> dict | None:
 def _is_product(node: Node) -> bool:
     """A Linear or a convolution, and no more."""
     return node.kind == "program" and set(node.layer.blocks) == {"y.x", "y"} and not node.layer.program.states
-
-

@@ -1,4 +1,4 @@
-"""Capture of what goes along the time: the last and first frame, mean, maximum, padding and cutting of frames, attention."""
+"""Capture of what goes along the time: the last and first frame, mean, maximum, padding and cutting of frames."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ..float_ops import FloatOp
 from ..graph import Window
+from . import frontend_attention as attention
 from . import frontend_layers as layers
-from .frontend_values import B, F, T, Value, argument, inserted, permuted, shape_of
+from .frontend_values import F, T, Value, argument, shape_of
 
 aten = torch.ops.aten
 
@@ -20,7 +20,12 @@ def picked(capture, fx, value: Value, dim: int, kind: str, keep: bool = False) -
     node = _picked(capture, fx, value.node, kind)
     index = value.index
     if keep:
-        return replace(value, node=node, dims=(*value.dims[:dim], F, *value.dims[dim + 1 :]), index=np.expand_dims(index, value.axis(dim)))
+        return replace(
+            value,
+            node=node,
+            dims=(*value.dims[:dim], F, *value.dims[dim + 1 :]),
+            index=np.expand_dims(index, value.axis(dim)),
+        )
     return replace(value, node=node, dims=value.dims[:dim] + value.dims[dim + 1 :])
 
 
@@ -29,7 +34,8 @@ def _picked(capture, fx, name: str, kind: str) -> str:
         return capture.pick(name, kind).node
     if kind not in ("last", "first"):
         raise capture.refuse(
-            fx, f"is over the frames of {name!r}, which is in floating point: put the {kind} before softmax or LayerNorm"
+            fx,
+            f"is over the frames of {name!r}, which is in floating point: put the {kind} before softmax or LayerNorm",
         )
     node = capture.graph.node(name)  # of one frame it is the same function as of all
     sources = tuple(_picked(capture, fx, source, kind) for source in node.sources)
@@ -79,16 +85,24 @@ def _over(capture, fx, kind: str, dims, keep: bool) -> Value:
         raise capture.refuse(fx, f"is over the dimensions {sorted(dims)} of {value.layout}; rows stay apart")
     features = [dim for dim in dims if value.dims[dim] == F]
     frames = [dim for dim in dims if value.dims[dim] == T]
+    if value.pending and kind != "sum":
+        raise capture.refuse(fx, "averages what weights over time were multiplied with; sum it: (weights * y).sum(dim)")
     if features and value.pending:
         raise capture.refuse(fx, "sums over features what weights over time were multiplied with; sum over time alone")
     if features:
         value = layers.reduced(capture, fx, value, features, kind)
     for dim in frames:
         if value.pending:
-            value = replace(attended(capture, fx, value.scores, value), dims=value.dims, index=value.index)
-            value = replace(value, dims=(*value.dims[:dim], F, *value.dims[dim + 1 :]), index=np.expand_dims(value.index, value.axis(dim)))
+            value = replace(attention.attended(capture, fx, value.scores, value), dims=value.dims, index=value.index)
+            value = replace(
+                value,
+                dims=(*value.dims[:dim], F, *value.dims[dim + 1 :]),
+                index=np.expand_dims(value.index, value.axis(dim)),
+            )
         elif kind == "sum":
-            raise capture.refuse(fx, "is over time, where the mean, the maximum and the last frame are supported; use mean")
+            raise capture.refuse(
+                fx, "is over time, where the mean, the maximum and the last frame are supported; use mean"
+            )
         else:
             value = picked(capture, fx, value, dim, kind, keep=True)
     if not keep:
@@ -149,74 +163,6 @@ def _integers(capture, fx, node: str) -> str:
     return node
 
 
-# -------------------------------------------------------------------------------------------------------- attention
-
-
-def soft(capture, fx, value: Value, dim: int) -> Value:
-    """Softmax over time: weights, whose only use is :func:`attended`."""
-    if value.index.size != 1:
-        raise capture.refuse(
-            fx, f"is over time with {value.index.size} scores a frame; attention has one score a frame: [B, T, 1]"
-        )
-    return replace(value, node=capture.floats(fx, value), index=np.zeros_like(value.index), pending="softmax")
-
-
-def weighted(capture, fx, weights: Value, value: Value) -> Value | None:
-    """weights · values, still to be summed over time."""
-    rank = max(len(weights.dims), len(value.dims))
-    if (weights.dims.index(T) - len(weights.dims), rank) != (value.dims.index(T) - len(value.dims), len(value.dims)):
-        raise capture.refuse(fx, f"weighs values laid out {value.layout} by weights laid out {weights.layout}")
-    return replace(value, pending="weighted", scores=weights.node)
-
-
-def attended(capture, fx, scores: str, value: Value) -> Value:
-    """Σ_t softmax_t(scores)·value[t]; the value's T is gone."""
-    capture.same_frames(fx, scores, value.node)
-    name = capture.name_of(fx, "attention")
-    node = capture.add(name, "float", (scores, value.node), op=FloatOp("attention"))
-    dims = tuple(dim for dim in value.dims if dim != T)
-    return Value(node, dims, value.index)
-
-
-def einsum(capture, fx):
-    """Of weights over time and a sequence, summed over time; bmm and matmul are this, too."""
-    equation, operands = fx.args[0].replace(" ", ""), fx.args[1]
-    sides, _, out = equation.partition("->")
-    return contracted(capture, fx, list(operands), sides.split(","), out)
-
-
-def bmm(capture, fx):
-    ranks = [len(shape_of(source)) for source in fx.args[:2]]
-    if ranks != [3, 3]:
-        return layers.matmul(capture, fx)
-    return contracted(capture, fx, list(fx.args[:2]), ["bij", "bjk"], "bik")
-
-
-def contracted(capture, fx, operands: list, letters: list[str], out: str) -> Value:
-    values = [capture.laid_node(fx, operand) if capture.constant(operand) is None else None for operand in operands]
-    if None in values or [value.pending for value in values].count("softmax") != 1 or len(values) != 2:
-        raise capture.refuse(
-            fx, "multiplies two values; a matrix must be constant, or one of the values weights over time, softmax(scores, time)"
-        )
-    weights, value = sorted(values, key=lambda one: one.pending != "softmax")
-    of_weights, of_value = sorted(letters, key=lambda one: values[letters.index(one)] is not weights)
-    if letters[0] == letters[1]:
-        of_weights = of_value = letters[0]
-    value = capture.checked(fx, value)
-    time = {of_value[value.dims.index(T)]} if T in value.dims else set()
-    shared = set(of_weights) & set(of_value)
-    rows = {of_value[value.dims.index(B)]} if B in value.dims else set()
-    own = [letter for letter, dim in zip(of_weights, weights.dims) if dim == F]
-    if shared != rows | time or time != {of_weights[weights.dims.index(T)]} or time & set(out) or not rows <= set(out):
-        raise capture.refuse(fx, f"multiplies {value.layout} by weights over time, {weights.layout}, but does not sum over time alone")
-    made = attended(capture, fx, weights.node, value)
-    have = [letter for letter in of_value if letter not in time]
-    for letter in own:
-        if letter in out:
-            made, have = inserted(made, len(have)), [*have, letter]
-    return permuted(made, [have.index(letter) for letter in out])
-
-
 HANDLERS = {
     aten.mean.dim: mean,
     aten.amax.default: amax,
@@ -226,6 +172,4 @@ HANDLERS = {
     aten.adaptive_avg_pool2d.default: adaptive("mean", False),
     aten.adaptive_max_pool1d.default: adaptive("max", True),
     aten.adaptive_max_pool2d.default: adaptive("max", True),
-    aten.einsum.default: einsum,
-    **dict.fromkeys((aten.bmm.default, aten.matmul.default, aten.mm.default), bmm),
 }
