@@ -10,6 +10,7 @@ from ..codes import NumPy
 from ..formats import Format
 from ..graph import execute
 from ..program import Program, check_integer
+from ..tables import GELU_TANH
 
 
 class RealArrays:
@@ -60,7 +61,13 @@ class FloatLayer:
     blocks: dict[str, torch.Tensor]
 
 
-FUNCTIONS = {"sigmoid": torch.sigmoid, "tanh": torch.tanh}
+FUNCTIONS = {
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "normal_cdf": torch.special.ndtr,
+    "normal_cdf_tanh": lambda x: (1 + torch.tanh(GELU_TANH * (x + 0.044715 * x**3))) / 2,
+    "expm1_negative": lambda x: torch.expm1(x.clamp(max=0)),
+}
 
 
 class Real:

@@ -129,8 +129,10 @@ class Exported:
 def _compare(name: str, model, x: torch.Tensor, y: torch.Tensor, batch_first: bool) -> None:
     wanted = model(x if batch_first else x.transpose(0, 1))
     wanted = wanted[0] if isinstance(wanted, tuple) else wanted
-    if wanted.ndim == 3 and not batch_first:
+    if y.ndim == 3 and not batch_first:
         wanted = wanted.transpose(0, 1)
+    if wanted.shape[: y.ndim - 1] == y.shape[:-1] and wanted.numel() == y.numel():
+        wanted = wanted.reshape(y.shape)  # features in several dimensions, or in none
     if wanted.shape != y.shape or not torch.allclose(wanted.float(), y, rtol=1e-3, atol=1e-4):
         off = (wanted.float() - y).abs().max().item() if wanted.shape == y.shape else float("nan")
         raise RindleError(
