@@ -56,8 +56,19 @@ class Model:
 
     @property
     def is_sequence(self) -> bool:
-        """Whether the output has a value for every frame, [B, T, O], or one for the whole row, [B, O]."""
+        """Whether the output has a value for every frame, [B, T', O], or one for the whole row, [B, O]."""
         return self.artifact.graph.is_sequence(self.artifact.graph.output)
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the output is a float node's: close on every machine, and without codes."""
+        return self._core.output_is_float
+
+    def output_frames(self, frames: int) -> int:
+        """T': frames of the output for so many of the input, of which windows make fewer or more; 1 where the output has one
+        value for the whole row. 0 where the frames are too few for a window.
+        """
+        return self._core.output_frames(frames)
 
     @property
     def id(self) -> str:
@@ -87,20 +98,25 @@ class Model:
         x: float32 [B, T, I] or [T, I]; or ids, int32 or int64 [B, T] or [T]. lengths: real frames of each row, int [B],
         1..T; the rest of a row is not read.
         engine: "runtime" (the C++ core) or "reference" (NumPy): they give the same bits.
-        Returns float32 [B, T, O], with zeros past a row's length, or [B, O]; without B for an input without it.
-        Raises RindleError for a wrong shape, dtype or length, for NaN or infinity, and for an id out of range.
+        Returns float32 [B, T', O], with zeros past what becomes of a row's length, or [B, O]; without B for an input without
+        it. T' is T unless the graph has windows: see :meth:`output_frames`.
+        Raises RindleError for a wrong shape, dtype or length, for a row that is too short for a window, for NaN or infinity,
+        and for an id out of range.
         """
         batch, lengths = self._sequences(x, np.float32, lengths)
         if engine == "runtime":
             y = self._empty(batch, np.float32)
             self._call(_core.Stream(self._core).run, batch, y, lengths)
         else:
-            y = self._result(engine, batch, lengths).codes
-            y = decode(y, self.artifact.output_format) if self.artifact.output_format else y
+            found = self._result(engine, batch, lengths).codes
+            y = found if self.is_float else decode(found, self.artifact.output_format)
         return self._as_given(x, y)
 
     def run_codes(self, codes: np.ndarray, lengths=None, engine: str = "runtime") -> np.ndarray:
-        """As :meth:`run`, from int16 input codes (or ids) to int16 output codes: what the promise of equal bits is about."""
+        """As :meth:`run`, from int16 input codes (or ids) to int16 output codes: what the promise of equal bits is about.
+        RindleError where the output is float.
+        """
+        self._refuse_floats()
         batch, lengths = self._sequences(codes, np.int16, lengths)
         if engine == "runtime":
             y = self._empty(batch, np.int16)
@@ -108,6 +124,32 @@ class Model:
         else:
             y = self._result(engine, batch, lengths).codes.astype(np.int16)
         return self._as_given(codes, y)
+
+    def replay(self, engine: str = "runtime") -> np.ndarray:
+        """The golden inputs, run: int16 codes, or float32 values where the output is float."""
+        golden = self.artifact.golden
+        if not self.is_float:
+            return self.run_codes(golden.inputs, golden.lengths, engine)
+        return self.run(self.golden_frames, golden.lengths, engine)
+
+    @property
+    def golden_frames(self) -> np.ndarray:
+        """The golden inputs as :meth:`run` takes them: ids, or float32 values that become the golden codes again."""
+        inputs = self.artifact.golden.inputs
+        return inputs if self.vocabulary else decode(inputs, self.artifact.input_format)
+
+    def disagreements(self, found: np.ndarray) -> int:
+        """How many of these golden outputs are not the file's: codes that differ; floats further off than docs/format.md allows."""
+        wanted = self.artifact.golden.outputs
+        if not self.is_float:
+            return int(np.count_nonzero(found != wanted))
+        near = np.abs(found.astype(np.float64) - wanted) <= 1e-5 * np.maximum(1, np.abs(wanted.astype(np.float64)))
+        return int(np.count_nonzero(~near))
+
+    def _refuse_floats(self) -> None:
+        if self.is_float:
+            node = self.artifact.graph.output
+            raise RindleError(f"the output {node!r} is a float node: it has no codes; use run or step")
 
     def measure(self, x: np.ndarray, lengths=None) -> Measurement:
         """Runs x as :meth:`run` does, and reports what it cost: the density of every product input of the recurrent
@@ -184,7 +226,8 @@ class Model:
         return batch.astype(np.int32)
 
     def _empty(self, batch: np.ndarray, dtype) -> np.ndarray:
-        return np.empty((*batch.shape[: 2 if self.is_sequence else 1], self.output_size), dtype)
+        frames = (self.output_frames(batch.shape[1]),) if self.is_sequence else ()
+        return np.empty((len(batch), *frames, self.output_size), dtype)
 
     @staticmethod
     def _call(method, *arguments) -> None:
@@ -196,7 +239,13 @@ class Model:
     def _result(self, engine: str, batch: np.ndarray, lengths) -> Result:
         if engine != "reference":
             raise RindleError(f"unknown engine {engine!r}; there are runtime and reference")
-        real = np.arange(batch.shape[1]) < (batch.shape[1] if lengths is None else lengths[:, None])
+        rows = np.full(len(batch), batch.shape[1]) if lengths is None else lengths
+        least = self.artifact.graph.least_frames
+        if rows.min() < least:
+            raise RindleError(
+                f"row {rows.argmin()} has {rows.min()} frames: too short for this model's windows, which need {least}"
+            )
+        real = np.arange(batch.shape[1]) < rows[:, None]
         frames = batch[np.broadcast_to(real, batch.shape[:2])]
         fmt = self.artifact.input_format
         if self.vocabulary:
@@ -256,6 +305,7 @@ class Stream:
 
     def step_codes(self, codes: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """As :meth:`step`, from int16 input codes [I] (or an id) to int16 output codes [O]."""
+        self.model._refuse_floats()
         if self._vocabulary:
             codes = self._id(codes)
         if out is None:
