@@ -96,6 +96,42 @@ class Frames(torch.nn.Module):
         return self.fc(self.rnn(x)[0].mean(1))
 
 
+class Video(torch.nn.Module):
+    """Images in, images out: two layers, and a convolution of 1 x 1 that reads both, in each frame."""
+
+    def __init__(self, batch_first: bool):
+        super().__init__()
+        self.batch_first = batch_first
+        self.first = ConvLSTM(2, 3, (4, 5), (3, 5), batch_first=batch_first)
+        self.second = ConvLSTM(3, 3, (4, 5), 3, batch_first=batch_first, peephole=True)
+        self.out = torch.nn.Conv2d(6, 2, 1)
+
+    def forward(self, x):
+        one, _ = self.first(x)
+        two, _ = self.second(one)
+        frames = torch.cat([one, two], 2)
+        return self.out(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_images_are_captured_run_and_streamed(batch_first):
+    torch.manual_seed(4)
+    video = Video(batch_first).eval()
+    x = (0.3 * np.random.default_rng(4).normal(size=(3, 6, 2, 4, 5)).cumsum(1)).astype(np.float32)
+    own = x if batch_first else x.swapaxes(0, 1)
+    model = rindle.quantize(video, "int8", own)
+    with torch.no_grad():
+        wanted = video(torch.from_numpy(own)).numpy()
+    wanted = wanted if batch_first else wanted.swapaxes(0, 1)
+    flat = x.reshape(3, 6, -1)
+    y = model.run(flat)
+    assert y.shape == (3, 6, 40)
+    assert np.abs(y.reshape(wanted.shape) - wanted).max() < 0.05 * np.abs(wanted).max()
+    assert_agree(model.artifact, flat, np.array([6, 2, 5]))
+    stream = model.stream()
+    np.testing.assert_array_equal(np.stack([stream.step(frame) for frame in flat[0]]), y[0])
+
+
 @pytest.mark.parametrize("scheme", ["int8", "w4a8", "fixed16", "fixed8"])
 def test_engines_agree_and_delta_is_of_the_held_image(scheme):
     torch.manual_seed(3)

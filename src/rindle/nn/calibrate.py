@@ -95,7 +95,7 @@ class Recorder(Real):
 
 
 def batches(calibration, batch_first: bool) -> Iterable[np.ndarray]:
-    """Checked calibration batches, [B, T, I] float32, or ids [B, T] int64. calibration: one tensor or array, or an iterable
+    """Checked calibration batches, [B, T, I] float32 (of images with more dimensions), or ids [B, T] int64. calibration: one tensor or array, or an iterable
     of them; a (sequences, targets) pair of a data loader counts as its first part.
     """
     if isinstance(calibration, (torch.Tensor, np.ndarray)):
@@ -106,10 +106,10 @@ def batches(calibration, batch_first: bool) -> Iterable[np.ndarray]:
             batch = batch[0]
         array = batch.detach().cpu().numpy() if isinstance(batch, torch.Tensor) else np.asarray(batch)
         ids = array.ndim == 2 and array.dtype.kind in "iu"
-        if (array.ndim != 3 and not ids) or 0 in array.shape:
+        if (array.ndim < 3 and not ids) or 0 in array.shape:
             raise RindleError(
                 f"calibration batch {number} has shape {array.shape}; give three dimensions, none of them 0 (or two of "
-                f"integers, for ids)"
+                f"integers, for ids; or more, for images)"
             )
         if ids:
             empty = False
@@ -118,7 +118,7 @@ def batches(calibration, batch_first: bool) -> Iterable[np.ndarray]:
         if array.dtype.kind not in "fiu":
             raise RindleError(f"calibration batch {number} has dtype {array.dtype}; give real numbers")
         with np.errstate(over="ignore"):
-            array = np.ascontiguousarray(array if batch_first else array.transpose(1, 0, 2), dtype=np.float32)
+            array = np.ascontiguousarray(array if batch_first else array.swapaxes(0, 1), dtype=np.float32)
         if not np.isfinite(array).all():
             where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
             raise RindleError(
@@ -158,6 +158,7 @@ def calibrate(graph: Graph, calibration, batch_first: bool, scheme, overrides=No
     plan = Plan(graph, None, {}, rules)
     lengths: set[int] = set()
     for number, batch in enumerate(batches(calibration, batch_first)):
+        batch = batch.reshape(*batch.shape[:2], -1) if batch.ndim > 3 else batch  # images, as features
         _check_batch(graph, batch, number)
         x = torch.from_numpy(batch)
         recorders, output, values = _record(graph, x)

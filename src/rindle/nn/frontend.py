@@ -5,6 +5,7 @@ One function per operation of the exported graph, in the files beside this one: 
 
 from __future__ import annotations
 
+import math
 import operator
 import warnings
 from dataclasses import replace
@@ -77,7 +78,8 @@ class Refused(RindleError):
 def capture(model: nn.Module, example: torch.Tensor) -> tuple[Graph, bool]:
     """The graph of ``model`` and whether its input is batch first.
 
-    example: input in the model's own layout, float [B, T, I] or [T, B, I], or ids, integers [B, T] or [T, B]; its time is
+    example: input in the model's own layout, float [B, T, I] or [T, B, I], with more dimensions behind for images (whose
+    elements become features in their order), or ids, integers [B, T] or [T, B]; its time is
     arbitrary. Raises RindleError that names the operation and the module path for what ``HANDLERS`` does not have
     (docs/operations.md).
     """
@@ -131,15 +133,15 @@ class _Capture:
             raise Refused(f"the model takes {len(inputs)} tensors; it must take one sequence")
         example = inputs[0].meta["val"]
         self.ids, self.vocabulary = not example.dtype.is_floating_point, 0
-        if len(example.shape) != (2 if self.ids else 3):
-            wanted = "2, for ids: [B, T] or [T, B]" if self.ids else "3: [B, T, I] or [T, B, I]"
+        if len(example.shape) != 2 if self.ids else len(example.shape) < 3:
+            wanted = "2, for ids: [B, T] or [T, B]" if self.ids else "3: [B, T, I] or [T, B, I], or more, for images"
             shape = tuple(example.shape)
             raise Refused(f"the model's input has {len(shape)} dimensions {shape}; it must have {wanted}")
         sizes = shape_of(inputs[0])
         self.batch, self.time = sizes[layout.index(B)], sizes[layout.index(T)]
-        self.input_size = 1 if self.ids else sizes[2]
-        index = np.zeros((), int) if self.ids else np.arange(self.input_size)
-        self.values[inputs[0]] = Value(INPUT, layout[:2] if self.ids else layout, index)
+        self.input_size = math.prod(sizes[2:])
+        index = np.arange(self.input_size).reshape(sizes[2:])  # () of ids
+        self.values[inputs[0]] = Value(INPUT, layout[:2] + (F,) * len(sizes[2:]), index)
         (output,) = (fx for fx in self.exported.graph.nodes if fx.op == "output")
         needed = self._needed(output)
         for fx in self.exported.graph.nodes:
