@@ -70,7 +70,7 @@ struct Chain {
     Chain() {
         std::size_t size = features;
         for (int n = between(1, 4); n > 0; --n) {
-            Link link{between(0, 3), {between(1, 3), between(1, 3), 1, 0, 0}, {}};
+            Link link{std::max(0, between(-2, 3)), {between(1, 3), between(1, 3), 1, 0, 0}, {}};
             if (link.kind == 0 && size > 30) link.kind = 2;
             if (link.kind == 0) {
                 Window& w = link.window;
