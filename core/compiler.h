@@ -79,7 +79,6 @@ class Compiler {
     std::unique_ptr<Model> model_;
     std::vector<Place> places_;  // of the paths of the program at hand
     std::vector<int> held_;      // its held paths: index into Model::held, or -1
-    std::vector<Memory> rings_;  // of windows
     std::int32_t most_columns_ = 0;
     std::size_t patch_ = 0, group_ = 0, pixel_ = 0;  // room that convolutions need: columns, bytes, channels
 };

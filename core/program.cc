@@ -47,7 +47,6 @@ std::unique_ptr<Model> Compiler::compile() {
     model_->output = stage_of(document_.output).out;
     model_->output_track = stage_of(document_.output).track;
     model_->output_clock = output.sequence ? clock_of(document_.output) : 0;
-    model_->state.insert(model_->state.end(), rings_.begin(), rings_.end());  // behind the programs' entries
     for (const Memory& memory : model_->state) model_->state_values += memory.size;
     return std::move(model_);
 }
@@ -154,7 +153,7 @@ void Compiler::window(const Node& node, Stage& stage) {
     const std::size_t kept = static_cast<std::size_t>(node.window.span()) * size_of(node.inputs[0]);
     stage.ring = allocate<std::int16_t>(kept);
     stage.oldest = allocate<std::int64_t>(1);
-    rings_.push_back({stage.ring, kept, limits_of(node.range), stage.oldest});
+    model_->state.push_back({stage.ring, kept, limits_of(node.range), stage.oldest});
 }
 
 void Compiler::floats(const Node& node, Stage& stage) {

@@ -68,6 +68,8 @@ def main() -> None:
     check_vector_objects(BUILD)
     call(BUILD / "rindle-tests")
     files = seeds(BUILD / "seeds")
+    call(BUILD / "rindle-tests", BUILD / "seeds")
+    files += sorted((BUILD / "seeds").glob("small-*.rindle"))
     from rindle import _core
 
     for seed, kernel in enumerate(_core.kernels(), 1):

@@ -331,7 +331,7 @@ def run(data, codes, lengths):
 def state(data, codes):
     """The bytes of a stream's saved state after these frames, [T][I], or ids [T]; docs/format.md, "Saved state"."""
     file = File(data)
-    values, saved, windows, sizes = {"input": codes}, [], [], {"input": file.document["input"].get("size", 1)}
+    values, saved, sizes = {"input": codes}, [], {"input": file.document["input"].get("size", 1)}
     for node in file.document["nodes"]:
         kind, name = node["kind"], node["name"]
         sources = node["input"] if isinstance(node["input"], list) else [node["input"]]
@@ -360,9 +360,8 @@ def state(data, codes):
         elif kind == "window":
             past = node["dilation"] * (node["size"] - 1)
             frames = [[0] * width] * past + list(read[0])
-            windows += join(frames[len(frames) - past :])
+            saved += join(frames[len(frames) - past :])
             values[name], width = window(node, read[0]) if read[0] else [], width * node["size"]
         sizes[name] = width
-    saved += windows
     header = b"RNDLST1\0" + bytes.fromhex(file.document["id"])
     return header + struct.pack("<I", len(saved)) + struct.pack(f"<{len(saved)}h", *saved)
