@@ -4,9 +4,9 @@ import re
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
-from support import ENGINES, TorchModel, quantized
+from support import CASES, ENGINES, EVERY_CELL, TorchModel, quantized
 
-from rindle import CELLS, SCHEMES
+from rindle import SCHEMES
 
 # `everything` is the default, and what CI runs: the same examples every time. HYPOTHESIS_PROFILE=search draws new ones.
 common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
@@ -16,22 +16,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "everything"))
 torch.set_num_threads(1)
 
 
-HEADS = ("all", "last", "mean")  # of support.TorchModel
-FULL = ("lstm", "gru", "sru")  # every scheme and every head; a variant has one of each, in turn
-CASES = [(cell, scheme, head) for cell in FULL for scheme in SCHEMES for head in HEADS]
-CASES += [
-    (cell, list(SCHEMES)[k % len(SCHEMES)], HEADS[k % len(HEADS)])
-    for k, cell in enumerate(cell for cell in CELLS if cell not in FULL)
-]
-
-
 def pytest_generate_tests(metafunc):
     """A test that takes ``cell`` runs for every cell, one that takes ``scheme`` for every scheme; of both, and of both and
     ``head``, for what CASES has.
     """
     given = {name for mark in metafunc.definition.iter_markers("parametrize") for name in re.split(", *", mark.args[0])}
     names = [name for name in ("cell", "scheme", "head") if name in metafunc.fixturenames and name not in given]
-    tables = {("cell",): list(CELLS), ("scheme",): list(SCHEMES), ("cell", "scheme", "head"): CASES}
+    tables = {("cell",): list(EVERY_CELL), ("scheme",): list(SCHEMES), ("cell", "scheme", "head"): CASES}
     tables["cell", "scheme"] = list(dict.fromkeys(case[:2] for case in CASES))
     if names:
         metafunc.parametrize(names if len(names) > 1 else names[0], tables[tuple(names)])

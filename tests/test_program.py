@@ -1,5 +1,6 @@
 import pytest
 import torch
+from support import EVERY_CELL
 
 from rindle import CELLS, RindleError, cell
 from rindle.cells import linear
@@ -133,20 +134,32 @@ GOLDEN = {
         "v_f v_r alpha",
         "p.x u.p wf.p wr.p",
     ),
+    "mingru": (
+        "x h z g z.sigmoid",
+        "x.code",
+        "",
+        "z.x g.x",
+    ),
+    "fastgrnn": (
+        "x h a z z.sigmoid c c.tanh new kept rest",
+        "x.code h.code",
+        "b_z b_c zeta nu",
+        "a.x a.h",
+    ),
     "linear": ("x y", "x.code", "", "y.x"),
 }
 
 
-@pytest.mark.parametrize("name", [*CELLS, "linear"])
+@pytest.mark.parametrize("name", [*EVERY_CELL, "linear"])
 def test_path_names(name):
-    program = (CELLS | {"linear": linear})[name].program
+    program = (EVERY_CELL | {"linear": linear})[name].program
     products = [f"{gate}.{source}" for gate, source in program.products]
     found = (program.paths, program.codes, program.vectors, products)
     assert tuple(" ".join(names) for names in found) == GOLDEN[name]
 
 
 def test_every_path_is_written_once_before_it_is_read(cell):
-    program = CELLS[cell].program
+    program = EVERY_CELL[cell].program
     written = {*program.inputs, *program.vectors, *(state for state, _ in program.states)}
     for op in program.ops:
         assert set(op.reads) <= written
@@ -157,11 +170,11 @@ def test_every_path_is_written_once_before_it_is_read(cell):
 
 def test_parameter_layout_has_every_block(cell):
     """Each product's block, each bias and each vector stands in a parameter."""
-    one = CELLS[cell]
+    one = EVERY_CELL[cell]
     blocks = [block for rows in one.layout.values() for block in rows]
     wanted = {f"{gate}.{source}" for gate, source in one.program.products} | set(one.program.vectors)
     assert wanted | {gate for op in one.program.affines for gate in op.biased} == set(blocks)
-    assert CELLS[cell].doc
+    assert EVERY_CELL[cell].doc
 
 
 def traced(function, *states, **options):

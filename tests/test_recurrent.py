@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from support import recurrent
+from support import EVERY_CELL, recurrent
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -32,17 +32,19 @@ def modules(name: str, **options) -> Recurrent:
 @pytest.mark.parametrize("options", [{}, {"bidirectional": True}, {"bidirectional": True, "shared": True}])
 def test_every_cell_is_a_module(cell, options):
     """Shapes, names in the state dict, and a state dict that goes round."""
-    layers = 1 if options and CELLS[cell].program.sizes["x"] == "H" else 2  # what is joined is too wide for the next
+    layers = (
+        1 if options and EVERY_CELL[cell].program.sizes["x"] == "H" else 2
+    )  # what is joined is too wide for the next
     one, other = (recurrent(cell, 6, 6, layers, batch_first=True, **options) for _ in range(2))
     directions = 2 if options else 1
     x = torch.randn(3, 5, 6)
     y, finals = one(x)
     assert y.shape == (3, 5, one.output_size) and one.output_size % directions == 0
-    sizes = CELLS[cell].program.with_sizes(H=6, P=3).sizes
-    states = CELLS[cell].program.states
+    sizes = EVERY_CELL[cell].program.with_sizes(H=6, P=3).sizes
+    states = EVERY_CELL[cell].program.states
     assert [final.shape for final in finals] == [(layers * directions, 3, sizes[state]) for state, _ in states]
     ends = ["", "_reverse"] if options == {"bidirectional": True} else [""]
-    wanted = {f"{name}_l{k}{end}" for name in CELLS[cell].layout for k in range(layers) for end in ends}
+    wanted = {f"{name}_l{k}{end}" for name in EVERY_CELL[cell].layout for k in range(layers) for end in ends}
     assert set(one.state_dict()) == wanted
     assert not torch.equal(other(x)[0], y)
     other.load_state_dict(one.state_dict())
@@ -66,7 +68,7 @@ def test_a_direction_is_the_layer_alone_on_the_mirrored_rows(cell):
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("given", [False, True])
 def test_a_packed_row_is_that_row_alone(cell, bidirectional, given):
-    layers = 1 if bidirectional and CELLS[cell].program.sizes["x"] == "H" else 2
+    layers = 1 if bidirectional and EVERY_CELL[cell].program.sizes["x"] == "H" else 2
     module = modules(cell, num_layers=layers, batch_first=True, bidirectional=bidirectional)
     x = torch.randn(5, 7, 6, dtype=torch.float64)
     before = [torch.rand_like(state) for state in module(x)[1]]

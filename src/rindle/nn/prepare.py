@@ -35,8 +35,12 @@ def _computed(model: nn.Module) -> dict[int, torch.Tensor]:
 
 def _evaluate(module: nn.Module) -> None:
     if parametrize.is_parametrized(module):
-        for name in list(module.parametrizations):
-            parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+        values = {name: getattr(module, name).detach() for name in module.parametrizations}
+        # not by torch's remove_parametrizations, which takes the names from the class: the original has the same class
+        module.__class__ = type(module).__bases__[0]
+        del module.parametrizations
+        for name, value in values.items():
+            setattr(module, name, nn.Parameter(value, requires_grad=False))
     for key, hook in list(module._forward_pre_hooks.items()):
         if isinstance(hook, WeightNorm):  # torch.nn.utils.weight_norm, the older form
             hook.remove(module)
