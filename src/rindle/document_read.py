@@ -255,6 +255,8 @@ def _read_golden(entry: Fields, store: Tensors, graph: Graph, input_format: Form
     lengths = store.take(entry.take("lengths", str), "golden.lengths", np.int32, (batch,))
     if lengths.min() < 1 or lengths.max() > time:
         raise RindleError(f"golden.lengths must be 1..{time}")
+    if lengths.min() < graph.least_frames:
+        raise RindleError(f"golden.lengths holds {lengths.min()}; the windows need rows of {graph.least_frames} frames")
     size, frames = graph.size_of(graph.output), time
     after = lengths
     if graph.is_sequence(graph.output):

@@ -95,7 +95,8 @@ class Model:
             y = self._empty(batch, np.float32)
             self._call(_core.Stream(self._core).run, batch, y, lengths)
         else:
-            y = decode(self._result(engine, batch, lengths).codes, self.artifact.output_format)
+            y = self._result(engine, batch, lengths).codes
+            y = decode(y, self.artifact.output_format) if self.artifact.output_format else y
         return self._as_given(x, y)
 
     def run_codes(self, codes: np.ndarray, lengths=None, engine: str = "runtime") -> np.ndarray:
