@@ -148,9 +148,15 @@ DATA = {"noise": noise, "signal": signal}
 
 
 def made(name: str, seed: int = 0) -> nn.Module:
-    """With random weights, its norms with statistics of the signal."""
+    """With random weights, those of a classifier's end so large that its softmax decides something; norms with statistics of
+    the signal.
+    """
     torch.manual_seed(seed)
     model = ARCHITECTURES[name]().train()
+    with torch.no_grad():
+        for head in ("hidden", "out", "u"):
+            if hasattr(model, head):
+                getattr(model, head).weight.mul_(6)
     if any(isinstance(module, nn.BatchNorm1d) for module in model.modules()):
         with torch.no_grad():
             for _ in range(20):

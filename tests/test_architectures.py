@@ -9,8 +9,8 @@ import rindle
 from rindle import RindleError, reference
 from rindle.nn import simulate
 
-# Largest difference of int8 from float, as a part of the largest output: 2026-11-22, about three times what was seen.
-BUDGET = {"crnn": 0.05, "dtln, stage 1": 0.05, "dtln, stage 2": 0.1, "attention": 0.02}
+# Largest difference of int8 from float, as a part of how much the output differs between rows: 2026-11-22, about three times what was seen.
+BUDGET = {"crnn": 0.2, "dtln, stage 1": 0.003, "dtln, stage 2": 0.045, "attention": 0.1}
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -38,9 +38,8 @@ def test_int8_is_close_to_float(name, quantized, data):
         wanted = exact(torch.from_numpy(data[1])).numpy()
     found = model.run(data[1])
     assert found.shape == wanted.shape
-    error = np.abs(found - wanted).max() / np.abs(wanted).max()
+    error = np.abs(found - wanted).max() / np.ptp(wanted, axis=0).max()  # of what differs from row to row
     assert error < BUDGET[name], error
-    assert np.ptp(wanted, axis=0).max() > 1e-3  # it does not say the same of every row
 
 
 def test_every_engine_gives_the_same_integers(quantized, data):
