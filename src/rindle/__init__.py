@@ -12,7 +12,9 @@ from .program import Cell, cell
 from .runtime import Model, Stream, load, save
 from .scheme import SCHEMES
 
-_TORCH = {"SRU": ".nn", "Recurrent": ".nn", "load_weights": ".nn", "quantize": ".nn"}
+_TORCH = dict.fromkeys(
+    ("SRU", "Recurrent", "convert", "float_state_dict", "load_weights", "prepare", "quantize"), ".nn"
+)
 
 __all__ = [
     "CELLS",
