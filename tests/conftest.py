@@ -1,4 +1,5 @@
 import os
+import re
 
 import pytest
 import torch
@@ -15,16 +16,25 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "everything"))
 torch.set_num_threads(1)
 
 
-@pytest.fixture(params=CELLS)
-def cell(request):
-    """The name of every cell."""
-    return request.param
+HEADS = ("all", "last", "mean")  # of support.TorchModel
+FULL = ("lstm", "gru", "sru")  # every scheme and every head; a variant has one of each, in turn
+CASES = [(cell, scheme, head) for cell in FULL for scheme in SCHEMES for head in HEADS]
+CASES += [
+    (cell, list(SCHEMES)[k % len(SCHEMES)], HEADS[k % len(HEADS)])
+    for k, cell in enumerate(cell for cell in CELLS if cell not in FULL)
+]
 
 
-@pytest.fixture(params=SCHEMES)
-def scheme(request):
-    """The name of every scheme."""
-    return request.param
+def pytest_generate_tests(metafunc):
+    """A test that takes ``cell`` runs for every cell, one that takes ``scheme`` for every scheme; of both, and of both and
+    ``head``, for what CASES has.
+    """
+    given = {name for mark in metafunc.definition.iter_markers("parametrize") for name in re.split(", *", mark.args[0])}
+    names = [name for name in ("cell", "scheme", "head") if name in metafunc.fixturenames and name not in given]
+    tables = {("cell",): list(CELLS), ("scheme",): list(SCHEMES), ("cell", "scheme", "head"): CASES}
+    tables["cell", "scheme"] = list(dict.fromkeys(case[:2] for case in CASES))
+    if names:
+        metafunc.parametrize(names if len(names) > 1 else names[0], tables[tuple(names)])
 
 
 @pytest.fixture(params=ENGINES)

@@ -107,6 +107,14 @@ def extreme_codes(rng, fmt: Format, shape) -> np.ndarray:
 FEATURES, HIDDEN, OUTPUTS = 5, 17, 3
 
 
+def recurrent(name: str, input_size: int, hidden_size: int, num_layers: int = 1, **options) -> rindle.Recurrent:
+    """A Recurrent of a cell by name; where the cell has a projection, of half the features."""
+    cell = CELLS[name]
+    if "P" in cell.program.sizes.values():
+        options = {"proj_size": max(1, hidden_size // 2)} | options
+    return rindle.Recurrent(cell, input_size, hidden_size, num_layers, **options)
+
+
 class TorchModel(torch.nn.Module):
     """Linear, two layers of a cell, and a Linear on all frames, on the last, or on their mean."""
 
@@ -118,8 +126,8 @@ class TorchModel(torch.nn.Module):
             make = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[name]
             self.rnn = make(HIDDEN, HIDDEN, layers, batch_first=True, bias=bias)
         else:
-            self.rnn = rindle.Recurrent(CELLS[name], HIDDEN, HIDDEN, layers, batch_first=True)
-        self.last = torch.nn.Linear(HIDDEN, OUTPUTS)
+            self.rnn = recurrent(name, HIDDEN, HIDDEN, layers, batch_first=True)
+        self.last = torch.nn.Linear(getattr(self.rnn, "output_size", HIDDEN), OUTPUTS)
 
     def forward(self, x):
         y, _ = self.rnn(self.first(x))
@@ -278,10 +286,10 @@ def random_cell(kinds, rng):
 
 def random_layer(rng, cell, input_size: int, input_format: Format, name: str):
     """Random sizes, formats and weights, converted. Raises RindleError where the draw cannot be converted."""
-    hidden = input_size if cell.program.sizes[cell.program.input] == "H" else int(rng.choice(SIZES))
+    hidden = input_size if cell.program.sizes[cell.program.inputs[0]] == "H" else int(rng.choice(SIZES))
     program = cell.program.with_sizes(I=input_size, H=hidden, K=int(rng.choice(SIZES)))
     base = int(rng.integers(4, 14))
-    formats = {program.input: input_format}
+    formats = {program.inputs[0]: input_format}
     for op in program.ops:
         for path in map(program.format_name, op.out):
             if path not in program.codes and path not in formats:
@@ -448,8 +456,8 @@ def _chain(rng, programs, input_size: int, wild: bool) -> Artifact:
         equation = random_cell(kinds, rng)
         program = equation.program
         if number == 0:
-            inside = any(program.input in op.args and op.out[0] not in program.codes for op in program.ops)
-            narrow = not inside and program.output != program.input and rng.random() < 0.5
+            inside = any(program.inputs[0] in op.args and op.out[0] not in program.codes for op in program.ops)
+            narrow = not inside and program.output != program.inputs[0] and rng.random() < 0.5
             input_format = _code(rng, 10) if narrow else _fixed(rng, 10)
             if narrow and input_format.is_fixed and input_format.bits == 16:
                 input_format = replace(input_format, product=False)

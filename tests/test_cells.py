@@ -91,7 +91,7 @@ def test_linear_is_torchs():
     program = linear.program.with_sizes(I=5, O=3)
     numerics = Real(FloatLayer(program, blocks_of(linear, {"weight": module.weight, "bias": module.bias}, program)))
     x = torch.randn(4, 5)
-    y, _, _ = step(program, numerics, x, *numerics.initial(4))
+    y, _, _ = step(program, numerics, (x,), *numerics.initial(4))
     torch.testing.assert_close(y, module(x), rtol=1e-6, atol=1e-6)
 
 

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+import support
 import torch
 from support import FEATURES, HIDDEN, VOCABULARY, MixedCells, TorchModel, Words, sequences, words
 from torch import nn
 
 import rindle
-from rindle import CELLS, Recurrent, RindleError
+from rindle import CELLS, RindleError
 from rindle.graph import execute
 from rindle.nn.calibrate import Recorder
 from rindle.nn.frontend import capture
@@ -38,7 +39,7 @@ def lstm(layers=1, **options):
 
 
 def recurrent(cell, layers=2, **options):
-    return Recurrent(CELLS[cell], FEATURES, FEATURES, layers, **{"batch_first": True} | options)
+    return support.recurrent(cell, FEATURES, FEATURES, layers, **{"batch_first": True} | options)
 
 
 def head(size=HIDDEN):
@@ -247,13 +248,10 @@ REFUSED = {
     ),
     "in forward": (lambda m, x: m.fc(x) * 2, {"fc": nn.Linear(FEATURES, 2)}, r"aten\.mul\.Tensor in the model's forward is not supported"),
     "a residual": (lambda m, x: m.fc(x) + x, {"fc": nn.Linear(FEATURES, FEATURES)}, r"aten\.add\.Tensor .* is not supported"),
-    "a plain RNN": (lambda m, x: m.rnn(x)[0], {"rnn": nn.RNN(FEATURES, 4, batch_first=True)}, r"aten\.rnn_tanh\.input in the module 'rnn' is not supported"),
-    "a projection in both directions": (lambda m, x: m.rnn(x)[0], {"rnn": lstm(bidirectional=True, proj_size=3)}, r"has a projection"),
     "rows joined": (lambda m, x: torch.cat([m.fc(x), m.fc(x)], 0), {"fc": nn.Linear(FEATURES, 2)}, r"aten\.cat\.default .* is along dimension 0; only features can be concatenated, along dimension 2"),
     "frames joined": (lambda m, x: torch.cat([x, m.rnn(x)[0]], 1), {"rnn": nn.GRU(FEATURES, FEATURES, batch_first=True)}, r"aten\.cat\.default .* is along dimension 1"),
     "a vector joined with zeros": (lambda m, x: torch.cat([m.rnn(x)[0][:, -1], torch.zeros(3, 2)], 1), {"rnn": gru()}, r"aten\.cat\.default .* joins values that are not all sequences"),
     "an embedding of features": (lambda m, x: m.e(m.fc(x).argmax(-1)), {"e": nn.Embedding(4, 2), "fc": nn.Linear(FEATURES, 4)}, r"aten\.argmax\.default .* is not supported"),
-    "a projection": (lambda m, x: m.rnn(x)[0], {"rnn": lstm(proj_size=3)}, r"aten\.lstm\.input in the module 'rnn' has a projection"),
     "an initial state": (lambda m, x: m.rnn(x, torch.ones(1, x.shape[0], HIDDEN))[0], {"rnn": gru()}, r"(aten\.ones|aten\.gru).* (is not supported|initial state)"),
     "a learned initial state": (
         lambda m, x: m.rnn(x, m.h0)[0],

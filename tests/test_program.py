@@ -3,7 +3,7 @@ import torch
 
 from rindle import CELLS, RindleError, cell
 from rindle.cells import linear
-from rindle.program import step
+from rindle.program import step, trace
 
 # What schemes refer to: element-wise paths; narrow codes; constant vectors; (gate.source) products.
 GOLDEN = {
@@ -39,7 +39,7 @@ def test_path_names(name):
 
 def test_every_path_is_written_once_before_it_is_read(cell):
     program = CELLS[cell].program
-    written = {program.input, *program.vectors, *(state for state, _ in program.states)}
+    written = {*program.inputs, *program.vectors, *(state for state, _ in program.states)}
     for op in program.ops:
         assert set(op.reads) <= written
         assert not set(op.out) & written
@@ -267,13 +267,25 @@ def test_what_is_not_a_cell(function, words):
         traced(function, "h")
 
 
-@pytest.mark.parametrize("states, names", [(("h", "c"), "n, x, h, c"), ((), "n, x")])
+@pytest.mark.parametrize("states, names", [(("h", "c"), "n, x, h, c"), (("c",), "n, x, c"), (("x", "h"), "n, x, x, h")])
 def test_arguments_must_be_the_states(states, names):
     def wrong(n, x, h):
         return h
 
     with pytest.raises(RindleError, match=rf"'wrong' must take \({names}\), not \(n, x, h\)"):
         traced(wrong, *states)
+
+
+def test_a_cell_may_have_several_inputs_and_states_of_other_sizes():
+    def masked(n, x, mask, h, p):
+        h_new = n.tanh(n.affine("g", x, h, p))
+        return n.mul(mask, h_new), h_new, n.affine("q", h_new, size="P")
+
+    program = trace(masked, "masked", ("h", "p"), sizes={"mask": "H", "p": "P"}).with_sizes(I=3, H=5, P=2)
+    assert program.inputs == ("x", "mask")
+    assert [program.sizes[path] for path in ("x", "mask", "h", "p", "p.next")] == [3, 5, 5, 2, 2]
+    with pytest.raises(RindleError, match=r"sizes for \['nothing'\], which are neither inputs nor states"):
+        trace(masked, "masked", ("h", "p"), sizes={"nothing": "P"})
 
 
 def test_paths_of_another_cell_are_refused():

@@ -17,7 +17,7 @@ from .artifact import Artifact
 from .codes import Codes, NumPy
 from .dataset import Dataset
 from .floats import Blocks, Floats, Real, parameters, with_real_embeddings
-from .formats import Format, encode_input
+from .formats import Format, decode, encode_input
 from .graph import INPUT, execute
 from .program import ARITY
 
@@ -170,7 +170,7 @@ def analyse(
     if artifact.input_format is not None:  # ids are exact
         reports.append(_report(INPUT, INPUT, "input", artifact.input_format, sums[INPUT, INPUT], True))
     for node in artifact.graph.programs:
-        layer, sequence = node.layer, artifact.graph.is_sequence(node.source)
+        layer, sequence = node.layer, artifact.graph.is_sequence(node.name)
         for op in layer.program.ops:
             for path in op.out:
                 one = sums[node.name, path]
@@ -191,15 +191,17 @@ def _add(artifact: Artifact, blocks: dict[str, Blocks], data: Dataset, sums: dic
         sums[INPUT, INPUT].saturated += sum(outside for _, outside in coded)
         _compare(sums[INPUT, INPUT], codes, real, artifact.input_format, lengths)
     numerics = {node.name: _Recorded(_CountingCodes(node.layer, _Doubles)) for node in artifact.graph.programs}
-    execute(artifact.graph, numerics, _Doubles, codes)
+    execute(artifact.graph, numerics, _Doubles, codes, lambda name, v: decode(v, artifact.format_of(name)))
     twins = {node.name: _Recorded(Real(node.layer, blocks[node.name])) for node in artifact.graph.programs}
-    execute(with_real_embeddings(artifact), twins, Floats, real)
+    execute(with_real_embeddings(artifact), twins, Floats, real, lambda _, v: v)
     for node in artifact.graph.programs:
         found, wanted = numerics[node.name], twins[node.name].values
+        sequence = artifact.graph.is_sequence(node.name)
+        ends = [artifact.graph.frames(node.name, int(n)) for n in lengths] if sequence else np.ones_like(lengths)
         for path, frames in found.values.items():
             one = sums[node.name, path]
             one.saturated += found.inner.clipped[path]
-            _compare(one, frames, wanted[path], node.layer.formats[path], lengths)
+            _compare(one, frames, wanted[path], node.layer.formats[path], np.asarray(ends))
 
 
 def _compare(sums: _Sums, codes: list, values: list, fmt: Format, lengths: np.ndarray) -> None:

@@ -11,7 +11,7 @@ from .formats import Format, RindleError
 from .graph import Graph
 from .program import Program
 
-VERSION = 2  # the newest that this package knows; a file has the oldest that can say what it says
+VERSION = 3  # the newest that this package knows; a file has the oldest that can say what it says
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,9 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Golden:
-    """inputs: int16 [B, T, I], or ids, int32 [B, T]; lengths: int32 [B]; outputs: int16 [B, T, O] or [B, O]."""
+    """inputs: int16 [B, T, I], or ids, int32 [B, T]; lengths: int32 [B]; outputs: int16 [B, T', O] or [B, O], T' frames being
+    what windows make of T; float32 where the output is a float node.
+    """
 
     inputs: np.ndarray
     lengths: np.ndarray
@@ -54,11 +56,17 @@ class Artifact:
     def version(self) -> int:
         """Of the file format: the oldest that has all that this model uses."""
         nodes = self.graph.nodes
+        if any(node.kind in ("window", "gather", "max", "float") for node in nodes) or any(
+            len(node.sources) > 1 or any(term.conv for op in node.layer.program.affines for term in op.terms)
+            for node in self.graph.programs
+        ):
+            return 3
         new = self.graph.vocabulary or any(node.reverse or node.kind in ("first", "concat") for node in nodes)
         return 2 if new else 1
 
     @property
-    def output_format(self) -> Format:
+    def output_format(self) -> Format | None:
+        """None where the output is a float node."""
         return self.format_of(self.graph.output)
 
     @property
@@ -114,7 +122,8 @@ class Artifact:
         """A copy whose golden outputs the reference computes from these input codes, or ids."""
         from .reference import run
 
-        outputs = run(self, inputs, lengths).codes.astype(np.int16)
+        outputs = run(self, inputs, lengths).codes
+        outputs = outputs.astype(np.float32 if self.graph.is_float(self.graph.output) else np.int16)
         wide = np.int32 if self.graph.vocabulary else np.int16
         return replace(self, golden=Golden(inputs.astype(wide), lengths.astype(np.int32), outputs))
 

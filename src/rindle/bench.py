@@ -196,7 +196,7 @@ def noise(model: Model, frames: int) -> np.ndarray:
     for node in artifact.graph.programs:
         for op in node.layer.program.affines:
             for term in op.terms:
-                if (node.source, term.source) == (INPUT, node.layer.program.input):
+                if (INPUT, term.source) in zip(node.sources, node.layer.program.inputs):
                     fmt = node.layer.formats[term.code]
                     reach = min(reach, fmt.hi * fmt.scale)
     reach /= 3
@@ -341,7 +341,7 @@ def _asked(model: Model, stream) -> tuple[float, float, dict[str, float]]:
         for op in layer.program.affines:
             for term, product in zip(op.terms, layer.constants[op.out[0]].products):
                 if term.code == code:
-                    macs += share * product.weight.size
+                    macs += share * product.weight.size * op.pixels
                     bits += share * product.weight.size * product.format.bits
     return macs, bits, density
 
@@ -361,7 +361,7 @@ def probe_artifact(rows: int, columns: int) -> Artifact:
     (name,) = program.codes
     layer = Layer(
         program,
-        {program.input: value, name: code, program.output: value},
+        {program.inputs[0]: value, name: code, program.output: value},
         {name: Rescale(1, 7), program.output: affine},
         {},
     )

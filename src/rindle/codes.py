@@ -41,6 +41,8 @@ class NumPy:
     def product(x, matrix):
         return x @ matrix.T
 
+    maximum = staticmethod(np.maximum)
+
     @staticmethod
     def concat(arrays):
         return np.concatenate(arrays)
@@ -65,7 +67,7 @@ class NumPy:
 
     @staticmethod
     def split(y, sizes):
-        return tuple(np.split(y, np.cumsum(sizes)[:-1], axis=-1))
+        return tuple(np.split(y, np.cumsum(list(sizes))[:-1], axis=-1))
 
 
 def round_shift(xp, v, s: int):
@@ -80,9 +82,41 @@ def saturate(xp, v, fmt: Format):
     return xp.clip(v, fmt.lo, fmt.hi)
 
 
+def conv_reads(conv, channels: int) -> np.ndarray:
+    """Where (7c) reads: for every group, element of the result and column of the weights, an index into the flat image
+    of so many channels, or the index behind its end where there is zero padding. int64 [groups, H'·W', columns].
+    """
+    (height, width), (kernel_h, kernel_w) = conv.image, conv.kernel
+    i = np.arange(conv.result[0])[:, None] * conv.stride[0] + np.arange(kernel_h) * conv.dilation[0] - conv.padding[0]
+    j = np.arange(conv.result[1])[:, None] * conv.stride[1] + np.arange(kernel_w) * conv.dilation[1] - conv.padding[1]
+    i, j = i[:, None, :, None], j[None, :, None, :]  # [H', W', kh, kw]
+    pixel = np.where((i >= 0) & (i < height) & (j >= 0) & (j < width), i * width + j, -1)
+    pixel = pixel.reshape(1, conv.pixels, 1, kernel_h * kernel_w)
+    channel = np.arange(channels).reshape(conv.groups, 1, -1, 1)
+    index = np.where(pixel >= 0, channel * height * width + pixel, channels * height * width)
+    return index.reshape(conv.groups, conv.pixels, -1)
+
+
+def product_of(xp, term, weight, sizes: dict):
+    """acc of (7) or (7c): a function of an array [batch, columns] that gives [batch, rows]. sizes: of the program's paths."""
+    conv = term.conv
+    if conv is None:
+        return lambda x: xp.product(x, weight)
+    reads = conv_reads(conv, sizes[term.code] // math.prod(conv.image))
+    groups = list(zip(reads, xp.split(weight.T, [len(weight) // conv.groups] * conv.groups)))
+
+    def convolve(x):
+        padded = xp.join([x, xp.zeros(len(x), 1)])
+        parts = [xp.product(padded[:, index], part.T) for index, part in groups]  # [batch, pixels, channels]
+        return xp.join(parts).swapaxes(1, 2).reshape(len(x), -1)
+
+    return convolve
+
+
 @dataclass(frozen=True, eq=False)
 class Product:
-    """One term of an affine, converted. weight: int64 codes [rows, columns]; multiplier: M [rows].
+    """One term of an affine, converted. weight: int64 codes [rows, columns]; multiplier: M [rows]. Of a convolution, rows
+    are channels and columns its kernel's elements, ``Program.block_shape``.
 
     step: what a weight's code 1 is worth, a number or one per row; not needed to compute.
     """
@@ -95,7 +129,7 @@ class Product:
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """(7), converted. products: one per term of the operation. bias: int64 [rows]."""
+    """(7), converted. products: one per term of the operation. bias: int64 [rows]; of convolutions, per channel."""
 
     products: tuple[Product, ...]
     bias: np.ndarray
@@ -195,10 +229,17 @@ class Codes:
         self.start: dict[str, object] = {}
         self._affines = {
             op.out: [
-                (xp.array(p.weight), xp.array(p.multiplier), op.out.index(term.gates[0]), len(term.gates))
+                (
+                    product_of(xp, term, xp.array(p.weight), layer.program.sizes),
+                    xp.array(np.repeat(p.multiplier, op.pixels)),
+                    term.gates,
+                )
                 for term, p in zip(op.terms, layer.constants[op.out[0]].products)
             ]
             for op in layer.program.affines
+        }
+        self._biases = {
+            op.out: xp.array(np.repeat(layer.constants[op.out[0]].bias, op.pixels)) for op in layer.program.affines
         }
 
     def initial(self, batch: int) -> tuple[dict, dict]:
@@ -218,11 +259,10 @@ class Codes:
 
     def affine(self, op, *codes):
         xp, constant, size = self.xp, self.layer.constants[op.out[0]], self.layer.program.sizes
-        sums = list(xp.split(xp.array(constant.bias), [size[gate] for gate in op.out]))
-        for x, (weight, multiplier, first, count) in zip(codes, self._affines[op.out]):
-            gates = op.out[first : first + count]
-            parts = xp.split(xp.product(x, weight) * multiplier, [size[gate] for gate in gates])
-            for i, part in enumerate(parts, first):
+        sums = list(xp.split(self._biases[op.out], [size[gate] for gate in op.out]))
+        for x, (product, multiplier, gates) in zip(codes, self._affines[op.out]):
+            parts = xp.split(product(x) * multiplier, [size[gate] for gate in gates])
+            for i, part in enumerate(parts, op.out.index(gates[0])):
                 sums[i] = sums[i] + part  # Σ_t M·acc + b
         return tuple(self.saturate(op, gate, round_shift(xp, v, constant.shift)) for gate, v in zip(op.out, sums))
 

@@ -60,20 +60,21 @@ class Measurement:
         return spared / whole if whole else 0.0
 
 
-def measured_inputs(artifact, changes: dict[tuple[str, str], tuple[int, int]], frames: int) -> tuple[Input, ...]:
-    """changes: (node, held code) -> (elements changed, frames). frames: real frames of the run."""
+def measured_inputs(artifact, changes: dict[tuple[str, str], tuple[int, int]], lengths) -> tuple[Input, ...]:
+    """changes: (node, held code) -> (elements changed, frames). lengths: real frames of each row of the run."""
     names = {key: name.split("/", 1)[1] for name, key in artifact.held_codes().items()}
     rows = []
     for node in artifact.graph.recurrent:
         layer = node.layer
         states = {state for state, _ in layer.program.states}
+        frames = sum(artifact.graph.frames(node.name, int(length)) for length in lengths if length)
         for code in layer.program.codes:
             macs = bits = 0
             for op in layer.program.affines:
                 for term, product in zip(op.terms, layer.constants[op.out[0]].products):
                     if term.code == code:
                         source = term.source
-                        macs += product.weight.size
+                        macs += product.weight.size * op.pixels
                         bits += product.weight.size * product.format.bits
             size = layer.program.sizes[code]
             changed, seen = changes.get((node.name, code), (size * frames, frames))

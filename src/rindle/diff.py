@@ -42,6 +42,11 @@ def _facts(artifact: Artifact) -> dict[tuple[str, str], object]:
     for node in graph.nodes:
         facts[node.name, "kind"] = node.kind
         facts[node.name, "reads"] = str(node.source)
+        for what in ("window", "index", "reverse"):
+            facts[node.name, what] = str(getattr(node, what))
+        if node.op:
+            facts[node.name, "operation"] = node.op.name
+            facts |= {(f"{node.name}/{key}", "value"): value for key, value in node.op.parameters.items()}
         if node.layer:
             facts |= _layer_facts(node.name, node.layer)
     for key, value in artifact.provenance.items():
@@ -69,6 +74,7 @@ def _layer_facts(name: str, layer) -> dict:
             facts[where, "shift"], facts[where, "bias"] = constant.shift, constant.bias
             for term, product in zip(op.terms, constant.products):
                 weight = f"{name}/weight.{term.weight}"
+                facts[weight, "convolution"] = str(term.conv)
                 facts[weight, "bits"], facts[weight, "weights"] = product.format.bits, product.weight
                 facts[weight, "multipliers"] = product.multiplier
                 facts[weight, "scales"] = str(product.format) if product.row_scales is None else product.row_scales

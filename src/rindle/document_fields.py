@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .formats import RindleError
+from .formats import FRAC_LIMIT, Format, RindleError, unpack
 
-ELEMENT_LIMIT = 2**31
+ELEMENT_LIMIT = 2**31  # of one tensor
+SIZE_LIMIT = 2**20  # of features, rows, columns
 
 
 class Fields:
@@ -43,6 +44,9 @@ class Fields:
 
     def has(self, key: str) -> bool:
         return key in self._left
+
+    def is_list(self, key: str) -> bool:
+        return isinstance(self._left.get(key), list)
 
     def done(self) -> None:
         if self._left:
@@ -106,3 +110,36 @@ class Tensors:
         extra = sorted(set(self._tensors) - self._asked)
         if extra:
             raise RindleError(f"the file has a tensor {extra[0]!r} that the document does not name")
+
+
+def read_format(entry: Fields, product: bool) -> Format:
+    """Takes bits, frac or scale, and signed from entry."""
+    bits = entry.integer("bits", 2, 16)
+    signed = not entry.has("signed")
+    if not signed and entry.take("signed", bool):
+        raise RindleError(f"{entry.where}.signed is true; it must be false, or left out")
+    if entry.has("frac") == entry.has("scale"):
+        raise RindleError(f"{entry.where} must have one of frac and scale")
+    if entry.has("frac"):
+        scale = {"frac": entry.integer("frac", -FRAC_LIMIT, FRAC_LIMIT)}
+    else:
+        scale = {"step": entry.take("scale", float)}
+    try:
+        return Format(bits, **scale, signed=signed, product=product or not signed)
+    except RindleError as error:
+        raise RindleError(f"{entry.where}: {error}") from None
+
+
+def unpack_codes(packed: np.ndarray, fmt: Format, columns: int, where: str) -> np.ndarray:
+    try:
+        codes = unpack(packed, fmt.bits, columns)
+    except RindleError as error:
+        raise RindleError(f"{where}: {error}") from None
+    check_range(codes, fmt, where)
+    return codes
+
+
+def check_range(codes: np.ndarray, fmt: Format, where: str) -> None:
+    if codes.min() < fmt.lo or codes.max() > fmt.hi:
+        worst = codes.min() if codes.min() < fmt.lo else codes.max()
+        raise RindleError(f"{where} holds the code {worst}, outside the range {fmt.lo}..{fmt.hi} of {fmt}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 
 from .artifact import Artifact, Layer
@@ -19,7 +21,8 @@ def to_document(artifact: Artifact) -> tuple[dict, dict[str, np.ndarray]]:
     golden = artifact.golden
     tensors["golden/inputs"] = np.asarray(golden.inputs, np.int32 if artifact.graph.vocabulary else np.int16)
     tensors["golden/lengths"] = np.asarray(golden.lengths, np.int32)
-    tensors["golden/outputs"] = np.asarray(golden.outputs, np.int16)
+    is_float = artifact.graph.is_float(artifact.graph.output)
+    tensors["golden/outputs"] = np.asarray(golden.outputs, np.float32 if is_float else np.int16)
     nodes = [_write_node(node, tensors, tables) for node in artifact.graph.nodes]
     document = {
         "version": artifact.version,
@@ -41,9 +44,9 @@ def _write_input(graph: Graph, fmt: Format | None) -> dict:
 
 def _write_node(node: Node, tensors: dict, tables: dict) -> dict:
     entry = {"name": node.name, "kind": node.kind, "input": node.source}
-    if node.kind == "concat":
+    if not isinstance(node.source, str):
         entry["input"] = list(node.sources)
-    elif node.kind == "embedding":
+    if node.kind == "embedding":
         name, fmt = f"{node.name}/embedding", node.table.format
         tensors[name] = pack(node.table.rows, fmt.bits)
         entry |= {"size": node.table.rows.shape[1], "format": _write_format(fmt), "weight": name}
@@ -51,6 +54,18 @@ def _write_node(node: Node, tensors: dict, tables: dict) -> dict:
         entry["program"] = _write_program(node.name, node.layer, tensors, tables)
         if node.reverse:
             entry["reverse"] = True
+    elif node.kind == "window":
+        entry |= asdict(node.window)
+    elif node.kind == "gather":
+        entry["index"] = f"{node.name}/index"
+        tensors[entry["index"]] = np.array(node.index, np.int32)
+    elif node.kind == "float":
+        entry["op"] = node.op.name
+        for key, value in node.op.parameters.items():
+            entry[key] = value
+            if isinstance(value, np.ndarray):
+                entry[key] = f"{node.name}/{key}"
+                tensors[entry[key]] = value.astype(np.float32)
     return entry
 
 
@@ -80,7 +95,7 @@ def _write_program(node: str, layer: Layer, tensors: dict, tables: dict) -> dict
         tensors[f"{node}/{name}"] = layer.vectors[name].astype(np.int16)
     return {
         "cell": program.cell,
-        "input": program.input,
+        "input": program.inputs[0] if len(program.inputs) == 1 else list(program.inputs),
         "states": [list(pair) for pair in program.states],
         "output": program.output,
         "paths": {p: path(p) for p in program.sizes if p not in program.codes and p not in program.vectors},
@@ -114,6 +129,8 @@ def _write_term(node: str, term: Term, product: Product, tensors: dict) -> dict:
     tensors[name] = pack(product.weight, fmt.bits)
     tensors[f"{name}.multiplier"] = product.multiplier.astype(np.int32)
     entry = {"in": term.code, "gates": list(term.gates), "weight": name, "multiplier": f"{name}.multiplier"}
+    if term.conv is not None:
+        entry["conv"] = {k: v if k == "groups" else list(v) for k, v in asdict(term.conv).items()}
     if product.row_scales is None:
         return entry | _write_format(fmt)
     tensors[f"{name}.scales"] = product.row_scales.astype(np.float32)

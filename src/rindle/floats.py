@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from .artifact import Artifact, Layer
-from .codes import NumPy
+from .codes import NumPy, product_of
 from .formats import RindleError
 from .graph import Graph, Node
 from .tables import FUNCTIONS
@@ -26,6 +26,10 @@ class Floats(NumPy):
         return np.asarray(values, np.float64)
 
     @staticmethod
+    def zeros(rows: int, columns: int):
+        return np.zeros((rows, columns))
+
+    @staticmethod
     def mean(total, count: int):
         return total / count
 
@@ -39,10 +43,11 @@ class Real:
         self._terms, self._biases = {}, {}
         for op in self.program.affines:
             self._terms[op.out] = [
-                (np.concatenate([blocks[f"{gate}.{term.source}"] for gate in term.gates]).T, term.gates)
+                (product_of(Floats, term, np.concatenate(matrices), self.program.sizes), term.gates)
                 for term in op.terms
+                for matrices in [[blocks[f"{gate}.{term.source}"] for gate in term.gates]]
             ]
-            self._biases[op.out] = {gate: blocks.get(gate, 0.0) for gate in op.out}
+            self._biases[op.out] = {gate: np.repeat(blocks.get(gate, 0.0), op.pixels) for gate in op.out}
 
     def initial(self, batch: int) -> tuple[dict, dict]:
         size = self.program.sizes
@@ -50,8 +55,8 @@ class Real:
 
     def affine(self, op, *codes):
         size, sums = self.program.sizes, dict(self._biases[op.out])
-        for x, (matrix, gates) in zip(codes, self._terms[op.out]):
-            for gate, part in zip(gates, Floats.split(x @ matrix, [size[gate] for gate in gates])):
+        for x, (product, gates) in zip(codes, self._terms[op.out]):
+            for gate, part in zip(gates, Floats.split(product(x), [size[gate] for gate in gates])):
                 sums[gate] = sums[gate] + part
         return tuple(sums.values())
 
@@ -86,13 +91,13 @@ def dequantized(layer: Layer) -> Blocks:
     """A layer's own parameters as real values: weights from their codes and scales, biases from (8a)."""
     program, blocks = layer.program, {}
     for op in program.affines:
-        constant, sizes = layer.constants[op.out[0]], [program.sizes[gate] for gate in op.out]
-        scales = np.concatenate([np.full(program.sizes[gate], layer.formats[gate].scale) for gate in op.out])
-        blocks |= dict(zip(op.out, Floats.split(constant.bias / 2.0**constant.shift * scales, sizes)))
+        constant, rows = layer.constants[op.out[0]], {gate: program.block_shape(gate)[0] for gate in op.out}
+        scales = np.concatenate([np.full(rows[gate], layer.formats[gate].scale) for gate in op.out])
+        blocks |= dict(zip(op.out, Floats.split(constant.bias / 2.0**constant.shift * scales, rows.values())))
         for term, product in zip(op.terms, constant.products):
             steps = product.format.scale if product.row_scales is None else product.row_scales.astype(float)[:, None]
             matrix = product.weight * steps
-            ends = np.cumsum([program.sizes[gate] for gate in term.gates])[:-1]
+            ends = np.cumsum([rows[gate] for gate in term.gates])[:-1]
             blocks |= {f"{gate}.{term.source}": part for gate, part in zip(term.gates, np.split(matrix, ends))}
     return blocks | {name: layer.vectors[name] * layer.formats[name].scale for name in program.vectors}
 

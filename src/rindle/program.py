@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import prod
 
 from .formats import RindleError
 
@@ -31,12 +32,45 @@ NEXT = ".next"
 
 
 @dataclass(frozen=True)
+class Conv:
+    """A convolution with zero padding, (7c): its input is channels x image, its result channels x result. Pairs are of
+    height and width. image, kernel and result: None while a cell is traced for any image, of stride 1 and the same size.
+    """
+
+    image: tuple[int, int] | None = None
+    kernel: tuple[int, int] | None = None
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] | None = None  # above and at the left
+    result: tuple[int, int] | None = None
+    groups: int = 1
+
+    def bound(self, image: tuple[int, int], kernel: tuple[int, int]) -> Conv:
+        """Unless it has its own: this kernel over this image, whose size stays."""
+        if self.image is not None:
+            return self
+        if not all(size % 2 for size in kernel):
+            raise RindleError(f"a kernel that keeps the image's size has odd sides, not {kernel}")
+        return replace(self, image=image, kernel=kernel, result=image, padding=tuple(size // 2 for size in kernel))
+
+    @property
+    def pixels(self) -> int:
+        """Elements of a channel of the result."""
+        return prod(self.result)
+
+    def columns(self, features: int) -> int:
+        """Weights of a row, for an input of that many features."""
+        return features // prod(self.image) // self.groups * prod(self.kernel)
+
+
+@dataclass(frozen=True)
 class Term:
-    """One product of an affine: a matrix times a code path, added to a run of consecutive gates."""
+    """One product of an affine: a matrix times a code path, added to a run of consecutive gates. conv: or a convolution."""
 
     code: str
     source: str
     gates: tuple[str, ...]
+    conv: Conv | None = None
 
     @property
     def weight(self) -> str:
@@ -60,13 +94,20 @@ class Op:
     def reads(self) -> tuple[str, ...]:
         return self.args + tuple(term.code for term in self.terms)
 
+    @property
+    def pixels(self) -> int:
+        """Elements that share a row of an affine's weights: 1, or those of an image's channel."""
+        return self.terms[0].conv.pixels if self.terms and self.terms[0].conv else 1
+
 
 @dataclass(frozen=True)
 class Program:
-    """A traced cell. sizes: path -> dimension ("I", "H", … until weights are bound, then a number)."""
+    """A traced cell. inputs: the paths that a node's sources fill, in order. sizes: path -> dimension ("I", "H", … until
+    weights are bound, then a number).
+    """
 
     cell: str
-    input: str
+    inputs: tuple[str, ...]
     states: tuple[tuple[str, str], ...]  # (state, the path that holds its next value)
     output: str
     ops: tuple[Op, ...]
@@ -78,7 +119,7 @@ class Program:
     def paths(self) -> tuple[str, ...]:
         """The element-wise paths that need a format of their own, in program order; the list that schemes refer to."""
         written = [out for op in self.ops for out in op.out if out not in self.codes]
-        named = [self.input, *(state for state, _ in self.states), *map(self.format_name, written)]
+        named = [*self.inputs, *(state for state, _ in self.states), *map(self.format_name, written)]
         return tuple(dict.fromkeys(named))
 
     @cached_property
@@ -108,21 +149,48 @@ class Program:
             layout["bias"] = biased
         return layout | {vector: (vector,) for vector in self.vectors}
 
+    def term_of(self, gate: str, source: str) -> Term:
+        """The one that has the block ``gate.source``."""
+        return next(t for op in self.affines for t in op.terms if t.source == source and gate in t.gates)
+
+    def pixels_of(self, path: str) -> int:
+        """Elements that share a bias, of a gate; 1 for all other paths."""
+        return next((op.pixels for op in self.affines if path in op.out), 1)
+
     def block_shape(self, block: str) -> tuple:
-        """Dimensions of one weight block ``gate.source``, bias ``gate`` or vector."""
-        return tuple(self.sizes[part] for part in block.split(".", 1))
+        """Dimensions of one weight block ``gate.source``, bias ``gate`` or vector. A convolution's: channels of the
+        gate, and channels of a group x height x width of the kernel, flat.
+        """
+        gate, _, source = block.partition(".")
+        if not source:
+            pixels = self.pixels_of(gate)
+            return (self.sizes[gate] if pixels == 1 else self.sizes[gate] // pixels,)
+        conv = self.term_of(gate, source).conv
+        if conv is None:
+            return self.sizes[gate], self.sizes[source]
+        return self.sizes[gate] // conv.pixels, conv.columns(self.sizes[source])
 
-    def with_sizes(self, **dimensions: int) -> Program:
-        """Dimensions replaced by numbers."""
-        return replace(self, sizes={path: dimensions.get(d, d) for path, d in self.sizes.items()})
+    def with_sizes(self, image: tuple | None = None, kernel: tuple | None = None, **dimensions: int) -> Program:
+        """Dimensions replaced by numbers; image and kernel: (height, width) of the convolutions that have none yet."""
+        sizes = {path: dimensions.get(d, d) for path, d in self.sizes.items()}
+        if image is None:
+            return replace(self, sizes=sizes)
+        ops = tuple(
+            replace(
+                op, terms=tuple(t if t.conv is None else replace(t, conv=t.conv.bound(image, kernel)) for t in op.terms)
+            )
+            for op in self.ops
+        )
+        return replace(self, sizes=sizes, ops=ops)
 
 
-def step(program: Program, numerics, x, states: dict, held: dict) -> tuple:
-    """One frame. x: [batch, I]; states: path -> [batch, n]; held: code path -> its v̂ [batch, n], (20).
+def step(program: Program, numerics, inputs: tuple, states: dict, held: dict) -> tuple:
+    """One frame. inputs: one [batch, I] per input path; states: path -> [batch, n]; held: code path -> its v̂ [batch, n],
+    (20).
 
     Returns (output, next states, next held). The values are whatever ``numerics`` computes with.
     """
-    env = {program.input: x, **states, **numerics.vectors}
+    env = {**dict(zip(program.inputs, inputs)), **states, **numerics.vectors}
     following = {}
     for op in program.ops:
         results = getattr(numerics, op.kind)(op, *(env[path] for path in op.reads))
@@ -176,6 +244,15 @@ class Tracer:
 
         bias: True, False, or the gates that have one. size: dimension of each gate. Returns a path per gate.
         """
+        return self._affine(gates, inputs, bias, size, None)
+
+    def conv(self, gates: str, *inputs: Path, bias: str | bool = True, size: str = "H", geometry: Conv | None = None):
+        """As :meth:`affine`, with convolutions for matrices: paths are images, channel first, and a gate has one bias per
+        channel. geometry: None for a kernel and an image that ``Program.with_sizes`` gives, the image's size unchanged.
+        """
+        return self._affine(gates, inputs, bias, size, geometry or Conv())
+
+    def _affine(self, gates: str, inputs: tuple, bias, size: str, conv: Conv | None):
         names = tuple(map(self._name, gates.split()))
         if not names or len(set(names)) != len(names):
             raise RindleError(f"{self.cell}: an affine needs distinct gate names, not {gates!r}")
@@ -188,7 +265,7 @@ class Tracer:
         codes = [self._code(path) for path in inputs]
         out = [Path(self, size, name) for name in names]
         self.frozen.update(map(id, out))
-        self.records.append(dict(kind="affine", out=out, terms=list(zip(codes, inputs)), biased=biased))
+        self.records.append(dict(kind="affine", out=out, terms=list(zip(codes, inputs)), biased=biased, conv=conv))
         return out[0] if len(out) == 1 else tuple(out)
 
     def requantize(self, x: Path) -> Path:
@@ -284,18 +361,27 @@ class Tracer:
         return self.code_of[id(path)]
 
 
-def trace(function: Callable, name: str, states: tuple[str, ...], width: str = "I") -> Program:
-    """Runs a cell function once under a tracer. Its arguments are n, x and the states, in this order."""
-    arguments = tuple(inspect.signature(function).parameters)
-    if len(arguments) < 2 or arguments[2:] != states:
+def trace(
+    function: Callable, name: str, states: tuple[str, ...], width: str = "I", sizes: dict[str, str] | None = None
+) -> Program:
+    """Runs a cell function once under a tracer. Its arguments are n, x (and further inputs) and the states, in this order.
+
+    width: dimension of the inputs. sizes: input or state -> dimension, where it is not ``width`` or "H".
+    """
+    arguments, sizes = tuple(inspect.signature(function).parameters), sizes or {}
+    inputs = arguments[1 : len(arguments) - len(states)]
+    if not inputs or arguments[len(arguments) - len(states) :] != states:
         raise RindleError(
             f"the cell {name!r} must take ({', '.join(('n', 'x', *states))}), not ({', '.join(arguments)})"
         )
+    unknown = set(sizes) - {*inputs, *states}
+    if unknown:
+        raise RindleError(f"the cell {name!r} has sizes for {sorted(unknown)}, which are neither inputs nor states")
     n = Tracer(name)
-    x = Path(n, width, arguments[1])
-    before = [Path(n, "H", state) for state in states]
-    n.frozen.update(map(id, (x, *before)))
-    returned = function(n, x, *before)
+    xs = [Path(n, sizes.get(x, width), x) for x in inputs]
+    before = [Path(n, sizes.get(state, "H"), state) for state in states]
+    n.frozen.update(map(id, (*xs, *before)))
+    returned = function(n, *xs, *before)
     returned = returned if isinstance(returned, tuple) else (returned,)
     n._check("return", returned)
     if len(returned) not in (max(len(states), 1), len(states) + 1):
@@ -333,7 +419,7 @@ def trace(function: Callable, name: str, states: tuple[str, ...], width: str = "
             raise RindleError(f"the cell {name!r} has two paths named {path.name!r}: name one with n.path(…)")
         return path.name
 
-    for path in (x, *before, *n.vectors):
+    for path in (*xs, *before, *n.vectors):
         claim(path)
     ops, codes = [], []
     code_ids = {id(code) for code in n.code_of.values()}
@@ -349,12 +435,12 @@ def trace(function: Callable, name: str, states: tuple[str, ...], width: str = "
             if id(out) in code_ids:
                 codes.append(out.name)
         gates = tuple(out.name for out in outs)
-        terms = tuple(Term(code.name, source.name, gates) for code, source in record.get("terms", ()))
+        terms = tuple(Term(code.name, source.name, gates, record["conv"]) for code, source in record.get("terms", ()))
         extra = {k: record[k] for k in ("biased", "function", "bounds") if k in record}
         ops.append(Op(kind, gates, args, terms, **extra))
     program = Program(
         cell=name,
-        input=x.name,
+        inputs=tuple(x.name for x in xs),
         states=tuple((state, path.name) for state, path in following),
         output=output.name,
         ops=tuple(ops),
@@ -388,15 +474,19 @@ class Cell:
 
 
 def cell(
-    states: tuple[str, ...] = (), layout: dict[str, str] | None = None, width: str = "I"
+    states: tuple[str, ...] = (),
+    layout: dict[str, str] | None = None,
+    width: str = "I",
+    sizes: dict[str, str] | None = None,
 ) -> Callable[[Callable], Cell]:
-    """Makes a function of (n, x, states…) a :class:`Cell`.
+    """Makes a function of (n, x, states…) a :class:`Cell`; of several inputs, where others stand between x and the states.
 
-    layout defaults to ``Program.parameters()``. width: dimension of x; "H" where x must be as wide as the state.
+    layout defaults to ``Program.parameters()``. width: dimension of x; "H" where x must be as wide as the state. sizes:
+    dimensions of single inputs and states, "H" being that of the others: {"h": "P"} of an LSTM whose h is projected.
     """
 
     def decorate(function: Callable) -> Cell:
-        program = trace(function, function.__name__, tuple(states), width)
+        program = trace(function, function.__name__, tuple(states), width, sizes)
         blocks = {name: tuple(rows.split()) for name, rows in layout.items()} if layout else program.parameters()
         return Cell(function.__name__, program, blocks, inspect.getdoc(function) or "")
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from .codes import Codes, NumPy
-from .formats import encode_input
+from .formats import decode, encode_input
 from .graph import INPUT, execute
 
 
 @dataclass
 class Result:
-    """codes: int64 [B, T, O] (0 past a row's length) or [B, O]. paths: node -> value codes, laid out likewise.
+    """codes: int64 [B, T', O] (0 past a row's length) or [B, O]; float32 values where the output is a float node. T' is T,
+    unless windows change the number of frames. values: node -> value codes, laid out likewise.
 
     saturations: (node, operation) -> elements; ("input", "input") for the input rule. changes: (node, code path) ->
     (elements changed, frames).
@@ -47,8 +48,12 @@ def run(artifact, x: np.ndarray, lengths: np.ndarray | None = None, xp=NumPy, ma
     for name, start in (states or {}).items():
         node, _, state = name.rpartition("/")
         numerics[node].start[state] = xp.array(np.asarray(start)[order])
-    values = execute(artifact.graph, numerics, xp, frames)
-    arrays = {name: _restore(value, order, time) for name, value in values.items()}
+
+    def value_of(name: str, codes) -> np.ndarray:
+        return decode(np.asarray(codes), artifact.format_of(name))
+
+    values = execute(artifact.graph, numerics, xp, frames, value_of)
+    arrays = {name: _restore(value, order, artifact.graph, name, time) for name, value in values.items()}
     saturations = {(INPUT, INPUT): saturated}
     changes = {}
     for name, one in numerics.items():
@@ -57,14 +62,15 @@ def run(artifact, x: np.ndarray, lengths: np.ndarray | None = None, xp=NumPy, ma
     return Result(arrays[artifact.graph.output], arrays, saturations, changes)
 
 
-def _restore(value, order: np.ndarray, time: int) -> np.ndarray:
-    """Back from sorted rows and falling batches to [B, T, F] (ids: [B, T]) or [B, F]."""
+def _restore(value, order: np.ndarray, graph, name: str, time: int) -> np.ndarray:
+    """Back from sorted rows and falling batches to [B, T', F] (ids: [B, T]) or [B, F]."""
+    dtype = np.float32 if graph.is_float(name) else np.int64
     if not isinstance(value, list):
         sorted_rows = np.asarray(value)
         out = np.zeros_like(sorted_rows)
         out[order] = sorted_rows
-        return out.astype(np.int64)
-    out = np.zeros((len(order), time, *value[0].shape[1:]), np.int64)
+        return out.astype(dtype)
+    out = np.zeros((len(order), graph.frames(name, time), *value[0].shape[1:]), dtype)
     for t, frame in enumerate(value):
         out[order[: len(frame)], t] = np.asarray(frame)
     return out

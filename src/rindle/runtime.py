@@ -125,8 +125,7 @@ class Model:
         y = self._empty(batch, np.float32)
         self._call(stream.run, batch, y, lengths)
         saturations, changes = self._counts(stream)
-        frames = batch.shape[0] * batch.shape[1] if lengths is None else int(lengths.sum())
-        inputs = measured_inputs(self.artifact, changes, frames)
+        inputs = measured_inputs(self.artifact, changes, [batch.shape[1]] * len(batch) if lengths is None else lengths)
         return Measurement(self._as_given(x, y), inputs, saturations)
 
     def stream(self) -> Stream:
@@ -229,7 +228,11 @@ class Model:
     def _states(self) -> dict[str, tuple[slice, Format]]:
         """ "node/state" -> its place among the values of a saved state, and its format."""
         places, start = {}, 0
-        for node in self.artifact.graph.programs:
+        for node in self.artifact.graph.nodes:
+            if node.kind == "window":
+                start += node.window.reach * self.artifact.graph.size_of(node.source)
+            if node.kind != "program":
+                continue
             layer = node.layer
             for state, _ in layer.program.states:
                 size = layer.program.sizes[state]
@@ -355,7 +358,7 @@ class Stream:
         """What the frames so far have cost; see ``Model.measure``. Its output is empty."""
         saturations, changes = self.model._counts(self._core)
         frames = max((seen for _, seen in changes.values()), default=0)
-        inputs = measured_inputs(self.model.artifact, changes, frames)
+        inputs = measured_inputs(self.model.artifact, changes, [frames])
         return Measurement(np.empty(0, np.float32), inputs, saturations)
 
 

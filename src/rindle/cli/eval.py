@@ -91,7 +91,7 @@ def measure(model: Model, data: Dataset, engine: str) -> Measurement:
             raise RindleError(f"the simulation needs {error.name}: pip install 'rindle[torch]'") from None
     model.run(data.x[:1], data.lengths[:1])  # the reference trusts its input; the model checks that it fits
     found = run(model.artifact, data.x, data.lengths)
-    inputs = measured_inputs(model.artifact, found.changes, data.frames)
+    inputs = measured_inputs(model.artifact, found.changes, data.lengths)
     return Measurement(decode(found.codes, model.artifact.output_format), inputs, found.saturations)
 
 

@@ -68,10 +68,11 @@ def _show(file: Path, model: Model, as_json: bool) -> None:
     fmt = f"ids 0..{model.vocabulary - 1}" if model.vocabulary else str(artifact.input_format)
     nodes.add_row(INPUT, "", "", shape, fmt)
     for node in artifact.graph.nodes:
-        fmt = str(artifact.format_of(node.name))
+        fmt = str(artifact.format_of(node.name) or "float32")
         size = artifact.graph.size_of(node.name)
         shape = f"[T, {size}]" if artifact.graph.is_sequence(node.name) else f"[{size}]"
         kind = node.layer.program.cell if node.kind == "program" else node.kind
+        kind = node.op.name if node.kind == "float" else kind
         kind += ", reversed" if node.reverse else ""
         nodes.add_row(node.name, kind, ", ".join(node.sources), shape, fmt)
 
@@ -81,7 +82,7 @@ def _show(file: Path, model: Model, as_json: bool) -> None:
     for node in artifact.graph.programs:
         layer, program = node.layer, node.layer.program
         made = {out: op for op in program.ops for out in op.out}
-        for path in (program.input, *(state for state, _ in program.states), *program.vectors, *made):
+        for path in (*program.inputs, *(state for state, _ in program.states), *program.vectors, *made):
             size, op = program.sizes[path], made.get(path)
             table = layer.constants.get(path) if op and op.kind == "table" else None
             error = f"{table.max_error:.2g}" if table else ""
@@ -97,6 +98,8 @@ def _show(file: Path, model: Model, as_json: bool) -> None:
                 theta = layer.thetas.get(term.code)
                 shown = "dense" if theta is None else "one per element" if isinstance(theta, np.ndarray) else str(theta)
                 about_weights = f"{shape[0]} x {shape[1]}, {product.format.bits} bits, {scale}"
+                if term.conv is not None:
+                    about_weights += f", convolution {term.conv.kernel[0]} x {term.conv.kernel[1]}"
                 name, fmt = f"{node.name}/{term.weight}", str(layer.formats[term.code])
                 products.add_row(name, about_weights, fmt, shown)
                 listed["products"].append(
@@ -110,7 +113,7 @@ def _show(file: Path, model: Model, as_json: bool) -> None:
                     }
                 )
 
-    recurrent = sum(one.macs for one in measured_inputs(artifact, {}, 1))
+    recurrent = sum(one.macs for one in measured_inputs(artifact, {}, [artifact.graph.least_frames]))
     parts = sizes(artifact)
     holds = Table("holds", "bytes", title="file")
     for kind, count in parts.items():

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 
 from ..formats import FRAC_LIMIT, MIN_STEP, Format, RindleError, RindleWarning, integer
-from ..graph import INPUT, Graph, execute
+from ..graph import INPUT, Graph
 from ..program import Op, Program, Term
 from ..quantizers import QUANTIZERS
 from ..scheme import Rule, fitting, resolve
 from ..tables import FUNCTIONS
 from .histogram import Histogram
-from .numerics import Real, RealArrays
-from .origins import agree, origin_format, origin_of
+from .numerics import Real, run_real
+from .origins import agree, origin_format, origin_of, readers
 
 KEPT = 3  # calibration sequences that go into the golden vector
 GRID = 2.0 ** np.arange(-FRAC_LIMIT, FRAC_LIMIT + 1)
@@ -118,8 +118,9 @@ def keys_of(graph: Graph) -> dict[str, list[str]]:
     for node in graph.programs:
         program = node.layer.program
         fixed_elsewhere = {op.out[0] for op in program.ops if op.kind == "clip"}
-        if origin_of(graph, node.source) is None:
-            fixed_elsewhere.add(program.input)
+        for source, path in zip(node.sources, program.inputs):
+            if origin_of(graph, source) is None:
+                fixed_elsewhere.add(path)
         keys[node.name] = [path for path in (*program.paths, *program.vectors) if path not in fixed_elsewhere]
         keys[node.name] += [
             f"{kind}.{gate}.{source}" for kind in ("weight", "code") for gate, source in program.products
@@ -146,12 +147,12 @@ def calibrate(
     for number, batch in enumerate(batches(calibration, batch_first)):
         _check_batch(graph, batch, number)
         x = torch.from_numpy(batch)
-        recorders, values = _record(graph, x)
+        recorders, output, values = _record(graph, x)
         for node in graph.programs:
             program = node.layer.program
-            source = values[node.source]
             observed = dict(recorders[node.name].values)
-            observed[program.input] = source if isinstance(source, list) else [source]
+            for source, path in zip(node.sources, program.inputs):
+                observed[path] = values[source] if isinstance(values[source], list) else [values[source]]
             for path, frames in observed.items():
                 key, together = (node.name, program.format_name(path)), torch.cat(frames)
                 if not torch.isfinite(together).all():
@@ -161,10 +162,12 @@ def calibrate(
             histograms.setdefault((INPUT, ""), Histogram()).add(x)
         time = batch.shape[1]
         if check is not None and time not in lengths:
-            check(x, _output(graph, values))
-            if not lengths and time > 1:  # what export has fixed to the captured length shows at another one
-                shorter = x[:, : time // 2]
-                check(shorter, _output(graph, _record(graph, shorter)[1]))
+            check(x, output)
+            if (
+                not lengths and time > graph.least_frames
+            ):  # what export has fixed to the captured length shows at another
+                shorter = x[:, : max(time // 2, graph.least_frames)]
+                check(shorter, _record(graph, shorter)[1])
         lengths.add(time)
         plan.batches, plan.frames = plan.batches + 1, plan.frames + batch.shape[0] * time
         plan.samples += [row for row in batch[: KEPT - len(plan.samples)]]
@@ -203,13 +206,13 @@ def choose_formats(plan: Plan, histograms: dict, given: Given | None = None) -> 
         if node.kind == "embedding":
             formats_of[node.name] = forced.get((node.name, ""))
         elif node.kind == "program":
-            source = formats_of[node.source]
+            sources = dict(zip(node.layer.program.inputs, (formats_of[source] for source in node.sources)))
             if node.name in given.plans:
-                one = _given_layer(node.name, given.plans[node.name], source, forced)
+                one = _given_layer(node.name, given.plans[node.name], sources, forced)
             elif given.closed:
                 raise RindleError(f"{node.name} was not prepared, so its formats need data; give calibration=")
             else:
-                one = _plan_layer(node, rules, histograms, source, forced, given.weights.get(node.name))
+                one = plan_layer(node, rules, histograms, sources, forced, given.weights.get(node.name))
             plan.layers[node.name] = one
             formats_of[node.name] = one.formats.get(one.program.output)
         else:
@@ -229,10 +232,8 @@ def choose_origins(plan: Plan, histograms: dict, given: Given | None = None) -> 
             plan.input_format = wide
         else:
             plan.origins[origin] = wide
-        for node in graph.programs:
-            if origin_of(graph, node.source) == origin:
-                one = plan.layers[node.name]
-                one.formats[one.program.input] = wide
+        for node, path in readers(graph, origin):
+            plan.layers[node.name].formats[path] = wide
 
 
 def _observed(origin: str, histograms: dict, given: Given) -> Format:
@@ -244,26 +245,20 @@ def _observed(origin: str, histograms: dict, given: Given) -> Format:
     return _format(Rule("fixed", 16, method="max", parameter=headroom), values, counts, False, origin)
 
 
-def _given_layer(name: str, plan: LayerPlan, source: Format | None, forced: dict) -> LayerPlan:
-    """A copy in the place where it stands: with its source's format, and what a concat demands."""
+def _given_layer(name: str, plan: LayerPlan, sources: dict[str, Format | None], forced: dict) -> LayerPlan:
+    """A copy in the place where it stands: with its sources' formats, and what a concat demands."""
     program, formats = plan.program, dict(plan.formats)
     for path in formats:
         formats[path] = forced.get((name, program.format_name(path)), formats[path])
-    if source is not None:
-        formats[program.input] = source
+    formats |= {path: fmt for path, fmt in sources.items() if fmt is not None}
     return LayerPlan(program, formats, plan.weights)
 
 
 @torch.no_grad()
-def _record(graph: Graph, x: torch.Tensor) -> tuple[dict[str, Recorder], dict]:
-    """A run of the float graph on [B, T, I]: what each layer recorded, and the nodes' values."""
+def _record(graph: Graph, x: torch.Tensor) -> tuple[dict[str, Recorder], torch.Tensor, dict]:
+    """A run of the float graph on [B, T, I]: what each layer recorded, the output, and the nodes' values."""
     recorders = {node.name: Recorder(node.layer) for node in graph.programs}
-    return recorders, execute(graph, recorders, RealArrays, list(x.unbind(1)))
-
-
-def _output(graph: Graph, values: dict) -> torch.Tensor:
-    output = values[graph.output]
-    return torch.stack(output, 1) if isinstance(output, list) else output
+    return recorders, *run_real(graph, recorders, x)
 
 
 class _Formats:
@@ -296,18 +291,19 @@ class _Formats:
         return _format(rule, values, counts, product, f"{self.name}/{path}")
 
 
-def _plan_layer(
-    node, rules, histograms, input_format: Format | None, forced: dict, given: dict | None = None
+def plan_layer(
+    node, rules, histograms, sources: dict[str, Format | None], forced: dict, given: dict | None = None
 ) -> LayerPlan:
-    """input_format: None while it is open, of an origin. forced: (node, path) -> format. given: as ``plan_weights``."""
+    """sources: input path -> format, None while it is open, of an origin. forced: (node, path) -> format. given: as
+    ``plan_weights``.
+    """
     program, blocks = node.layer.program, node.layer.blocks
     choose = _Formats(node, rules, histograms)
     formats: dict[str, Format] = {}
     for path in program.paths:
         if (node.name, path) in rules:
             formats[path] = forced.get((node.name, path)) or choose.element(path)
-    if input_format is not None:
-        formats[program.input] = input_format
+    formats |= {path: fmt for path, fmt in sources.items() if fmt is not None}
     for path in program.vectors:
         values = blocks[path].abs().double().numpy()
         formats[path] = _format(rules[node.name, path], values, None, False, f"{node.name}/{path}")
@@ -399,7 +395,7 @@ def bounds_of(program: Program) -> dict[str, float]:
 
 
 def _propagate(program: Program, states: dict[str, float]) -> dict[str, float]:
-    known = {program.input: np.inf, **dict.fromkeys(program.vectors, np.inf), **states}
+    known = {**dict.fromkeys(program.inputs, np.inf), **dict.fromkeys(program.vectors, np.inf), **states}
     unit = set()  # paths within 0..1
     for op in program.ops:
         a = [known[path] for path in op.args]
@@ -464,7 +460,7 @@ def lower(
                 if key == previous:
                     terms[-1] = replace(terms[-1], gates=(*terms[-1].gates, gate))
                 else:
-                    terms.append(Term(names[term.code, key[0]], term.source, (gate,)))
+                    terms.append(replace(term, code=names[term.code, key[0]], gates=(gate,)))
                 previous = key
         ops.append(replace(op, terms=tuple(terms)))
     sizes = {path: size for path, size in program.sizes.items() if path not in users}

@@ -64,7 +64,7 @@ def convert_layer(name: str, layer: FloatLayer, plan: LayerPlan) -> Layer:
 
 
 def _affine(name: str, op, blocks: dict, plan: LayerPlan) -> Affine:
-    size, formats = plan.program.sizes, plan.formats
+    size, formats = {gate: plan.program.block_shape(gate)[0] for gate in op.out}, plan.formats
     starts = dict(zip(op.out, np.cumsum([0, *(size[gate] for gate in op.out)])))
     rows = sum(size[gate] for gate in op.out)
     y_scale = np.concatenate([np.full(size[gate], formats[gate].scale) for gate in op.out])
@@ -161,8 +161,9 @@ def _fits(multipliers: np.ndarray, reaches: np.ndarray, b: np.ndarray, shift: in
 
 def golden_inputs(plan: Plan, rows: int = 6, time: int = 12) -> tuple[np.ndarray, np.ndarray]:
     """Input codes [rows, time, I] (or ids [rows, time]) and lengths: frames of calibration data, then random and extreme codes."""
-    fmt, generator = plan.input_format, np.random.default_rng(0)
-    lengths = np.array([time, time, max(1, time - 5), 1, time, time], np.int32)[:rows]
+    fmt, generator, least = plan.input_format, np.random.default_rng(0), plan.graph.least_frames
+    time += least - 1
+    lengths = np.array([time, time, max(least, time - 5), least, time, time], np.int32)[:rows]
     if plan.graph.vocabulary:
         codes = generator.integers(0, plan.graph.vocabulary, (rows, time))
     else:
@@ -172,7 +173,7 @@ def golden_inputs(plan: Plan, rows: int = 6, time: int = 12) -> tuple[np.ndarray
     for row, sample in enumerate(plan.samples):
         frames = min(time, len(sample))
         codes[row, :frames] = sample[:frames] if plan.graph.vocabulary else encode_input(sample[:frames], fmt)[0]
-        lengths[row] = min(lengths[row], frames)
+        lengths[row] = max(min(lengths[row], frames), least)
     return codes, lengths
 
 

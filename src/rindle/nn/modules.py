@@ -54,7 +54,7 @@ class Recurrent(nn.Module):
     def _program(self, layer: int):
         width = self.input_size if layer == 0 else self.hidden_size
         program = self.cell.program
-        if program.sizes[program.input] == "H" and width != self.hidden_size:
+        if program.sizes[program.inputs[0]] == "H" and width != self.hidden_size:
             raise RindleError(
                 f"the cell {self.cell.name!r} needs an input as wide as its state, not {width} and {self.hidden_size}; "
                 f"put a Linear({width}, {self.hidden_size}) before it"
@@ -87,7 +87,7 @@ class Recurrent(nn.Module):
 def run_cell(cell: Cell, program, x: torch.Tensor, parameters: list[torch.Tensor]) -> list[torch.Tensor]:
     """One layer over x [T, B, I], from zero states. Returns its output [T, B, H] and its final states [B, H]."""
     numerics = Real(FloatLayer(program, blocks_of(cell, dict(zip(cell.layout, parameters)), program)))
-    frames, states, _ = run_layer(program, numerics, list(x), *numerics.initial(x.shape[1]))
+    frames, states, _ = run_layer(program, numerics, [(frame,) for frame in x], *numerics.initial(x.shape[1]))
     return [torch.stack(frames), *states.values()]
 
 

@@ -8,6 +8,7 @@ import torch
 
 from ..codes import NumPy
 from ..formats import Format
+from ..graph import execute
 from ..program import Program
 
 
@@ -15,6 +16,11 @@ class RealArrays:
     """The array namespace that ``graph.execute`` needs, over real values."""
 
     concat = staticmethod(torch.cat)
+    maximum = staticmethod(torch.maximum)
+
+    @staticmethod
+    def zeros(rows: int, columns: int):
+        return torch.zeros(rows, columns)
 
     @staticmethod
     def join(arrays):
@@ -33,10 +39,21 @@ class RealArrays:
         return total / count
 
 
+def run_real(graph, numerics: dict, x: torch.Tensor) -> tuple[torch.Tensor, dict]:
+    """A graph in float, on [B, T, I] or ids [B, T]. numerics: program node -> its own. Returns the output, [B, T', O] or
+    [B, O], and every node's value.
+    """
+    values = execute(graph, numerics, RealArrays, list(x.unbind(1)), lambda _, v: v.detach().cpu().numpy())
+    output = values[graph.output]
+    if graph.is_float(graph.output):
+        output = [torch.from_numpy(frame) for frame in output] if isinstance(output, list) else torch.from_numpy(output)
+    return (torch.stack(output, 1) if isinstance(output, list) else output), values
+
+
 @dataclass(frozen=True, eq=False)
 class FloatLayer:
     """A program with its real parameters. blocks: block -> tensor; matrices ``gate.source`` [rows, columns], biases
-    ``gate`` [rows], vectors [n]; program.sizes are numbers.
+    ``gate`` [rows], vectors [n], as ``Program.block_shape`` has them; program.sizes are numbers.
     """
 
     program: Program
@@ -63,7 +80,8 @@ class Real:
             zero = {
                 g: torch.zeros_like(blocks[f"{g}.{op.terms[0].source}"][:, 0]) for g in op.out if g not in op.biased
             }
-            self._biases[op.out] = [zero[g] if g in zero else blocks[g] for g in op.out]
+            biases = [zero[g] if g in zero else blocks[g] for g in op.out]
+            self._biases[op.out] = [bias.repeat_interleave(op.pixels) for bias in biases]
 
     def initial(self, batch: int) -> tuple[dict, dict]:
         like = next(iter(self._weights.values()))[0] if self._weights else torch.zeros(())
@@ -83,7 +101,8 @@ class Real:
         sums = list(self._biases[op.out])
         for x, weight, term in zip(codes, self._weights[op.out], op.terms):
             first = op.out.index(term.gates[0])
-            for i, part in enumerate((x @ weight.T).split([size[gate] for gate in term.gates], -1), first):
+            product = x @ weight.T if term.conv is None else convolve(term.conv, x, weight)
+            for i, part in enumerate(product.split([size[gate] for gate in term.gates], -1), first):
                 sums[i] = sums[i] + part
         return tuple(self.result(gate, v) for gate, v in zip(op.out, sums))
 
@@ -110,6 +129,19 @@ class Real:
 
     def table(self, op, x):
         return self.result(op.out[0], FUNCTIONS[op.function](x))
+
+
+def convolve(conv, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """(7c) in real values. x: [batch, channels x image]; weight: [channels, columns]. Returns [batch, channels x result]."""
+    images = x.view(len(x), -1, *conv.image)
+    kernels = weight.view(len(weight), -1, *conv.kernel)
+    pads = []
+    for axis in (1, 0):  # F.pad begins with the last dimension
+        reach = (conv.result[axis] - 1) * conv.stride[axis] + conv.dilation[axis] * (conv.kernel[axis] - 1) + 1
+        pads += [conv.padding[axis], reach - conv.image[axis] - conv.padding[axis]]
+    images = torch.nn.functional.pad(images, pads)
+    y = torch.nn.functional.conv2d(images, kernels, None, conv.stride, 0, conv.dilation, conv.groups)
+    return y.flatten(1)
 
 
 def fake_quantize(v: torch.Tensor, scale, fmt: Format) -> torch.Tensor:
@@ -151,6 +183,7 @@ class DoubleCodes(NumPy):
     abs = staticmethod(torch.abs)
     clip = staticmethod(torch.clamp)
     concat = staticmethod(torch.cat)
+    maximum = staticmethod(torch.maximum)
 
     @staticmethod
     def array(values):

@@ -13,7 +13,7 @@ from ..dataset import Dataset
 from ..formats import RindleError
 from .calibrate import Recorder
 from .histogram import Histogram
-from .sequences import run_real
+from .sequences import run_frames
 from .stacks import Stack, kind_of, take, walk
 
 
@@ -76,9 +76,9 @@ class Observer:
 
         def run(direction, frames, initial):
             name, recorder = stack.node_name(path, direction), Recorder(direction.layer(module))
-            outputs, finals = run_real(recorder, frames, initial)
+            outputs, finals = run_frames(recorder, frames, initial)
             program = direction.program
-            for one, values in {**recorder.values, program.input: frames}.items():
+            for one, values in {**recorder.values, program.inputs[0]: frames}.items():
                 self._add(path, name, program.format_name(one), torch.cat(values))
             for state, values in initial.items():
                 if values.any():

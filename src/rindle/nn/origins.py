@@ -10,22 +10,27 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..formats import Format, RindleError
-from ..graph import INPUT, Graph
+from ..graph import INPUT, Graph, Node
 from ..scheme import Rule
 
 Root = tuple[str, str]  # (node, path); (origin, "")
 
 
 def origin_of(graph: Graph, name: str) -> str | None:
-    """INPUT or the embedding whose elements a value consists of, perhaps through last, first or mean."""
-    while name != INPUT and graph.node(name).kind in ("last", "first", "mean"):
+    """INPUT or the embedding whose elements a value consists of, as last, first, gather, window and so on choose them."""
+    while name != INPUT and graph.node(name).kind in ("last", "first", "mean", "max", "gather", "window"):
         name = graph.node(name).source
     return name if name == INPUT or graph.node(name).kind == "embedding" else None
 
 
-def readers(graph: Graph, origin: str) -> list:
-    """The programs that read an origin."""
-    return [node for node in graph.programs if origin_of(graph, node.source) == origin]
+def readers(graph: Graph, origin: str) -> list[tuple[Node, str]]:
+    """The programs that read an origin, and the paths by which they do."""
+    return [
+        (node, path)
+        for node in graph.programs
+        for source, path in zip(node.sources, node.layer.program.inputs)
+        if origin_of(graph, source) == origin
+    ]
 
 
 def _root(graph: Graph, name: str) -> Root:
@@ -40,9 +45,11 @@ def _root(graph: Graph, name: str) -> Root:
             clips = {op.out[0]: op.args[0] for op in program.ops if op.kind == "clip"}
             while path in clips:
                 path = program.format_name(clips[path])
-            if path != program.input:
+            if path not in program.inputs:
                 return name, path
-        name = node.sources[0]
+            name = node.sources[program.inputs.index(path)]
+        else:
+            name = node.sources[0]
     return name, ""
 
 
@@ -74,7 +81,7 @@ def agree(
             if root[1]:
                 keys = [root]
             else:
-                keys = [(node.name, node.layer.program.input) for node in readers(graph, root[0])]
+                keys = [(node.name, path) for node, path in readers(graph, root[0])]
                 formats[root] = observed(root[0])
             for key in keys:
                 formats[key] = choose(*key)
@@ -102,14 +109,17 @@ def origin_format(
     all of whose rows are known, unless the fraction bits are given.
     """
     narrow, candidates, given = set(), [], False
-    for node in readers(graph, origin):
-        layer, program = layers[node.name], node.layer.program
-        candidates.append(layer.formats[program.input])
-        given |= rules[node.name, program.input].frac is not None
+    for node, path in readers(graph, origin):
+        layer = layers[node.name]
+        candidates.append(layer.formats[path])
+        given |= rules[node.name, path].frac is not None
         for op in layer.program.ops:
-            if program.input in op.args:
+            if path in op.args:
                 narrow.add(layer.formats[op.out[0]] if op.out[0] in layer.program.codes else None)
-    averaged = any(node.kind in ("mean", "concat") and origin in node.sources for node in graph.nodes)
+    averaged = any(
+        node.kind in ("mean", "concat") and origin in {origin_of(graph, source) for source in node.sources}
+        for node in graph.nodes
+    )
     if len(narrow) == 1 and None not in narrow and not averaged:
         return replace(narrow.pop(), product=False)  # 16 bits fixed: the whole range is used
     if not candidates or (origin != INPUT and not given):

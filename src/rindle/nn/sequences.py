@@ -31,11 +31,11 @@ def finals_of(run, rows: list[int], states: dict) -> tuple[list, dict]:
     return outputs, {path: torch.cat([one[path] for one in reversed(ended)]) for path in ended[0]}
 
 
-def run_real(numerics, frames: list, states: dict) -> tuple[list, dict]:
+def run_frames(numerics, frames: list, states: dict) -> tuple[list, dict]:
     """Any numerics without held codes. Returns outputs like frames, [rows still running, n], and final states [rows, n]."""
 
     def stretch(start, end, before):
-        return run_layer(numerics.program, numerics, frames[start:end], before, {})[:2]
+        return run_layer(numerics.program, numerics, [(x,) for x in frames[start:end]], before, {})[:2]
 
     return finals_of(stretch, [len(frame) for frame in frames], states)
 
@@ -47,7 +47,7 @@ class Training(FakeQuantized):
         self.codes, self._steps = codes, {}
         super().__init__(layer, plan)
         self.program = program = plan.program
-        known = {program.input, *program.vectors}
+        known = {*program.inputs, *program.vectors}
         self.ahead: list[Op] = []
         self.partly: list[tuple[Op, list[int]]] = []  # affines of which some terms are known
         self.rest: list[Op] = []
@@ -108,9 +108,10 @@ class Training(FakeQuantized):
 
     def run(self, frames: list[torch.Tensor], states: dict) -> tuple[list, dict]:
         """frames: [rows still running, I]. Returns outputs likewise, and every row's final states [rows, n]."""
-        fmt = self.plan.formats[self.program.input]
+        (path,) = self.program.inputs
+        fmt = self.plan.formats[path]
         x = quantize(torch.cat(frames), fmt.scale, fmt.lo, fmt.hi)
-        env = {self.program.input: x, **self.vectors}
+        env = {path: x, **self.vectors}
         for op in self.ahead:
             self._do(op, env)
         rows = [len(frame) for frame in frames]

@@ -14,9 +14,9 @@ from torch import nn
 
 from ..dataset import Dataset
 from ..formats import RindleError
-from ..graph import Graph, execute
+from ..graph import Graph
 from .frontend import capture, read_exported
-from .numerics import Real, RealArrays
+from .numerics import Real, run_real
 from .weights import load_weights
 
 
@@ -142,9 +142,7 @@ def _compare(name: str, model, x: torch.Tensor, y: torch.Tensor, batch_first: bo
 @torch.no_grad()
 def run_graph(graph: Graph, x: torch.Tensor) -> torch.Tensor:
     """A captured graph in float, on [B, T, I]."""
-    numerics = {node.name: Real(node.layer) for node in graph.programs}
-    output = execute(graph, numerics, RealArrays, list(x.unbind(1)))[graph.output]
-    return torch.stack(output, 1) if isinstance(output, list) else output
+    return run_real(graph, {node.name: Real(node.layer) for node in graph.programs}, x)[0]
 
 
 def float_outputs(graph: Graph, data: Dataset) -> np.ndarray:
@@ -153,7 +151,8 @@ def float_outputs(graph: Graph, data: Dataset) -> np.ndarray:
     for x, rows in data.batches():
         y = run_graph(graph, torch.from_numpy(np.ascontiguousarray(x))).numpy()
         if whole is None:
-            whole = np.zeros((len(data), *((data.x.shape[1],) if y.ndim == 3 else ()), y.shape[-1]), np.float32)
+            frames = (graph.frames(graph.output, data.x.shape[1]),) if y.ndim == 3 else ()
+            whole = np.zeros((len(data), *frames, y.shape[-1]), np.float32)
         if y.ndim == 3:
             whole[rows, : y.shape[1]] = y
         else:

@@ -95,7 +95,7 @@ class Stack:
     @property
     def input_size(self) -> int:
         program = self.layers[0][0].program
-        return program.sizes[program.input]
+        return program.sizes[program.inputs[0]]
 
 
 def _torch_cell(module: nn.Module) -> str:
