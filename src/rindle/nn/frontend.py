@@ -7,15 +7,17 @@ import operator
 import sys
 import warnings
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 
-from ..cells import gru, linear, lstm
+from ..cells import linear
 from ..formats import RindleError
 from ..graph import INPUT, Embedding, Graph, Node
 from ..program import Cell
-from .modules import Recurrent, blocks_of, known_cell
+from . import frontend_recurrent as recurrent
+from .modules import blocks_of
 from .numerics import FloatLayer
 
 aten = torch.ops.aten
@@ -28,18 +30,6 @@ class Value:
 
     node: str
     layout: str
-
-
-@dataclass(frozen=True)
-class Finals:
-    """Final states of a stack of layers, or of one layer, whose output is the state; node names from first to last, of
-    two directions the forward one before the reversed one.
-    """
-
-    nodes: tuple[str, ...]
-
-
-ZEROS = object()  # an initial state
 
 
 class Refused(RindleError):
@@ -89,21 +79,21 @@ class _Capture:
         self.tensors = {name: (target, exported.state_dict[target]) for name, target in targets.items()}
         self.handlers = {
             aten.linear.default: self.linear,
-            aten.gru.input: self.gru,
-            aten.lstm.input: self.lstm,
-            torch.ops.rindle.recurrent.default: self.recurrent,
+            aten.gru.input: partial(recurrent.gru, self),
+            aten.lstm.input: partial(recurrent.lstm, self),
+            torch.ops.rindle.recurrent.default: partial(recurrent.recurrent, self),
             operator.getitem: lambda fx: self.values[fx.args[0]][fx.args[1]],
             aten.select.int: self.select,
-            aten.squeeze.dim: self.squeeze,
+            aten.squeeze.dim: partial(recurrent.squeeze, self),
             aten.mean.dim: self.mean,
             aten.cat.default: self.cat,
             aten.embedding.default: self.embedding,
             aten.transpose.int: self.transpose,
             aten.t.default: self.transpose,
-            aten.stack.default: self.stack,
+            aten.stack.default: partial(recurrent.stack, self),
             aten.slice.Tensor: self.slice,
             aten.sym_size.int: lambda fx: None,  # of a dynamic batch; only zeros are made of it
-            aten.zeros.default: lambda fx: ZEROS,
+            aten.zeros.default: lambda fx: recurrent.ZEROS,
             aten.dropout.default: self.same,
             aten.clone.default: self.same,
             aten.contiguous.default: self.same,
@@ -131,7 +121,7 @@ class _Capture:
                 self.values[fx] = self._call(fx)
         results = [self.values[fx] if fx in self.values else fx for fx in output.args[0]]
         if not isinstance(results[0], Value) or not all(
-            state is None or isinstance(state, Finals) for state in results[1:]
+            state is None or isinstance(state, recurrent.Finals) for state in results[1:]
         ):
             raise Refused("the model must return one tensor, or one and the final states of a recurrent layer")
         if results[0].layout not in (layout, VECTOR):
@@ -162,16 +152,16 @@ class _Capture:
     def _call(self, fx):
         handler = self.handlers.get(fx.target)
         if handler is None:
-            raise self._refuse(fx, "is not supported")
+            raise self.refuse(fx, "is not supported")
         return handler(fx)
 
-    def _refuse(self, fx, why: str) -> Refused:
-        path = self._path(fx)
+    def refuse(self, fx, why: str) -> Refused:
+        path = self.path(fx)
         where = f"in the module {path!r}" if path else "in the model's forward"
         return Refused(f"{fx.target} {where} {why}")
 
     @staticmethod
-    def _path(fx) -> str:
+    def path(fx) -> str:
         stack = list((fx.meta.get("nn_module_stack") or {}).values())
         return stack[-1][0] if stack else ""
 
@@ -182,11 +172,11 @@ class _Capture:
             name, number = f"{wanted}#{number}", number + 1
         return name
 
-    def _parameter(self, fx, argument) -> torch.Tensor | None:
+    def parameter(self, fx, argument) -> torch.Tensor | None:
         if argument is None:
             return None
         if argument.name not in self.tensors:
-            raise self._refuse(fx, f"computes its weight {argument.name!r}; weights must be parameters or buffers")
+            raise self.refuse(fx, f"computes its weight {argument.name!r}; weights must be parameters or buffers")
         name, tensor = self.tensors[argument.name]
         if not torch.isfinite(tensor).all():
             raise RindleError(f"the parameter {name!r} holds NaN or infinity; a trained model has finite weights")
@@ -195,99 +185,38 @@ class _Capture:
     def _value(self, fx, index: int = 0) -> Value:
         value = self.values.get(fx.args[index])
         if not isinstance(value, Value):
-            raise self._refuse(fx, "reads something that is not a sequence or a vector of features")
+            raise self.refuse(fx, "reads something that is not a sequence or a vector of features")
         if self.ids and value.node == INPUT:
-            raise self._refuse(fx, "reads the model's input, which is ids; only an Embedding can")
+            raise self.refuse(fx, "reads the model's input, which is ids; only an Embedding can")
         return value
 
-    def _add(self, name: str, kind: str, source, layer=None, **more) -> str:
+    def add(self, name: str, kind: str, source, layer=None, **more) -> str:
         """A node, under this name or the nearest free one."""
         self.nodes.append(Node(self._name(name), kind, source, layer, **more))
         return self.nodes[-1].name
 
-    def _program(
-        self, name: str, source: str, cell: Cell, parameters: dict, reverse: bool = False, **sizes: int
-    ) -> str:
+    def program(self, name: str, source: str, cell: Cell, parameters: dict, reverse: bool = False, **sizes: int) -> str:
         program = cell.program.with_sizes(**sizes)
         layer = FloatLayer(program, blocks_of(cell, parameters, program))
-        return self._add(name, "program", source, layer, reverse=reverse)
+        return self.add(name, "program", source, layer, reverse=reverse)
 
     # -- operations
 
     def linear(self, fx):
         value = self._value(fx)
-        weight, bias = self._parameter(fx, fx.args[1]), self._parameter(fx, fx.args[2] if len(fx.args) > 2 else None)
-        name = self._path(fx) or fx.name
+        weight, bias = self.parameter(fx, fx.args[1]), self.parameter(fx, fx.args[2] if len(fx.args) > 2 else None)
+        name = self.path(fx) or fx.name
         rows, columns = weight.shape
         return Value(
-            self._program(name, value.node, linear, {"weight": weight, "bias": bias}, I=columns, O=rows), value.layout
+            self.program(name, value.node, linear, {"weight": weight, "bias": bias}, I=columns, O=rows), value.layout
         )
 
-    def gru(self, fx):
-        return self._torch_stack(fx, gru, [fx.args[1]])
-
-    def lstm(self, fx):
-        return self._torch_stack(fx, lstm, fx.args[1])
-
-    def _torch_stack(self, fx, cell: Cell, initial):
-        """aten.gru.input and aten.lstm.input: (x, h0, parameters, has_biases, layers, dropout, train, bidirectional, batch_first)."""
-        flat, biases, layers, _, _, bidirectional, batch_first = fx.args[2:]
-        if any(self.values.get(state) is not ZEROS for state in initial):
-            raise self._refuse(
-                fx, "is given an initial state; only zeros (or none) are supported, and a stream carries the state"
-            )
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if biases else 2]
-        directions = (False, True) if bidirectional else (False,)
-        if len(flat) != layers * len(directions) * len(names):
-            raise self._refuse(fx, "has a projection (proj_size), which is not supported yet")
-        value, arguments = self._sequence(fx, BATCH_TIME if batch_first else TIME_BATCH), iter(flat)
-        source, finals = value.node, []
-        for k in range(layers):
-            made = []
-            for reverse in directions:
-                parameters = {name: self._parameter(fx, next(arguments)) for name in names}
-                width, hidden = parameters["weight_ih"].shape[1], parameters["weight_hh"].shape[1]
-                made.append(self._layer(fx, k, source, cell, parameters, width, hidden, reverse))
-            finals += made
-            source = (
-                self._add(f"{self._layer_name(fx, k, cell)}.concat", "concat", tuple(made))
-                if bidirectional
-                else made[0]
-            )
-        # only the output's own state, h, can be read off the output sequence
-        return (Value(source, value.layout), Finals(tuple(finals)), None)[: 1 + len(initial)]
-
-    def recurrent(self, fx):
-        """One layer of our own Recurrent, whose module says which cell it is."""
-        value = self._sequence(fx, TIME_BATCH)
-        path = self._path(fx)
-        hidden, k, name = fx.args[2], fx.args[3], fx.args[5]
-        module = self.model.get_submodule(path) if self.model is not None else None
-        if self.model is not None and not isinstance(module, Recurrent):
-            raise self._refuse(fx, "is used outside a Recurrent module")
-        cell = known_cell(name) if module is None else module.cell
-        tensors = [self._parameter(fx, argument) for argument in fx.args[1]]
-        width = fx.args[0].meta["val"].shape[2]
-        made = self._layer(fx, k, value.node, cell, dict(zip(cell.layout, tensors)), int(width), hidden)
-        program = cell.program
-        finals = [Finals((made,)) if following == program.output else None for _, following in program.states]
-        return [Value(made, value.layout), *finals]
-
-    def _layer_name(self, fx, k: int, cell: Cell) -> str:
-        return f"{self._path(fx) or cell.name}.l{k}"
-
-    def _layer(
-        self, fx, k: int, source: str, cell: Cell, parameters: dict, width: int, hidden: int, reverse: bool = False
-    ) -> str:
-        name = self._layer_name(fx, k, cell) + "_reverse" * reverse  # as torch names its weights
-        return self._program(name, source, cell, parameters, reverse, I=width, H=hidden)
-
-    def _sequence(self, fx, layout: str) -> Value:
-        value = self._value(fx)
+    def sequence(self, fx, batch_first: bool) -> Value:
+        value, layout = self._value(fx), BATCH_TIME if batch_first else TIME_BATCH
         if value.layout == VECTOR:
-            raise self._refuse(fx, "gets a vector, not a sequence")
+            raise self.refuse(fx, "gets a vector, not a sequence")
         if value.layout != layout:
-            raise self._refuse(fx, f"takes a sequence laid out {layout}, but gets {value.layout}; check batch_first")
+            raise self.refuse(fx, f"takes a sequence laid out {layout}, but gets {value.layout}; check batch_first")
         return value
 
     def _time(self, fx, value: Value, dim: int) -> bool:
@@ -296,83 +225,66 @@ class _Capture:
 
     def select(self, fx):
         source, dim, index = self.values.get(fx.args[0]), *fx.args[1:3]
-        if isinstance(source, Finals) and dim == 0:
-            return self._final(source.nodes[index])
+        if isinstance(source, recurrent.Finals) and dim == 0:
+            return recurrent.final(self, source.nodes[index])
         value = self._value(fx)
         if not self._time(fx, value, dim) or index not in (0, -1):
-            raise self._refuse(
+            raise self.refuse(
                 fx,
                 f"selects index {index} of dimension {dim}; only the last frame, index -1 of the time, and the first, "
                 f"index 0, are supported",
             )
-        return self._pick(value.node, "last" if index else "first")
+        return self.pick(value.node, "last" if index else "first")
 
     def slice(self, fx):
         _, *rest = fx.args
         dim, start, end, step = (*rest, *(0, 0, None, 1)[len(rest) :])
         if start or step != 1 or (end is not None and end < sys.maxsize):
-            raise self._refuse(fx, f"takes {start}:{end} of dimension {dim}; a part of a sequence is not supported")
+            raise self.refuse(fx, f"takes {start}:{end} of dimension {dim}; a part of a sequence is not supported")
         return self.values[fx.args[0]]
 
-    def _final(self, source: str) -> Value:
-        """The final state of a layer: a reversed one ends at the first frame."""
-        (node,) = (node for node in self.nodes if node.name == source)
-        return self._pick(source, "first" if node.reverse else "last")
-
-    def _pick(self, source: str, kind: str) -> Value:
+    def pick(self, source: str, kind: str) -> Value:
         for node in self.nodes:
             if node.kind == kind and node.source == source:
                 return Value(node.name, VECTOR)
-        return Value(self._add(f"{source}.{kind}", kind, source), VECTOR)
-
-    def squeeze(self, fx):
-        source = self.values.get(fx.args[0])
-        if isinstance(source, Finals) and fx.args[1] == 0 and len(source.nodes) == 1:
-            return self._final(source.nodes[0])
-        raise self._refuse(fx, "is supported only on the final state of one layer")
-
-    def stack(self, fx):
-        parts = [self.values.get(part) for part in fx.args[0]]
-        if all(isinstance(part, Finals) for part in parts):
-            return Finals(tuple(node for part in parts for node in part.nodes))
-        return None  # final states that are not the output: an error only if something reads them
+        return Value(self.add(f"{source}.{kind}", kind, source), VECTOR)
 
     def mean(self, fx):
         value, dims = self._value(fx), fx.args[1]
         keep = len(fx.args) > 2 and fx.args[2]
         if keep or len(dims) != 1 or not self._time(fx, value, dims[0]):
-            raise self._refuse(
+            raise self.refuse(
                 fx, f"is over the dimensions {list(dims)}; only the mean over time, without keepdim, is supported"
             )
-        return Value(self._add(f"{value.node}.mean", "mean", value.node), VECTOR)
+        return Value(self.add(f"{value.node}.mean", "mean", value.node), VECTOR)
 
     def cat(self, fx):
         parts, dim = [self.values.get(part) for part in fx.args[0]], fx.args[1] if len(fx.args) > 1 else 0
         if not all(isinstance(part, Value) for part in parts) or len({part.layout for part in parts}) != 1:
-            raise self._refuse(fx, "joins values that are not all sequences, or all vectors, of features")
+            raise self.refuse(fx, "joins values that are not all sequences, or all vectors, of features")
         if self.ids and any(part.node == INPUT for part in parts):
-            raise self._refuse(fx, "reads the model's input, which is ids; only an Embedding can")
+            raise self.refuse(fx, "reads the model's input, which is ids; only an Embedding can")
         rank = 2 if parts[0].layout == VECTOR else 3
         if dim % rank != rank - 1:
-            raise self._refuse(
+            raise self.refuse(
                 fx, f"is along dimension {dim}; only features can be concatenated, along dimension {rank - 1}"
             )
         if len(parts) == 1:
             return parts[0]
-        name = f"{self._path(fx) or 'forward'}.concat"
-        return Value(self._add(name, "concat", tuple(part.node for part in parts)), parts[0].layout)
+        name = f"{self.path(fx) or 'forward'}.concat"
+        return Value(self.add(name, "concat", tuple(part.node for part in parts)), parts[0].layout)
 
     def embedding(self, fx):
-        value, weight = self.values.get(fx.args[1]), self._parameter(fx, fx.args[0])
+        value, weight = self.values.get(fx.args[1]), self.parameter(fx, fx.args[0])
         if not (isinstance(value, Value) and self.ids and value.node == INPUT):
-            raise self._refuse(
+            raise self.refuse(
                 fx, "reads something that is not the model's input; only ids of the input can be looked up"
             )
         if self.vocabulary not in (0, len(weight)):
-            raise self._refuse(fx, f"has {len(weight)} rows, but another Embedding {self.vocabulary}; they must agree")
+            raise self.refuse(fx, f"has {len(weight)} rows, but another Embedding {self.vocabulary}; they must agree")
         self.vocabulary = len(weight)
-        name = self._path(fx) or "embedding"
-        return Value(self._add(name, "embedding", INPUT, table=Embedding(weight)), value.layout)
+        name = self.path(fx) or "embedding"
+        return Value(self.add(name, "embedding", INPUT, table=Embedding(weight)), value.layout)
 
     def transpose(self, fx):
         value, dims = self.values.get(fx.args[0]), {dim % 3 for dim in fx.args[1:]}
@@ -381,10 +293,10 @@ class _Capture:
         else:
             value = self._value(fx)
         if value.layout == VECTOR or dims != {0, 1}:
-            raise self._refuse(fx, "is supported only between batch and time")
+            raise self.refuse(fx, "is supported only between batch and time")
         return Value(value.node, TIME_BATCH if value.layout == BATCH_TIME else BATCH_TIME)
 
     def same(self, fx):
         if fx.target is aten.dropout.default and fx.args[2]:
-            raise self._refuse(fx, "is active; call model.eval() or make it depend on self.training")
+            raise self.refuse(fx, "is active; call model.eval() or make it depend on self.training")
         return self.values[fx.args[0]]
