@@ -11,7 +11,7 @@ import torch
 from ..graph import run_layer
 from ..program import Op
 from .lsq import quantize
-from .numerics import FakeQuantized, FloatLayer
+from .numerics import FakeQuantized, FloatLayer, convolve
 
 
 def finals_of(run, rows: list[int], states: dict) -> tuple[list, dict]:
@@ -91,9 +91,10 @@ class Training(FakeQuantized):
         width = sum(sizes)
         for i, x in zip(terms, codes):
             weight, first = self._weights[op.out][i], starts[op.terms[i].gates[0]]
-            part = x @ weight.T
-            if len(weight) < width:
-                part = torch.nn.functional.pad(part, (first, width - first - len(weight)))
+            conv = op.terms[i].conv
+            part = x @ weight.T if conv is None else convolve(conv, x, weight)
+            if part.shape[-1] < width:
+                part = torch.nn.functional.pad(part, (first, width - first - part.shape[-1]))
             total = total + part
         return total
 
