@@ -151,6 +151,43 @@ CAPTURED = (
             Model(lambda m, x: m.rnn(x, torch.zeros(1, x.shape[0], HIDDEN))[0], rnn=gru()),
             ["rnn.l0 program input"],
         ),
+        "zero initial states of our own": (
+            Model(lambda m, x: m.rnn(x, (torch.zeros(2, x.shape[0], 5),) * 2)[0], rnn=recurrent("lstm")),
+            ["rnn.l0 program input", "rnn.l1 program rnn.l0"],
+        ),
+        "our own in both directions": (
+            Model(lambda m, x: joined(m.rnn(x)[1][0]), rnn=recurrent("gru_reset_before", bidirectional=True)),
+            [
+                *both(0, "input"),
+                *both(1, "rnn.l0.concat")[:2],
+                "rnn.l1.last last rnn.l1",
+                "rnn.l1_reverse.first first rnn.l1_reverse",
+                "forward.concat concat rnn.l1.last,rnn.l1_reverse.first",
+            ],
+        ),
+        "our own with shared weights": (
+            Model(lambda m, x: m.rnn(x)[0], rnn=recurrent("ligru", 1, bidirectional=True, shared=True)),
+            both(0, "input"),
+        ),
+        "a plain RNN": (
+            Model(lambda m, x: m.rnn(x)[0], rnn=nn.RNN(FEATURES, 4, 2, batch_first=True)),
+            ["rnn.l0 program input", "rnn.l1 program rnn.l0"],
+        ),
+        "a plain RNN of ReLU in both directions": (
+            Model(
+                lambda m, x: m.rnn(x)[0],
+                rnn=nn.RNN(FEATURES, 4, nonlinearity="relu", batch_first=True, bidirectional=True, bias=False),
+            ),
+            both(0, "input"),
+        ),
+        "a projection": (
+            Model(lambda m, x: m.fc(m.rnn(x)[1][0][-1]), rnn=lstm(2, proj_size=3), fc=head(3)),
+            ["rnn.l0 program input", "rnn.l1 program rnn.l0", "rnn.l1.last last rnn.l1", "fc program rnn.l1.last"],
+        ),
+        "a projection in both directions without bias": (
+            Model(lambda m, x: m.rnn(x)[0], rnn=lstm(2, bidirectional=True, proj_size=3, bias=False)),
+            [*both(0, "input"), *both(1, "rnn.l0.concat")],
+        ),
         "dropout, which evaluation leaves out": (
             Model(lambda m, x: m.fc(m.drop(m.rnn(x)[0])), rnn=gru(2, dropout=0.5), drop=nn.Dropout(0.3), fc=head()),
             ["rnn.l0 program input", "rnn.l1 program rnn.l0", "fc program rnn.l1"],
@@ -253,10 +290,17 @@ REFUSED = {
     "a vector joined with zeros": (lambda m, x: torch.cat([m.rnn(x)[0][:, -1], torch.zeros(3, 2)], 1), {"rnn": gru()}, r"aten\.cat\.default .* joins values that are not all sequences"),
     "an embedding of features": (lambda m, x: m.e(m.fc(x).argmax(-1)), {"e": nn.Embedding(4, 2), "fc": nn.Linear(FEATURES, 4)}, r"aten\.argmax\.default .* is not supported"),
     "an initial state": (lambda m, x: m.rnn(x, torch.ones(1, x.shape[0], HIDDEN))[0], {"rnn": gru()}, r"(aten\.ones|aten\.gru).* (is not supported|initial state)"),
+    "an initial state of our own": (lambda m, x: m.rnn(x, torch.ones(2, x.shape[0], 5))[0], {"rnn": recurrent("gru")}, r"(aten\.ones|rindle\.recurrent).* (is not supported|initial state)"),
+    "a learned initial state of our own": (
+        lambda m, x: m.rnn(x, m.h0)[0],
+        {"rnn": recurrent("gru", 1), "h0": nn.Parameter(torch.zeros(1, 3, FEATURES))},
+        r"rindle\.recurrent\S* in the module 'rnn' is given an initial state; a captured model starts from zeros",
+    ),
+    "the final c of our own": (lambda m, x: m.rnn(x)[1][1][-1], {"rnn": recurrent("lstm")}, r"aten\.select\.int .* reads something that is not"),
     "a learned initial state": (
         lambda m, x: m.rnn(x, m.h0)[0],
         {"rnn": gru(), "h0": nn.Parameter(torch.zeros(1, 3, HIDDEN))},
-        r"aten\.gru\.input in the module 'rnn' is given an initial state; only zeros",
+        r"aten\.gru\.input in the module 'rnn' is given an initial state; a captured model starts from zeros, so give zeros or none",
     ),
     "the second frame": (lambda m, x: m.rnn(x)[0][:, 1], {"rnn": gru()}, r"aten\.select\.int .* selects index 1 of dimension 1; only the last frame"),
     "the frame that was last in the example": (lambda m, x: m.rnn(x)[0][:, 6], {"rnn": gru()}, "selects index 6 of dimension 1"),
@@ -330,7 +374,7 @@ def test_a_module_that_only_looks_like_ours_is_refused():
             self.w = nn.Parameter(torch.zeros(1))
 
         def forward(self, x):
-            return recurrent_op(x.transpose(0, 1), [self.w], 4, 0, 1, "sru")[0].transpose(0, 1)
+            return recurrent_op(x.transpose(0, 1), [self.w], [], [4, 4], "H=4", 0, False, "sru")[0].transpose(0, 1)
 
     with pytest.raises(RindleError, match=r"rindle\.recurrent.* is used outside a Recurrent module"):
         capture(Direct(), X)

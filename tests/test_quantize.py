@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from support import FEATURES, Only, TorchModel, quantized, sequences
+from support import FEATURES, Only, TorchModel, quantized, recurrent, sequences
 from torch import nn
 
 import rindle

@@ -1,8 +1,22 @@
 """The torch side: modules, capture, calibration, conversion. Everything here needs torch."""
 
-from .modules import SRU, Recurrent
+from .modules import SRU, Recurrent, filled
+from .orders import keras_parameters, onnx_parameters
 from .qat import convert, float_state_dict, prepare
 from .quantize import quantize
+from .registry import register
 from .weights import load_weights
 
-__all__ = ["SRU", "Recurrent", "convert", "float_state_dict", "load_weights", "prepare", "quantize"]
+__all__ = [
+    "SRU",
+    "Recurrent",
+    "convert",
+    "filled",
+    "float_state_dict",
+    "keras_parameters",
+    "load_weights",
+    "onnx_parameters",
+    "prepare",
+    "quantize",
+    "register",
+]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import operator
 import sys
 import warnings
@@ -19,6 +18,7 @@ from ..program import Cell
 from . import frontend_recurrent as recurrent
 from .modules import blocks_of
 from .numerics import FloatLayer
+from .prepare import captured_copy
 
 aten = torch.ops.aten
 BATCH_TIME, TIME_BATCH, VECTOR = "[B, T, F]", "[T, B, F]", "[B, F]"
@@ -43,16 +43,14 @@ def capture(model: nn.Module, example: torch.Tensor) -> tuple[Graph, bool]:
     arbitrary. Raises RindleError that names the operation and the module path for anything but recurrent layers, Linear,
     Embedding, concatenated features, and a choice of the last or first frame or the mean over time.
     """
-    was_training = model.training
+    name, model = type(model).__name__, captured_copy(model)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            exported = torch.export.export(copy.deepcopy(model).eval(), (example,))
+            exported = torch.export.export(model, (example,))
     except Exception as error:
         first = str(error).strip().split("\n")[0]
-        raise RindleError(f"torch.export cannot capture {type(model).__name__}: {first}") from error
-    finally:
-        model.train(was_training)
+        raise RindleError(f"torch.export cannot capture {name}: {first}") from error
     return read_exported(exported, model)
 
 
@@ -80,6 +78,8 @@ class _Capture:
         self.handlers = {
             aten.linear.default: self.linear,
             aten.gru.input: partial(recurrent.gru, self),
+            aten.rnn_tanh.input: partial(recurrent.rnn_tanh, self),
+            aten.rnn_relu.input: partial(recurrent.rnn_relu, self),
             aten.lstm.input: partial(recurrent.lstm, self),
             torch.ops.rindle.recurrent.default: partial(recurrent.recurrent, self),
             operator.getitem: lambda fx: self.values[fx.args[0]][fx.args[1]],

@@ -28,6 +28,7 @@ from .convert import convert as integers_of
 from .convert import hash_of
 from .drop_in import drop_in
 from .observe import Observer
+from .prepare import captured_copy
 from .quantized import NAME, PREPARED, Quantization, weights_by_block
 from .source import source_of
 from .stacks import RECURRENT, Stack, kind_of, stack_of
@@ -51,7 +52,7 @@ class Preparation:
 def prepare(model: nn.Module, scheme="int8", calibration=None, overrides=None, activations: bool = True) -> nn.Module:
     """A copy of a model, to be trained under quantization; then :func:`convert` makes integers of it.
 
-    model: any nn.Module. Its nn.LSTM, nn.GRU, nn.RNN, their cells, :class:`rindle.Recurrent` and nn.Linear compute on the codes'
+    model: any nn.Module. Weight norm and the like are evaluated, and registered modules replaced, as capture does. Its nn.LSTM, nn.GRU, nn.RNN, their cells, :class:`rindle.Recurrent` and nn.Linear compute on the codes'
         grid; all else stays as it is. Their forward (initial states, packed sequences, …), attributes and parameters are those of
         the origin, a float checkpoint loads into the copy, and :func:`float_state_dict` gives one back.
     scheme, overrides: as for :func:`rindle.quantize`; the layers' names are "path.l0", "path.l0_reverse" and, of a Linear, "path".
@@ -68,7 +69,8 @@ def prepare(model: nn.Module, scheme="int8", calibration=None, overrides=None, a
         raise RindleError(f"model is a {type(model).__name__}; it must be a torch.nn.Module")
     if hasattr(model, STATE):
         raise RindleError("the model is prepared already; train it, or convert it")
-    model = copy.deepcopy(model)
+    training = model.training
+    model = captured_copy(model).train(training)
     stacks = {path: stack_of(module, path) for path, module in model.named_modules() if kind_of(module, path)}
     if not any(isinstance(model.get_submodule(path), RECURRENT) for path in stacks):
         raise RindleError(f"{type(model).__name__} has no recurrent module; there is nothing to prepare")

@@ -82,7 +82,10 @@ class Quantization(Calibrated):
         self.weights, self.codes = nn.ModuleDict(), nn.ModuleDict()
         for direction in stack.directions:
             for own in direction.matrices:
-                self.weights[own] = weight_steps(direction, own, formats[direction.name])
+                made = weight_steps(direction, own, formats[direction.name])
+                if own in self.weights and not torch.equal(self.weights[own].hi, made.hi):  # shared by both directions
+                    raise RindleError(f"both directions share {own}, so their weights need the same formats")
+                self.weights[own] = made
         for name, plan in self.plans.items():
             self.codes[name] = nn.ModuleDict(
                 {
@@ -200,8 +203,8 @@ class PreparedRNNCell(Prepared, nn.RNNCell):
 
 
 class PreparedRecurrent(Prepared, Recurrent):
-    def forward(self, x):
-        return self.run(Recurrent, x)
+    def forward(self, x, states=None):
+        return self.run(Recurrent, x, states)
 
 
 class PreparedLinear(Prepared, nn.Linear):

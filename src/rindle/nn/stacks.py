@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..cells import CELLS, linear
 from ..formats import RindleError
-from ..graph import INPUT, Graph, Node, _flipped
+from ..graph import INPUT, Graph, Node, flipped
 from ..program import Cell, Program
 from .modules import Recurrent, blocks_of
 from .numerics import FloatLayer, RealArrays
@@ -135,8 +135,12 @@ def _cell_stack(module: nn.RNNCellBase) -> Stack:
 def _recurrent_stack(module: Recurrent) -> Stack:
     layers = []
     for k in range(module.num_layers):
-        names = {name: f"{name}_l{k}" for name in module.cell.layout}
-        layers.append((Direction(f"l{k}", module.cell, module._program(k), names),))
+        directions = []
+        for reverse, suffix in enumerate(module._suffixes(k)):
+            names = {name: name + suffix for name in module.cell.layout}
+            name = f"l{k}" + "_reverse" * reverse
+            directions.append(Direction(name, module.cell, module._program(k), names, bool(reverse)))
+        layers.append(tuple(directions))
     return Stack(tuple(layers), "recurrent", True, module.batch_first)
 
 
@@ -263,7 +267,7 @@ def walk(stack: Stack, call: Call, run: Callable, between: Callable | None = Non
             frames = between(frames)
         parts = []
         for direction in layer:
-            flip = (lambda f: _flipped(RealArrays, f)) if direction.reverse else (lambda f: f)
+            flip = (lambda f: flipped(RealArrays, f)) if direction.reverse else (lambda f: f)
             outputs, final = run(direction, flip(frames), next(states))
             parts.append(flip(outputs))
             finals.append(final)
