@@ -13,7 +13,8 @@ from .runtime import Model, Stream, load, save
 from .scheme import SCHEMES
 
 _TORCH = dict.fromkeys(
-    ("SRU", "Recurrent", "convert", "float_state_dict", "load_weights", "prepare", "quantize"), ".nn"
+    ("SRU", "Recurrent", "convert", "float_state_dict", "load_weights", "prepare", "quantize", "quantize_dynamic"),
+    ".nn",
 )
 
 __all__ = [

@@ -1,5 +1,6 @@
 """The torch side: modules, capture, calibration, conversion. Everything here needs torch."""
 
+from .dynamic import quantize_dynamic
 from .modules import SRU, Recurrent, filled
 from .orders import keras_parameters, onnx_parameters
 from .qat import convert, float_state_dict, prepare
@@ -18,5 +19,6 @@ __all__ = [
     "onnx_parameters",
     "prepare",
     "quantize",
+    "quantize_dynamic",
     "register",
 ]

@@ -92,7 +92,7 @@ class Integers(nn.Module):
                 after = stream.states()
                 for state, value in finals.items():
                     value[row] = after[f"{name}/{state}"]
-        self.saturations.update({place: n for place, n in stream.measure().saturations.items() if n})
+        self.saturations.update({"/".join(place): n for place, n in stream.measure().saturations.items() if n})
         return y, {state: torch.from_numpy(value) for state, value in finals.items()}
 
     def train(self, mode: bool = True):
@@ -113,11 +113,18 @@ class Integers(nn.Module):
 
 
 def part(artifact: Artifact, name: str) -> Model:
-    """One program node alone, forward in time: the same integers, with states of its own."""
+    """One program node alone, forward in time: the same integers, with states of its own. What it gathers of the model's input
+    it goes on gathering; any other source is its input.
+    """
     graph = artifact.graph
-    node = graph.node(name)
-    size, fmt = graph.size_of(node.source), artifact.format_of(node.source)
-    alone = Artifact(Graph(size, (replace(node, source=INPUT, reverse=False),), name), fmt, Golden(None, None, None))
+    node = replace(graph.node(name), reverse=False)
+    sources = [graph.node(source) for source in node.sources if source != INPUT]
+    if sources and sources[0].kind == "gather":
+        nodes, source = (*sources, node), INPUT
+    else:
+        nodes, source = (replace(node, source=INPUT),), node.source
+    size, fmt = graph.size_of(source), artifact.format_of(source)
+    alone = Artifact(Graph(size, nodes, name), fmt, Golden(None, None, None))
     return Model(alone.with_golden(np.zeros((1, 1, size), np.int64), np.ones(1, np.int32)))
 
 
