@@ -208,7 +208,8 @@ def _bounded(graph: Graph, bits: int) -> tuple[dict, dict]:
         program, known = node.layer.program, bounds(node.layer)
         if node.sources[0] in outputs:
             known[program.inputs[0]] = outputs[node.sources[0]]
-        for _, source in program.products:
+        output = program.format_name(program.output)
+        for source in (*(source for _, source in program.products), output):
             if program.format_name(source) not in known:
                 raise RindleError(
                     f"{node.name} is a {program.cell}, whose {source} has no bound; give calibration: {CALIBRATED}"
@@ -221,7 +222,7 @@ def _bounded(graph: Graph, bits: int) -> tuple[dict, dict]:
                 rules[node.name, key] = Rule("int", bits)
             else:
                 rules[node.name, key] = Rule("fixed", 16) if key in known or key in program.vectors else OPEN
-        outputs[node.name] = known[program.format_name(program.output)]
+        outputs[node.name] = known[output]
     return rules, histograms
 
 
