@@ -8,9 +8,8 @@
 namespace rindle {
 namespace {
 
-constexpr std::int64_t kVersion = 2;
+constexpr std::int64_t kVersion = 3;
 constexpr std::int64_t kMaxPathElements = 1 << 24;  // of all programs: bounds a stream's memory
-constexpr std::size_t kMaxConcat = 64;
 
 // Within these bounds r of (4) is a normal float32 too.
 double read_scale(const Field& field) {
@@ -59,121 +58,6 @@ Table read_table(const std::string& name, const Field& field, Container& tensors
     return table;
 }
 
-// What a node's input is.
-struct Value {
-    std::string name;
-    bool sequence = true;
-    Source source = {};
-};
-
-Value value_of(const Document& document, int node) {
-    if (node == kModelInput)
-        return {"input", true, {document.input_size, document.input_format, document.input_range}};
-    const Node& found = document.nodes[static_cast<std::size_t>(node)];
-    return {found.name, found.sequence, {found.size, found.format, found.range}};
-}
-
-NodeKind read_kind(const Field& field, std::int64_t version) {
-    const std::string& kind = field.text();
-    if (kind == "program") return NodeKind::program;
-    if (kind == "last") return NodeKind::last;
-    if (kind == "mean") return NodeKind::mean;
-    if (version == 1) field.fail("must be \"program\", \"last\" or \"mean\"");
-    if (kind == "first") return NodeKind::first;
-    if (kind == "concat") return NodeKind::concat;
-    if (kind == "embedding") return NodeKind::embedding;
-    field.fail("must be \"program\", \"last\", \"first\", \"mean\", \"concat\" or \"embedding\"");
-}
-
-// One earlier value, or for a concat several. Ids are read by embeddings alone.
-void read_inputs(Node& node, const Field& field, const Document& document, const Names& names) {
-    std::vector<Field> fields;
-    if (node.kind == NodeKind::concat)
-        fields = field.items(2, kMaxConcat);
-    else
-        fields = {field};
-    for (const Field& one : fields) {
-        node.inputs.push_back(look_up(names, one, "an earlier node, or \"input\""));
-        const bool ids = node.inputs.back() == kModelInput && document.vocabulary > 0;
-        if (ids && node.kind != NodeKind::embedding) one.fail("is ids, which only an embedding reads");
-        if (!ids && node.kind == NodeKind::embedding) one.fail("is not ids, and an embedding reads nothing else");
-    }
-}
-
-void read_embedding(Node& node, const Field& field, const Document& document, Container& tensors) {
-    node.size = static_cast<std::int32_t>(field["size"].integer(1, kMaxSize));
-    field["format"].keys({"bits"}, {"frac", "scale"});
-    node.format = read_format(field["format"], true, false);
-    node.range = element_range(node.format);
-    const std::int64_t row_bytes = (std::int64_t{node.size} * node.format.bits + 7) / 8;
-    const auto bytes = tensors.take(field["weight"], "U8", {document.vocabulary, row_bytes});
-    check_packed(bytes, document.vocabulary, node.size, node.format.bits, field["weight"]);
-    node.rows.assign(bytes.begin(), bytes.end());
-}
-
-void read_concat(Node& node, const Field& field, const Document& document) {
-    const Value first = value_of(document, node.inputs[0]);
-    std::int64_t size = 0;
-    for (int input : node.inputs) {
-        const Value value = value_of(document, input);
-        if (value.sequence != first.sequence)
-            field.fail("one of \"" + first.name + "\" and \"" + value.name + "\" is a sequence, the other a vector");
-        if (value.source.format != first.source.format)
-            field.fail("\"" + first.name + "\" and \"" + value.name + "\" must have one format");
-        size += value.source.size;
-    }
-    if (size > kMaxSize) field.fail("has " + std::to_string(size) + " features in all, must have at most 2^20");
-    node.size = static_cast<std::int32_t>(size);
-}
-
-Node read_node(const Field& field, const Document& document, const Names& names, const Names& table_names,
-               Container& tensors) {
-    Node node;
-    node.kind = read_kind(field["kind"], document.version);
-    if (node.kind == NodeKind::embedding)
-        field.keys({"name", "kind", "input", "size", "format", "weight"});
-    else if (node.kind != NodeKind::program)
-        field.keys({"name", "kind", "input"});
-    else if (document.version == 1)
-        field.keys({"name", "kind", "input", "program"});
-    else
-        field.keys({"name", "kind", "input", "program"}, {"reverse"});
-    node.name = field["name"].name();
-    read_inputs(node, field["input"], document, names);
-
-    const Value before = value_of(document, node.inputs[0]);
-    node.sequence = before.sequence;
-    node.size = before.source.size;
-    node.format = before.source.format;
-    node.range = before.source.range;
-
-    switch (node.kind) {
-        case NodeKind::last:
-        case NodeKind::first:
-        case NodeKind::mean:
-            if (!before.sequence)
-                field["input"].fail("\"" + before.name + "\" is not a sequence; " + field["kind"].text() + " needs one");
-            node.sequence = false;
-            return node;
-        case NodeKind::embedding: read_embedding(node, field, document, tensors); return node;
-        case NodeKind::concat: read_concat(node, field["input"], document); return node;
-        case NodeKind::program: break;
-    }
-    if (field.has("reverse")) {
-        node.reverse = field["reverse"].boolean();
-        if (!node.reverse) field["reverse"].fail("must be true, or left out");
-        if (!before.sequence) field["reverse"].fail("is true, but \"" + before.name + "\" is not a sequence");
-    }
-    node.program = read_program(field["program"], before.source, document.tables, table_names, tensors);
-    if (!before.sequence && !node.program.states.empty())
-        field["program"]["states"].fail("must be empty: the program runs once, on a vector");
-    const Path& output = node.program.paths[static_cast<std::size_t>(node.program.output)];
-    node.size = output.size;
-    node.format = output.format;
-    node.range = output.range;
-    return node;
-}
-
 template <class Codes>
 void check_codes(const Codes& codes, const Range& range, const Field& field) {
     for (std::size_t i = 0; i < codes.size(); ++i)
@@ -189,6 +73,53 @@ void check_tables_used(const Document& document, const Field& field) {
             if (op.kind == OpKind::table) used[static_cast<std::size_t>(op.table)] = true;
     for (std::size_t i = 0; i < used.size(); ++i)
         if (!used[i]) field[document.tables[i].name].fail("is not used by any operation");
+}
+
+// What a node needs of a stream's memory, in elements: its paths, or its value. A window keeps frames of its input, too.
+std::int64_t elements_of(const Node& node) {
+    std::int64_t elements = 0;
+    switch (node.kind) {
+        case NodeKind::program:
+            for (const Path& path : node.program.paths) elements += path.size;
+            return elements;
+        case NodeKind::window: return node.size + node.window.span() * (node.size / node.window.size);
+        case NodeKind::concat:
+        case NodeKind::embedding:
+        case NodeKind::gather:
+        case NodeKind::floating: return node.size;
+        default: return 0;  // last, first, mean and max have the size of a value that has been counted
+    }
+}
+
+// Frames of a node's sequence for a row of T >= 1; 0 where a window on the way gets too few.
+std::int64_t frames_of(const Document& document, int node, std::int64_t frames) {
+    std::vector<const Window*> windows;
+    for (; node != kModelInput; node = document.nodes[static_cast<std::size_t>(node)].inputs[0])
+        if (const Node& at = document.nodes[static_cast<std::size_t>(node)]; at.kind == NodeKind::window)
+            windows.push_back(&at.window);
+    for (; frames > 0 && !windows.empty(); windows.pop_back()) frames = windows.back()->frames(frames);
+    return frames;
+}
+
+// Every window of every row has at least one frame.
+void check_lengths(const Golden& golden, const Document& document, const Field& field) {
+    const std::int64_t shortest = *std::min_element(golden.lengths.begin(), golden.lengths.end());
+    for (std::size_t i = 0; i < document.nodes.size(); ++i)
+        if (document.nodes[i].kind == NodeKind::window && frames_of(document, static_cast<int>(i), shortest) == 0)
+            field.fail("a row of " + std::to_string(shortest) + " frames is too short for the window \"" +
+                       document.nodes[i].name + "\"");
+}
+
+// Past a row's own frames, which the windows make of its length, there are zeros.
+template <class Value>
+void check_ends(const std::vector<Value>& outputs, const Golden& golden, const Document& document, const Field& field) {
+    const auto size = outputs.size() / golden.lengths.size();
+    const auto features = static_cast<std::size_t>(document.nodes[static_cast<std::size_t>(document.output)].size);
+    for (std::size_t row = 0; row < golden.lengths.size(); ++row) {
+        const auto frames = static_cast<std::size_t>(frames_of(document, document.output, golden.lengths[row]));
+        for (std::size_t i = row * size + frames * features; i < (row + 1) * size; ++i)
+            if (outputs[i] != 0) field.fail("element " + std::to_string(i) + " is not 0 past its row's length");
+    }
 }
 
 Golden read_golden(const Field& field, const Document& document, Container& tensors) {
@@ -214,19 +145,19 @@ Golden read_golden(const Field& field, const Document& document, Container& tens
     tensors.check_alone(field["lengths"]);
     golden.lengths = tensors.take_numbers<std::int32_t>(field["lengths"], "I32", {golden.batch});
     check_codes(golden.lengths, {1, static_cast<std::int32_t>(golden.frames)}, field["lengths"]);
+    check_lengths(golden, document, field["lengths"]);
+
     tensors.check_alone(field["outputs"]);
-    golden.outputs = tensors.take_numbers<std::int16_t>(
-        field["outputs"], "I16",
-        output.sequence ? std::vector<std::int64_t>{golden.batch, golden.frames, output.size}
-                        : std::vector<std::int64_t>{golden.batch, output.size});
-    check_codes(golden.outputs, output.range, field["outputs"]);
-    if (output.sequence) {
-        const auto size = static_cast<std::size_t>(output.size);
-        const auto frames = static_cast<std::size_t>(golden.frames);
-        for (std::size_t i = 0; i < golden.outputs.size(); ++i)
-            if (golden.outputs[i] != 0 &&
-                i / size % frames >= static_cast<std::size_t>(golden.lengths[i / size / frames]))
-                field["outputs"].fail("element " + std::to_string(i) + " is not 0 past its row's length");
+    std::vector<std::int64_t> wanted = {golden.batch, output.size};
+    if (output.sequence) wanted.insert(wanted.begin() + 1, frames_of(document, document.output, golden.frames));
+    if (output.is_float()) {
+        golden.float_outputs = tensors.take_numbers<float>(field["outputs"], "F32", wanted);
+        check_finite(golden.float_outputs, field["outputs"]);
+        if (output.sequence) check_ends(golden.float_outputs, golden, document, field["outputs"]);
+    } else {
+        golden.outputs = tensors.take_numbers<std::int16_t>(field["outputs"], "I16", wanted);
+        check_codes(golden.outputs, output.range, field["outputs"]);
+        if (output.sequence) check_ends(golden.outputs, golden, document, field["outputs"]);
     }
     return golden;
 }
@@ -312,8 +243,7 @@ Document read_document(std::span<const std::byte> file) {
     for (const Field& field : root["nodes"].items(1, 1024)) {
         document.nodes.push_back(read_node(field, document, names, table_names, tensors));
         const Node& node = document.nodes.back();
-        for (const Path& path : node.program.paths) elements += path.size;
-        if (node.kind == NodeKind::concat || node.kind == NodeKind::embedding) elements += node.size;
+        elements += elements_of(node);
         if (elements > kMaxPathElements)
             field.fail("the paths so far have " + std::to_string(elements) + " elements; a model has at most " +
                        std::to_string(kMaxPathElements));

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -43,11 +44,23 @@ enum class OpKind { affine, requantize, add, sub, mul, sum_of_products, lerp, cl
 inline constexpr std::array<const char*, 9> kOpNames = {"affine",          "requantize", "add",  "sub",  "mul",
                                                         "sum_of_products", "lerp",       "clip", "table"};
 
-// One matrix of an affine, and the rows to which it adds.
+// (7c). Pairs are (height, width).
+struct Convolution {
+    using Pair = std::array<std::int64_t, 2>;
+    Pair image = {1, 1}, kernel = {1, 1}, stride = {1, 1}, dilation = {1, 1}, padding = {0, 0}, result = {1, 1};
+    std::int64_t groups = 1;
+    std::int64_t group_channels = 1;  // of the code, in one group
+
+    std::int64_t pixels() const { return result[0] * result[1]; }
+};
+
+// One matrix of an affine, and the rows to which it adds. Of a convolution the rows are channels, and the columns those of
+// one group's kernel window.
 struct Term {
     int code = 0;        // path
     int first_gate = 0, gates = 0;
     std::int32_t rows = 0, columns = 0;
+    std::optional<Convolution> convolution;
     int bits = 8;
     std::vector<std::int16_t> weight;  // [rows, columns]
     std::vector<std::int32_t> multiplier;
@@ -66,8 +79,9 @@ struct Op {
     std::vector<int> out, in;  // paths
     int shift = 0;             // affine, requantize
     std::int32_t multiplier = 0;
-    std::vector<Term> terms;
+    std::vector<Term> terms;   // all convolutions with one result, or none
     std::vector<std::int64_t> bias;
+    std::int64_t pixels = 1;   // elements of a gate per row of the terms and the bias
     Alignment alignment;  // add .. lerp
     Range clip;
     int table = 0;
@@ -75,25 +89,57 @@ struct Op {
 
 struct Program {
     std::vector<Path> paths;
-    int input = 0, output = 0;
+    std::vector<int> inputs;  // paths, one for each of the node's inputs
+    int output = 0;
     std::vector<std::array<int, 2>> states;  // state path, path of its next value
     std::vector<Op> ops;
 };
 
-enum class NodeKind { program, last, first, mean, concat, embedding };
+enum class NodeKind { program, concat, last, first, mean, max, embedding, window, gather, floating };
 inline constexpr int kModelInput = -1;
+
+// (23)
+struct Window {
+    std::int64_t size = 1, dilation = 1, stride = 1, before = 0, after = 0;
+
+    std::int64_t span() const { return dilation * (size - 1); }           // frames between its first and its last
+    std::int64_t loss() const { return span() - before - after; }         // e: frames fewer, where the stride is 1
+    bool causal() const { return stride == 1 && before == span() && after == 0; }
+    // T' of T frames; 0 or less where they are too few. Exact for T below 2^40.
+    std::int64_t frames(std::int64_t of) const { return of > loss() ? (of - loss() - 1) / stride + 1 : 0; }
+};
+
+enum class FloatKind { softmax, log_softmax, relu, sigmoid, tanh, gelu, gelu_tanh, layer_norm, linear, add, mul, attention };
+inline constexpr std::array<const char*, 12> kFloatNames = {"softmax", "log_softmax", "relu",   "sigmoid", "tanh", "gelu",
+                                                            "gelu_tanh", "layer_norm", "linear", "add",     "mul",  "attention"};
+
+struct FloatOp {
+    FloatKind kind = FloatKind::relu;
+    std::int32_t groups = 1;           // softmax, log_softmax
+    double epsilon = 0;                // layer_norm
+    std::vector<float> weight, bias;   // layer_norm: [n] each; linear: [rows, n] and [rows]; empty where there is none
+};
+
+// The windows between the model's input and a sequence, as (e, s); equal ones are of one time base.
+using TimeBase = std::vector<std::array<std::int64_t, 2>>;
 
 struct Node {
     std::string name;
     NodeKind kind = NodeKind::program;
-    std::vector<int> inputs;  // nodes, or kModelInput; several for a concat
+    std::vector<int> inputs;  // nodes, or kModelInput
     Program program;
     bool reverse = false;  // the program goes from a row's last frame to its first
     std::vector<std::byte> rows;  // of an embedding: [vocabulary, ceil(size * bits / 8)], packed as in the file
+    Window window;
+    std::vector<std::int32_t> index;  // of a gather: features of its input
+    FloatOp op;            // of a float node
     bool sequence = true;  // the value: one vector per frame, or one per row
+    TimeBase time;         // of a sequence
     std::int32_t size = 0;
-    Format format;
+    Format format;         // of codes
     Range range;
+
+    bool is_float() const { return kind == NodeKind::floating; }
 };
 
 enum class Symmetry { none, odd, sigmoid };
@@ -110,6 +156,7 @@ struct Table {
 struct Golden {
     std::int64_t batch = 0, frames = 0;
     std::vector<std::int16_t> inputs, outputs;
+    std::vector<float> float_outputs;  // instead of outputs, where the model's output is float
     std::vector<std::int32_t> ids;  // instead of inputs, where the model's input is ids
     std::vector<std::int32_t> lengths;
 };

@@ -80,7 +80,7 @@ void check_affine(Op& op, const std::vector<Path>& paths, const Field& field) {
         const Field where = field["terms"].items(1, 64)[t++];
         std::size_t row = 0;
         for (int gate = 0; gate < term.first_gate; ++gate)
-            row += static_cast<std::size_t>(paths[static_cast<std::size_t>(op.out[static_cast<std::size_t>(gate)])].size);
+            row += static_cast<std::size_t>(paths[static_cast<std::size_t>(op.out[static_cast<std::size_t>(gate)])].size / op.pixels);
         const std::int64_t most = paths[static_cast<std::size_t>(term.code)].range.magnitude();
         const std::int16_t* w = term.weight.data();
         for (std::int32_t r = 0; r < term.rows; ++r, w += term.columns) {

@@ -9,13 +9,17 @@ namespace {
 
 class ProgramReader {
   public:
-    ProgramReader(const Field& field, const Source& input, const std::vector<Table>& tables, const Names& table_names,
+    ProgramReader(const Field& field, const std::vector<Source>& inputs, const Document& document, const Names& table_names,
                   Container& tensors)
-        : field_(field), input_(input), tables_(tables), table_names_(table_names), tensors_(tensors) {}
+        : field_(field), inputs_(inputs), document_(document), table_names_(table_names), tensors_(tensors) {}
 
     Program read() {
         field_.keys({"cell", "input", "states", "output", "paths", "codes", "vectors", "ops"});
         field_["cell"].name();
+        if (inputs_.size() == 1)
+            input_fields_ = {field_["input"]};
+        else
+            input_fields_ = field_["input"].items(inputs_.size(), inputs_.size());
         read_paths();
         read_frame();
         for (const Field& op : field_["ops"].items(1, 256)) read_op(op);
@@ -33,7 +37,8 @@ class ProgramReader {
 
     void read_paths() {
         for (const auto& [name, field] : field_["paths"].members()) {
-            const bool is_input = name == field_["input"].name();
+            const bool is_input = std::any_of(input_fields_.begin(), input_fields_.end(),
+                                              [&](const Field& input) { return input.name() == name; });
             if (is_input)
                 field.keys({"size", "bits"}, {"frac", "scale", "signed"});
             else
@@ -94,13 +99,16 @@ class ProgramReader {
     // ---- What the frame writes before the operations, and reads after them
 
     void read_frame() {
-        program_.input = look_up(names_, field_["input"], "a path");
-        const Path& x = path(program_.input);
-        if (x.role != Role::element) field_["input"].fail("\"" + x.name + "\" must be one of \"paths\"");
-        if (x.size != input_.size || x.format != input_.format)
-            field_["input"].fail("path \"" + x.name + "\" must have the size (" + std::to_string(input_.size) +
-                                 ") and format of the node's input");
-        write(program_.input, field_["input"]);
+        for (std::size_t i = 0; i < inputs_.size(); ++i) {
+            const Field& field = input_fields_[i];
+            program_.inputs.push_back(look_up(names_, field, "a path"));
+            const Path& x = path(program_.inputs.back());
+            if (x.role != Role::element) field.fail("\"" + x.name + "\" must be one of \"paths\"");
+            if (x.size != inputs_[i].size || x.format != inputs_[i].format)
+                field.fail("path \"" + x.name + "\" must have the size (" + std::to_string(inputs_[i].size) +
+                           ") and format of the node's input \"" + inputs_[i].name + "\"");
+            write(program_.inputs.back(), field);
+        }
         for (const Field& field : field_["states"].items(0, kMaxStates)) {
             const auto pair = field.items(2, 2);
             const int state = look_up(names_, pair[0], "a path"), next = look_up(names_, pair[1], "a path");
@@ -225,7 +233,7 @@ class ProgramReader {
         op.out = {read_result(field["out"])};
         check_sizes(op, field);
         op.table = look_up(table_names_, field["table"], "a table");
-        const Table& table = tables_[static_cast<std::size_t>(op.table)];
+        const Table& table = document_.tables[static_cast<std::size_t>(op.table)];
         const Path& y = path(op.out[0]);
         if (table.degree == 0)  // (18) has no sat at degree 0, so the entries themselves must be codes of y
             for (std::int16_t base : table.base)
@@ -239,24 +247,37 @@ class ProgramReader {
 
     void read_affine(Op& op, const Field& field) {
         field.keys({"op", "out", "terms", "bias", "shift"});
+        const auto terms = field["terms"].items(1, 64);
+        std::optional<Convolution> convolution;  // of the first term; all have the same result
+        if (document_.version >= 3 && terms[0].has("conv")) convolution = read_geometry(terms[0]["conv"]);
+        op.pixels = convolution ? convolution->pixels() : 1;
+
         std::vector<std::int32_t> first_row = {0};  // of each gate, and the end
         std::int64_t rows = 0;
         const auto gates = field["out"].items(1, kMaxGates);
         for (const Field& gate : gates) {
             op.out.push_back(look_up(names_, gate, "a path"));
-            rows += path(op.out.back()).size;
+            const Path& out = path(op.out.back());
+            if (out.size % op.pixels != 0)
+                gate.fail("\"" + out.name + "\" has the size " + std::to_string(out.size) + ", must have a multiple of the " +
+                          std::to_string(op.pixels) + " elements of \"result\"");
+            rows += out.size / op.pixels;
             if (rows > kMaxSize) field["out"].fail("has more than 2^20 rows");
             first_row.push_back(static_cast<std::int32_t>(rows));
         }
         op.shift = static_cast<int>(field["shift"].integer(0, 40));
         op.bias = tensors_.take_numbers<std::int64_t>(field["bias"], "I64", {rows});
-        for (const Field& term : field["terms"].items(1, 64)) op.terms.push_back(read_term(op, first_row, term));
+        for (const Field& term : terms) op.terms.push_back(read_term(op, first_row, convolution, term));
         for (const Field& gate : gates) read_result(gate);  // after the terms: an affine cannot read what it writes
         check_affine(op, program_.paths, field);
     }
 
-    Term read_term(const Op& op, const std::vector<std::int32_t>& first_row, const Field& field) {
-        field.keys({"in", "gates", "weight", "bits", "multiplier"}, {"frac", "scale", "scales"});
+    Term read_term(const Op& op, const std::vector<std::int32_t>& first_row, const std::optional<Convolution>& convolution,
+                   const Field& field) {
+        if (document_.version < 3)
+            field.keys({"in", "gates", "weight", "bits", "multiplier"}, {"frac", "scale", "scales"});
+        else
+            field.keys({"in", "gates", "weight", "bits", "multiplier"}, {"frac", "scale", "scales", "conv"});
         Term term;
         term.code = look_up(names_, field["in"], "a path");
         const Path& code = path(term.code);
@@ -277,6 +298,9 @@ class ProgramReader {
         const auto begin = static_cast<std::size_t>(term.first_gate);
         term.rows = first_row[begin + gates.size()] - first_row[begin];
         term.columns = code.size;
+        if (field.has("conv") != convolution.has_value())
+            field.fail("of an affine all terms have a \"conv\", or none has");
+        if (convolution) read_convolution(term, *convolution, field["conv"]);
 
         term.bits = static_cast<int>(field["bits"].integer(2, 16));
         if (field.has("frac") + field.has("scale") + field.has("scales") != 1)
@@ -294,13 +318,64 @@ class ProgramReader {
         return term;
     }
 
+    // ---- Convolutions (7c)
+
+    static Convolution::Pair read_pair(const Field& field, std::int64_t least) {
+        const auto pair = field.items(2, 2);
+        return {pair[0].integer(least, kMaxSize), pair[1].integer(least, kMaxSize)};
+    }
+
+    static Convolution read_geometry(const Field& field) {
+        field.keys({"image", "kernel", "stride", "dilation", "padding", "result", "groups"});
+        Convolution conv;
+        conv.image = read_pair(field["image"], 1);
+        conv.kernel = read_pair(field["kernel"], 1);
+        conv.stride = read_pair(field["stride"], 1);
+        conv.dilation = read_pair(field["dilation"], 1);
+        conv.padding = read_pair(field["padding"], 0);
+        conv.result = read_pair(field["result"], 1);
+        conv.groups = field["groups"].integer(1, kMaxSize);
+        for (std::size_t i = 0; i < 2; ++i) {  // height, width: every number is at most 2^20, so their products fit
+            const std::string side = i == 0 ? "height: " : "width: ";
+            const std::int64_t reach = conv.dilation[i] * (conv.kernel[i] - 1);
+            if (conv.padding[i] > reach)
+                field["padding"].fail(side + std::to_string(conv.padding[i]) + " is more than dilation * (kernel - 1) = " +
+                                      std::to_string(reach));
+            if ((conv.result[i] - 1) * conv.stride[i] - conv.padding[i] > conv.image[i] - 1)
+                field["result"].fail(side + "a result of " + std::to_string(conv.result[i]) + " begins behind the image of " +
+                                     std::to_string(conv.image[i]));
+        }
+        return conv;
+    }
+
+    void read_convolution(Term& term, const Convolution& first, const Field& field) {
+        const Convolution conv = read_geometry(field);
+        if (conv.result != first.result) field["result"].fail("must be that of the affine's other terms");
+        const Path& code = path(term.code);
+        const std::int64_t pixels = conv.image[0] * conv.image[1];
+        if (code.size % pixels != 0)
+            field["image"].fail("has " + std::to_string(pixels) + " elements, of which the " + std::to_string(code.size) +
+                                " of \"" + code.name + "\" must be a multiple");
+        const std::int64_t channels = code.size / pixels;
+        if (channels % conv.groups != 0 || term.rows % conv.groups != 0)
+            field["groups"].fail("is " + std::to_string(conv.groups) + ", must divide the " + std::to_string(channels) +
+                                 " channels of \"" + code.name + "\" and the " + std::to_string(term.rows) + " of its gates");
+        term.convolution = conv;
+        term.convolution->group_channels = channels / conv.groups;
+        const std::int64_t window = conv.kernel[0] * conv.kernel[1];  // at most 2^40
+        if (window > kMaxSize || channels / conv.groups * window > kMaxSize)
+            field["kernel"].fail("makes more than 2^20 columns");
+        term.columns = static_cast<std::int32_t>(channels / conv.groups * window);
+    }
+
     static constexpr std::size_t kMaxStates = 1 << 16, kMaxGates = 1 << 16;  // every one is also a path
 
     const Field& field_;
-    const Source& input_;
-    const std::vector<Table>& tables_;
+    const std::vector<Source>& inputs_;
+    const Document& document_;
     const Names& table_names_;
     Container& tensors_;
+    std::vector<Field> input_fields_;  // the paths that receive the inputs
     Program program_;
     Names names_;
     std::vector<char> written_, used_;
@@ -308,9 +383,9 @@ class ProgramReader {
 
 }  // namespace
 
-Program read_program(const Field& field, const Source& input, const std::vector<Table>& tables,
+Program read_program(const Field& field, const std::vector<Source>& inputs, const Document& document,
                      const Names& table_names, Container& tensors) {
-    return ProgramReader(field, input, tables, table_names, tensors).read();
+    return ProgramReader(field, inputs, document, table_names, tensors).read();
 }
 
 }  // namespace rindle

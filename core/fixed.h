@@ -1,5 +1,5 @@
-// The arithmetic of docs/numerics.md: the only place in the runtime that rounds and saturates.
-// Equations are cited by their numbers there.
+// The arithmetic of docs/numerics.md: the only place in the portable runtime that rounds and saturates. (x86_round.h is the
+// same over vectors.) Equations are cited by their numbers there.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,7 @@ constexpr Int round(Int v, int s) noexcept {
     return (v + rounding<Int>(s)) >> s;
 }
 
-// (7) for one row, from the sum of M·acc and of `bias`, which is b + R.
+// (6) once more, for one row of (7): `products` is the sum of M·acc, and `bias` is b + R, added up at load.
 constexpr std::int64_t finish_row(std::int64_t products, std::int64_t bias, int s) noexcept {
     return (products + bias) >> s;
 }

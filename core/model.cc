@@ -1,36 +1,24 @@
-// The C API (rindle.h): arguments are checked here, exceptions end here, and one thread at a time enters a stream.
-#include <algorithm>
-#include <bit>
+// The C API (rindle.h), but for step and run (run.cc): arguments are checked here, and exceptions end here.
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <memory>
 #include <new>
-#include <type_traits>
 
+#include "api.h"
 #include "error.h"
 #include "json.h"
-#include "stream.h"
 #include "tensors.h"
-
-struct rindle_model {
-    std::shared_ptr<const rindle::Model> model;
-};
-
-struct rindle_stream {
-    explicit rindle_stream(std::shared_ptr<const rindle::Model> model) : stream(std::move(model)) {}
-    rindle::Stream stream;
-    std::atomic_flag busy;
-};
 
 namespace rindle {
 namespace {
 
 thread_local char error_text[1024] = "";
 
-// Sets the message, cut at a whole UTF-8 character.
-[[gnu::format(printf, 2, 3)]] rindle_status fail(rindle_status status, const char* format, ...) noexcept {
+}  // namespace
+
+rindle_status fail(rindle_status status, const char* format, ...) noexcept {
     va_list arguments;
     va_start(arguments, format);
     const int length = std::vsnprintf(error_text, sizeof error_text, format, arguments);
@@ -43,6 +31,8 @@ thread_local char error_text[1024] = "";
     }
     return status;
 }
+
+namespace {
 
 template <class Function>
 rindle_status guarded(Function&& function) noexcept {
@@ -61,208 +51,6 @@ rindle_status guarded(Function&& function) noexcept {
     } catch (...) {
         return fail(RINDLE_INTERNAL, "internal error");
     }
-}
-
-rindle_status missing(const char* what) noexcept { return fail(RINDLE_INVALID_ARGUMENT, "%s is NULL", what); }
-
-// One thread at a time.
-class Turn {
-  public:
-    explicit Turn(rindle_stream* stream) noexcept
-        : stream_(stream), mine_(stream && !stream->busy.test_and_set(std::memory_order_acquire)) {}
-    ~Turn() {
-        if (mine_) stream_->busy.clear(std::memory_order_release);
-    }
-    Turn(const Turn&) = delete;
-    Turn& operator=(const Turn&) = delete;
-
-    explicit operator bool() const noexcept { return mine_; }
-    rindle_status refusal() const noexcept {
-        return stream_ ? fail(RINDLE_BUSY, "the stream is in use by another thread; give each thread its own")
-                       : missing("stream");
-    }
-
-  private:
-    rindle_stream* stream_;
-    bool mine_;
-};
-
-// ---- What a frame may hold. Each returns the index of the first element that may not be there, or `size`.
-
-bool finite(float x) noexcept { return (std::bit_cast<std::uint32_t>(x) & 0x7f800000U) != 0x7f800000U; }
-
-std::size_t first_refused(const Model&, const float* x, std::size_t size) noexcept {
-    bool all = true;
-    for (std::size_t i = 0; i < size; ++i) all &= finite(x[i]);
-    if (all) return size;
-    std::size_t i = 0;
-    while (finite(x[i])) ++i;
-    return i;
-}
-
-std::size_t first_refused(const Model& model, const std::int16_t* x, std::size_t size) noexcept {
-    const Range range = model.input_range;
-    bool all = true;
-    for (std::size_t i = 0; i < size; ++i) all &= x[i] >= range.lo && x[i] <= range.hi;
-    if (all) return size;
-    std::size_t i = 0;
-    while (x[i] >= range.lo && x[i] <= range.hi) ++i;
-    return i;
-}
-
-std::size_t first_refused(const Model& model, const std::int32_t* ids, std::size_t size) noexcept {
-    std::size_t i = 0;
-    while (i < size && ids[i] >= 0 && ids[i] < model.vocabulary) ++i;
-    return i;
-}
-
-rindle_status refuse(const Model&, const float* x, std::size_t i, const char* where) noexcept {
-    return fail(RINDLE_NOT_FINITE, "input %sfeature %zu is %f: inputs must be finite", where, i,
-                static_cast<double>(x[i]));
-}
-
-rindle_status refuse(const Model& model, const std::int16_t* x, std::size_t i, const char* where) noexcept {
-    return fail(RINDLE_INVALID_ARGUMENT, "input %sfeature %zu is the code %d, must be %d..%d", where, i, x[i],
-                model.input_range.lo, model.input_range.hi);
-}
-
-rindle_status refuse(const Model& model, const std::int32_t* ids, std::size_t i, const char* where) noexcept {
-    return fail(RINDLE_INVALID_ARGUMENT, "input %sis the id %d, must be 0..%d", where, ids[i], model.vocabulary - 1);
-}
-
-rindle_status can_stream(const Model& model) noexcept {
-    if (model.not_causal.empty()) return RINDLE_OK;
-    return fail(RINDLE_NOT_CAUSAL, "node \"%.256s\" %s: use run, not step", model.not_causal.c_str(),
-                model.why_not_causal);
-}
-
-// Whether the model's input has values of this type.
-template <class Value>
-bool reads(const Model& model) noexcept {
-    return std::is_same_v<Value, std::int32_t> == (model.vocabulary > 0);
-}
-
-rindle_status other_input(const Model& model) noexcept {
-    return fail(RINDLE_INVALID_ARGUMENT, model.vocabulary > 0 ? "this model reads ids: use the calls for ids"
-                                                              : "this model reads frames of features, not ids");
-}
-
-// ---- step and run, for every type of value
-
-template <class In, class Out>
-rindle_status step(rindle_stream* handle, const In* x, std::size_t x_count, Out* y, std::size_t y_count) noexcept {
-    const Turn turn(handle);
-    if (!turn) return turn.refusal();
-    Stream& stream = handle->stream;
-    const Model& model = stream.model();
-    if (!model.not_causal.empty()) return can_stream(model);
-    if (!reads<In>(model)) return other_input(model);
-    if (!x) return missing("x");
-    if (!y) return missing("y");
-    if (x_count != model.input_size)
-        return fail(RINDLE_INVALID_ARGUMENT, "x has %zu elements, a frame of this model has %zu", x_count,
-                    model.input_size);
-    if (y_count != model.output_size)
-        return fail(RINDLE_INVALID_ARGUMENT, "y has %zu elements, an output of this model has %zu", y_count,
-                    model.output_size);
-    const std::size_t refused = first_refused(model, x, x_count);
-    if (refused != x_count) return refuse(model, x, refused, "");
-    stream.input(x);
-    stream.frame();
-    stream.finish(1);
-    stream.output(y);
-    return RINDLE_OK;
-}
-
-// Whether `count` is the product, which may not fit size_t.
-bool is_product(std::size_t count, std::size_t a, std::size_t b, std::size_t c) noexcept {
-    if (a == 0 || b == 0 || c == 0) return count == 0;
-    return count % c == 0 && count / c % b == 0 && count / c / b == a;
-}
-
-// One row of `length` frames, frame by frame.
-template <class In, class Out>
-void run_frames(Stream& stream, const In* x, std::size_t length, Out* y) noexcept {
-    const Model& model = stream.model();
-    for (std::size_t t = 0; t < length; ++t) {
-        stream.input(x + t * model.input_size);
-        stream.frame();
-        if (model.output_is_sequence) stream.output(y + t * model.output_size);
-    }
-    stream.finish(static_cast<std::int64_t>(length));
-    if (!model.output_is_sequence) stream.output(y);
-}
-
-// The same, node by node; `row` holds the values of all frames.
-template <class In, class Out>
-void run_nodes(Stream& stream, const In* x, std::size_t length, Out* y, std::byte* row) noexcept {
-    const Model& model = stream.model();
-    for (std::size_t t = 0; t < length; ++t) {
-        stream.input(x + t * model.input_size);
-        stream.keep(row, length, t);
-    }
-    stream.run_row(row, length);
-    if (!model.output_is_sequence) return stream.output(y);
-    for (std::size_t t = 0; t < length; ++t) {
-        stream.fetch(row, length, t);
-        stream.output(y + t * model.output_size);
-    }
-}
-
-template <class In, class Out>
-rindle_status run(rindle_stream* handle, const In* x, std::size_t x_count, std::size_t batch, std::size_t frames,
-                  const std::int32_t* lengths, Out* y, std::size_t y_count) noexcept {
-    const Turn turn(handle);
-    if (!turn) return turn.refusal();
-    Stream& stream = handle->stream;
-    const Model& model = stream.model();
-    const std::size_t in = model.input_size, out = model.output_size;
-    if (!reads<In>(model)) return other_input(model);
-    if (!is_product(x_count, batch, frames, in))
-        return fail(RINDLE_INVALID_ARGUMENT, "x has %zu elements, must have batch %zu * frames %zu * features %zu",
-                    x_count, batch, frames, in);
-    if (!is_product(y_count, batch, model.output_is_sequence ? frames : 1, out))
-        return fail(RINDLE_INVALID_ARGUMENT, "y has %zu elements, must have batch %zu%s * features %zu", y_count, batch,
-                    model.output_is_sequence ? " * frames" : "", out);
-    if (frames > INT32_MAX) return fail(RINDLE_INVALID_ARGUMENT, "%zu frames are 2^31 or more", frames);
-    if (batch > 0 && frames == 0) return fail(RINDLE_INVALID_ARGUMENT, "a row must have at least one frame");
-    if (batch > 0 && !x) return missing("x");
-    if (batch > 0 && !y) return missing("y");
-
-    const auto length = [&](std::size_t row) { return lengths ? static_cast<std::size_t>(lengths[row]) : frames; };
-    std::size_t longest = 0;
-    for (std::size_t row = 0; row < batch; ++row) {
-        if (lengths && (lengths[row] < 1 || static_cast<std::size_t>(lengths[row]) > frames))
-            return fail(RINDLE_INVALID_ARGUMENT, "lengths[%zu] is %d, must be 1..%zu", row, lengths[row], frames);
-        longest = std::max(longest, length(row));
-        const In* first = x + row * frames * in;
-        const std::size_t refused = first_refused(model, first, length(row) * in);
-        if (refused == length(row) * in) continue;
-        const std::size_t frame = refused / in;
-        char where[64];
-        std::snprintf(where, sizeof where, "row %zu, frame %zu, ", row, frame);
-        return refuse(model, first + frame * in, refused % in, where);
-    }
-
-    std::unique_ptr<std::byte[]> values;  // of one row, where it is run node by node
-    if (model.by_node) {
-        if (longest <= PTRDIFF_MAX / model.frame_bytes) values.reset(new (std::nothrow) std::byte[longest * model.frame_bytes]);
-        if (!values)
-            return fail(RINDLE_NO_MEMORY, "not enough memory for the values of %zu frames, %zu bytes each", longest,
-                        model.frame_bytes);
-    }
-    for (std::size_t row = 0; row < batch; ++row) {
-        stream.reset();
-        const In* first = x + row * frames * in;
-        Out* const result = y + row * (model.output_is_sequence ? frames : 1) * out;
-        if (model.by_node)
-            run_nodes(stream, first, length(row), result, values.get());
-        else
-            run_frames(stream, first, length(row), result);
-        if (model.output_is_sequence) std::fill(result + length(row) * out, result + frames * out, Out{0});
-    }
-    stream.reset();
-    return RINDLE_OK;
 }
 
 // ---- Saved state: magic, id, count, values
@@ -332,9 +120,18 @@ size_t rindle_vocabulary(const rindle_model* model) { return static_cast<size_t>
 size_t rindle_input_size(const rindle_model* model) { return model->model->input_size; }
 size_t rindle_output_size(const rindle_model* model) { return model->model->output_size; }
 double rindle_input_scale(const rindle_model* model) { return model->model->input_format.scale; }
-double rindle_output_scale(const rindle_model* model) { return model->model->output_format.scale; }
+double rindle_output_scale(const rindle_model* model) {
+    return model->model->output_is_float ? 0 : model->model->output_format.scale;
+}
+int rindle_output_is_float(const rindle_model* model) { return model->model->output_is_float; }
 int rindle_output_is_sequence(const rindle_model* model) { return model->model->output_is_sequence; }
 rindle_status rindle_can_stream(const rindle_model* model) { return model ? can_stream(*model->model) : missing("model"); }
+
+size_t rindle_output_frames(const rindle_model* model, size_t frames) {
+    const Model& of = *model->model;
+    if (frames > INT32_MAX || too_short(of, frames) != 0) return 0;
+    return of.output_is_sequence ? static_cast<size_t>(frames_of(of, of.output_clock, static_cast<std::int64_t>(frames))) : 1;
+}
 
 void rindle_golden(const rindle_model* model, size_t* batch, size_t* frames, const int16_t** inputs,
                    const int32_t** lengths, const int16_t** outputs) {
@@ -343,7 +140,11 @@ void rindle_golden(const rindle_model* model, size_t* batch, size_t* frames, con
     *frames = static_cast<size_t>(golden.frames);
     *inputs = model->model->vocabulary ? nullptr : golden.inputs.data();
     *lengths = golden.lengths.data();
-    *outputs = golden.outputs.data();
+    *outputs = model->model->output_is_float ? nullptr : golden.outputs.data();
+}
+
+const float* rindle_golden_floats(const rindle_model* model) {
+    return model->model->output_is_float ? model->model->golden.float_outputs.data() : nullptr;
 }
 
 const int32_t* rindle_golden_ids(const rindle_model* model) {
@@ -393,42 +194,6 @@ rindle_status rindle_reset(rindle_stream* stream) {
     if (!turn) return turn.refusal();
     stream->stream.reset();
     return RINDLE_OK;
-}
-
-rindle_status rindle_step(rindle_stream* stream, const float* x, size_t x_count, float* y, size_t y_count) {
-    return step(stream, x, x_count, y, y_count);
-}
-
-rindle_status rindle_step_codes(rindle_stream* stream, const int16_t* x, size_t x_count, int16_t* y, size_t y_count) {
-    return step(stream, x, x_count, y, y_count);
-}
-
-rindle_status rindle_run(rindle_stream* stream, const float* x, size_t x_count, size_t batch, size_t frames,
-                         const int32_t* lengths, float* y, size_t y_count) {
-    return run(stream, x, x_count, batch, frames, lengths, y, y_count);
-}
-
-rindle_status rindle_run_codes(rindle_stream* stream, const int16_t* x, size_t x_count, size_t batch, size_t frames,
-                               const int32_t* lengths, int16_t* y, size_t y_count) {
-    return run(stream, x, x_count, batch, frames, lengths, y, y_count);
-}
-
-rindle_status rindle_step_id(rindle_stream* stream, int32_t id, float* y, size_t y_count) {
-    return step(stream, &id, 1, y, y_count);
-}
-
-rindle_status rindle_step_id_codes(rindle_stream* stream, int32_t id, int16_t* y, size_t y_count) {
-    return step(stream, &id, 1, y, y_count);
-}
-
-rindle_status rindle_run_ids(rindle_stream* stream, const int32_t* ids, size_t ids_count, size_t batch, size_t frames,
-                             const int32_t* lengths, float* y, size_t y_count) {
-    return run(stream, ids, ids_count, batch, frames, lengths, y, y_count);
-}
-
-rindle_status rindle_run_ids_codes(rindle_stream* stream, const int32_t* ids, size_t ids_count, size_t batch,
-                                   size_t frames, const int32_t* lengths, int16_t* y, size_t y_count) {
-    return run(stream, ids, ids_count, batch, frames, lengths, y, y_count);
 }
 
 size_t rindle_state_size(const rindle_model* model) { return state_size(*model->model); }

@@ -61,6 +61,18 @@ struct Model {
     Model& operator=(const Model&) = delete;
     ~Model() { rindle_free(handle); }
 
+    // float32 [B * T' * O], or None
+    nb::object golden_floats() const {
+        const float* floats = rindle_golden_floats(handle);
+        if (!floats) return nb::none();
+        std::size_t batch, frames;
+        const std::int16_t *inputs, *outputs;
+        const std::int32_t* lengths;
+        rindle_golden(handle, &batch, &frames, &inputs, &lengths, &outputs);
+        const std::size_t count = batch * rindle_output_frames(handle, frames) * rindle_output_size(handle);
+        return nb::cast(numpy(std::vector<float>(floats, floats + count)));
+    }
+
     nb::list held_paths() const {  // [(node, path, size)]
         nb::list list;
         for (std::size_t i = 0; i < rindle_held_count(handle); ++i) {
@@ -243,6 +255,10 @@ NB_MODULE(_core, m) {
         .def_prop_ro("output_size", [](const Model& self) { return rindle_output_size(self.handle); })
         .def_prop_ro("input_scale", [](const Model& self) { return rindle_input_scale(self.handle); })
         .def_prop_ro("output_scale", [](const Model& self) { return rindle_output_scale(self.handle); })
+        .def_prop_ro("output_is_float", [](const Model& self) { return rindle_output_is_float(self.handle) != 0; })
+        .def("output_frames", [](const Model& self, std::size_t frames) { return rindle_output_frames(self.handle, frames); },
+             "frames"_a, "T': frames of the output for T of the input; 0 where they are too few for a window.")
+        .def_prop_ro("golden_floats", &Model::golden_floats, "float32 [B * T' * O], where the output is float; else None")
         .def_prop_ro("output_is_sequence", [](const Model& self) { return rindle_output_is_sequence(self.handle) != 0; })
         .def_prop_ro("state_size", [](const Model& self) { return rindle_state_size(self.handle); })
         .def("check_stream", [](const Model& self) { check(rindle_can_stream(self.handle)); },

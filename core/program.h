@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <new>
+#include <optional>
 #include <span>
 #include <string>
 #include <variant>
@@ -70,6 +71,13 @@ struct Affine {                         // (7)
     int shift = 0;
 };
 
+struct Convolve {                       // (7c): an affine over the channels of every pixel; its gates' rows are channels
+    Affine affine;
+    std::vector<Convolution> shapes;    // of each product; its matrix is that of one group
+    std::vector<std::size_t> group_bytes;  // of each product's by_row
+    std::size_t pixels = 0;
+};
+
 struct Narrowing {                      // (9), and (20) where the result is held
     Requantize op;
     Place in;
@@ -98,7 +106,7 @@ struct TableStep {                      // (17)-(19)
 };
 
 struct Step {
-    std::variant<Affine, Narrowing, Elementwise, Clip, TableStep> work;
+    std::variant<Affine, Narrowing, Elementwise, Clip, TableStep, Convolve> work;
     int saturations = -1;               // index of its counter
 };
 
@@ -106,9 +114,32 @@ struct Copy {
     std::size_t from = 0, to = 0, count = 0;  // int16 values
 };
 
+struct Clock {                          // the frames of the model's input (the first one), or those that a window makes
+    int parent = 0;
+    Window window;
+    std::string node;
+    std::int64_t least = 1;             // frames of the input for which there is one
+};
+
 struct Track {                          // the frames of a sequence, where a row is run node by node
-    std::size_t place = 0;              // of the frame at hand
-    std::size_t begin = 0, bytes = 0;   // of one frame; the tracks before it have `begin` bytes a frame
+    std::size_t place = 0, bytes = 0;   // of the frame at hand
+    int clock = 0;
+};
+
+struct FloatInput {
+    std::size_t place = 0;              // of codes, or of floats
+    std::size_t size = 0;
+    bool is_float = false;
+    double scale = 1;                   // of a code
+    std::size_t values = 0;             // float: where codes are decoded to; else that place itself
+};
+
+struct FloatWork {
+    FloatKind kind = FloatKind::relu;
+    std::size_t size = 0, groups = 1;   // size: of the result
+    double epsilon = 0;
+    Buffer weight, bias;                // float; empty where there is none
+    std::vector<FloatInput> in;
 };
 
 struct Stage {                          // a node
@@ -117,19 +148,23 @@ struct Stage {                          // a node
     bool reverse = false;
     std::vector<Step> steps;
     std::vector<Copy> copies;           // in order: what outlives the frame, then the states' next values; a concat's parts
-    std::size_t in = 0, out = 0;        // int16; the same place for `last`, unless rows are run node by node
+    std::size_t in = 0, out = 0;        // of int16, or of float; the same for `last`, unless rows are run node by node
     std::size_t size = 0;               // of the value
-    std::vector<Track> reads;           // its inputs that are sequences
-    Track track;                        // its value, if that is one
-    Buffer rows;                        // embedding: packed
+    std::vector<int> reads;             // tracks: its inputs that are sequences
+    int track = -1;                     // its value, if that is one
+    Buffer rows;                        // embedding: packed; gather: int32 features
     int bits = 0;                       // of an embedding's codes
-    std::size_t sums = 0;               // mean: int64
+    Window window;
+    std::size_t ring = 0, oldest = 0;   // of a window that streams: int16 frames of its input; int64: where the oldest begins
+    std::size_t sums = 0;               // mean: int64; attention: double
+    FloatWork floats;
     std::vector<std::size_t> held;      // paths of a program that runs once: forgotten when it has run
 };
 
 struct Memory {                         // one entry of a saved state
     std::size_t offset, size;
     Limits limits;                      // {0, 0} for what is always forgotten
+    std::optional<std::size_t> oldest = {};  // of a window's ring: int64, where its first value stands
 };
 
 struct Saturation {
@@ -148,9 +183,11 @@ struct Model {
     bool output_is_sequence = true;
     std::string not_causal;             // name of a node that needs the whole sequence; empty if none
     const char* why_not_causal = "";
+    bool output_is_float = false;
     bool by_node = false;               // rows are run node by node, not frame by frame
-    Track input_track, output_track;    // and then these are the input's frames, and the output's if it is a sequence
-    std::size_t frame_bytes = 0;        // of all tracks
+    std::vector<Clock> clocks;          // a parent stands before its child
+    std::vector<Track> tracks;          // the first is the input's
+    int output_track = -1, output_clock = 0;
     Golden golden;
 
     std::vector<Stage> stages;
@@ -161,8 +198,15 @@ struct Model {
     std::vector<Buffer> constants;
     std::size_t input = 0, output = 0;  // int16 places
     std::size_t scratch = 0;            // of the kernel
+    std::size_t patch = 0, group = 0, pixel = 0;  // of convolutions: int16 inputs, accumulators, and int16 results of a pixel
     std::size_t memory = 0;             // bytes of a stream
 };
+
+// Frames that a clock makes of so many of the input's, which are below 2^31; 0 where a window gets too few.
+std::int64_t frames_of(const Model& model, int clock, std::int64_t frames) noexcept;
+
+// The first clock that has no frame of so many, 1..2^31-1, of the input's; 0, which is the input, where all have one.
+int too_short(const Model& model, std::size_t frames) noexcept;
 
 // Throws std::bad_alloc.
 std::unique_ptr<Model> compile(Document document, const Kernel& kernel);

@@ -22,14 +22,29 @@ Range element_range(const Format& format);
 Range code_range(const Format& format);
 int look_up(const Names& names, const Field& field, const char* what);
 
-// document_program.cc: a program whose input has this size and format
+// What a node's input is.
 struct Source {
-    std::int32_t size;
+    std::string name;
+    std::int32_t size = 0;
     Format format;
     Range range;
+    bool sequence = true;
+    TimeBase time;
+    bool is_float = false;
 };
-Program read_program(const Field& field, const Source& input, const std::vector<Table>& tables, const Names& table_names,
-                     Container& tensors);
+
+// document_nodes.cc
+Node read_node(const Field& field, const Document& document, const Names& names, const Names& table_names,
+               Container& tensors);
+
+// document_floats.cc: what is a float node's own; its operation and inputs have been read
+FloatKind read_float_kind(const Field& field);
+void check_finite(const std::vector<float>& numbers, const Field& field);
+void read_float(Node& node, const Field& field, const std::vector<Source>& inputs, Container& tensors);
+
+// document_program.cc: a program whose inputs are these
+Program read_program(const Field& field, const std::vector<Source>& inputs, const Document& document,
+                     const Names& table_names, Container& tensors);
 
 // document_bounds.cc
 Alignment align(const Op& op, const std::vector<Path>& paths, const Field& field);           // (10)-(15)

@@ -14,14 +14,16 @@
  *
  * Arrays are contiguous, row-major, and given with their number of *elements*, which is checked. Inputs and outputs
  * may not overlap. Two types of value: float (in the model's own units) and int16_t codes (value = code * scale). Where
- * the first node is an embedding, a frame of the input is one id, an int32_t.
+ * the first node is an embedding, a frame of the input is one id, an int32_t. Where the last one is a float node, there are no
+ * codes of the output, and the *_codes calls are refused.
  *
  * Threads: a model may be used by any number of threads at once. A stream belongs to one thread at a time; a second
  * one that comes while it works is refused with RINDLE_BUSY. Different streams are independent.
  *
  * Memory: whoever calls new or load calls free. A stream keeps its model alive, so the two may be freed in either order.
  * Pointers that a model returns are valid until it is freed. Nothing allocates after rindle_stream_new, but for the run of
- * a model that reads sequences from their ends: it takes memory for the values of its longest row, and gives it back.
+ * a model that cannot take frames one by one (it reads sequences from their ends or ahead, or needs them whole): it takes
+ * memory for the values of its longest row, and gives it back.
  */
 #ifndef RINDLE_H
 #define RINDLE_H
@@ -74,17 +76,24 @@ RINDLE_API size_t rindle_vocabulary(const rindle_model *model);           /* V: 
 RINDLE_API size_t rindle_input_size(const rindle_model *model);           /* I: features of one frame; 1 for ids */
 RINDLE_API size_t rindle_output_size(const rindle_model *model);          /* O */
 RINDLE_API double rindle_input_scale(const rindle_model *model);          /* value of one code; 1 for ids */
-RINDLE_API double rindle_output_scale(const rindle_model *model);
-RINDLE_API int rindle_output_is_sequence(const rindle_model *model);      /* 1: [B, T, O], 0: one vector per row, [B, O] */
+RINDLE_API double rindle_output_scale(const rindle_model *model);         /* 0 where the output is float */
+RINDLE_API int rindle_output_is_float(const rindle_model *model);         /* 1: there are no output codes */
+RINDLE_API int rindle_output_is_sequence(const rindle_model *model);      /* 1: [B, T', O], 0: one vector per row, [B, O] */
+
+/* T': frames of the output for T of the input: what the graph's windows make of them, and T itself where there are none; 1 for
+ * one vector per row. 0 where T is too short for a window, or none of 1..2^31-1. */
+RINDLE_API size_t rindle_output_frames(const rindle_model *model, size_t frames);
 
 /* RINDLE_OK if frames can be given one by one; else RINDLE_NOT_CAUSAL, and rindle_error() names the node. */
 RINDLE_API rindle_status rindle_can_stream(const rindle_model *model);
 
-/* The golden vector of the file, as codes: inputs [B, T, I], lengths [B], outputs [B, T, O] or [B, O]. Where the input is
- * ids, `inputs` is NULL and rindle_golden_ids gives them, [B, T]; else that is NULL. */
+/* The golden vector of the file, as codes: inputs [B, T, I], lengths [B], outputs [B, T', O] or [B, O]. Where the input is
+ * ids, `inputs` is NULL and rindle_golden_ids gives them, [B, T]; else that is NULL. Where the output is float, `outputs` is NULL
+ * and rindle_golden_floats gives it, else that is NULL; run it with code * input_scale as floats, which become the same codes. */
 RINDLE_API void rindle_golden(const rindle_model *model, size_t *batch, size_t *frames, const int16_t **inputs,
                               const int32_t **lengths, const int16_t **outputs);
 RINDLE_API const int32_t *rindle_golden_ids(const rindle_model *model);
+RINDLE_API const float *rindle_golden_floats(const rindle_model *model);
 
 /* ---- What is counted (numerics.md, section 8) -------------------------------------------------------------------- */
 
@@ -115,9 +124,10 @@ RINDLE_API rindle_status rindle_step_codes(rindle_stream *stream, const int16_t 
 RINDLE_API rindle_status rindle_step_id(rindle_stream *stream, int32_t id, float *y, size_t y_count);
 RINDLE_API rindle_status rindle_step_id_codes(rindle_stream *stream, int32_t id, int16_t *y, size_t y_count);
 
-/* Whole sequences: x [B, T, I] to y [B, T, O] or [B, O]. `lengths` [B] (NULL: all are T) gives each row's real frames,
- * 1..T; what x holds behind them is not read, and y is zero there. Every row starts from zero states, whatever the stream
- * held, and the stream is reset afterwards. */
+/* Whole sequences: x [B, T, I] to y [B, T', O] or [B, O], T' being rindle_output_frames of T. `lengths` [B] (NULL: all are T)
+ * gives each row's real frames, 1..T; what x holds behind them is not read, and y is zero behind what becomes of them. A row
+ * too short for a window is refused before anything is written. Every row starts from zero states, whatever the stream held,
+ * and the stream is reset afterwards. */
 RINDLE_API rindle_status rindle_run(rindle_stream *stream, const float *x, size_t x_count, size_t batch, size_t frames,
                                     const int32_t *lengths, float *y, size_t y_count);
 RINDLE_API rindle_status rindle_run_codes(rindle_stream *stream, const int16_t *x, size_t x_count, size_t batch,

@@ -46,6 +46,8 @@ std::vector<std::pair<std::string, Field>> Field::members() const {
     return members;
 }
 
+bool Field::is_array() const { return value_->get<json::Array>() != nullptr; }
+
 std::vector<Field> Field::items(std::size_t least, std::size_t most) const {
     const auto* array = value_->get<json::Array>();
     if (!array) fail("must be an array");

@@ -31,6 +31,7 @@ class Field {
     std::vector<std::pair<std::string, Field>> members() const;  // names are checked
 
     // Arrays
+    bool is_array() const;
     std::vector<Field> items(std::size_t least, std::size_t most) const;
 
     // Scalars

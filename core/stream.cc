@@ -13,6 +13,8 @@ Stream::Stream(std::shared_ptr<const Model> model)
       entries_(model_->held.size()),
       activity_(model_->held.size()),
       saturations_(model_->saturations.size()),
+      counts_(model_->clocks.size()),
+      begins_(model_->tracks.size()),
       input_reciprocal_(static_cast<float>(1 / model_->input_format.scale)) {}
 
 void Stream::reset() noexcept {
@@ -35,6 +37,10 @@ void Stream::input(const std::int16_t* codes) noexcept {
 void Stream::input(const std::int32_t* id) noexcept { *at<std::int32_t>(model_->input) = *id; }
 
 void Stream::output(float* y) const noexcept {
+    if (model_->output_is_float) {
+        std::memcpy(y, at<float>(model_->output), model_->output_size * sizeof *y);
+        return;
+    }
     const std::int16_t* codes = at<std::int16_t>(model_->output);
     const double scale = model_->output_format.scale;
     for (std::size_t i = 0; i < model_->output_size; ++i) y[i] = decode(codes[i], scale);
@@ -77,7 +83,13 @@ void Stream::average(const Stage& stage, std::int64_t frames) noexcept {
 }
 
 void Stream::run(const Stage& stage) noexcept {
-    if (stage.kind == NodeKind::embedding) return look_up(stage);
+    switch (stage.kind) {
+        case NodeKind::embedding: return look_up(stage);
+        case NodeKind::gather: return gather(stage);
+        case NodeKind::window: return slide(stage);
+        case NodeKind::floating: return evaluate(stage);
+        default: break;
+    }
     for (const Step& step : stage.steps) {
         const std::size_t outside = std::visit([this](const auto& work) noexcept { return run(work); }, step.work);
         if (step.saturations >= 0) saturations_[static_cast<std::size_t>(step.saturations)] += outside;
@@ -89,21 +101,23 @@ void Stream::run(const Stage& stage) noexcept {
 std::size_t Stream::run(const Affine& affine) noexcept {
     for (const Affine::Product& product : affine.products) accumulate(product);
     std::size_t outside = 0;
-    for (const Affine::Gate& gate : affine.gates) {
-        Product products[64];
-        int count = 0;
-        for (const Affine::Share& share : gate.shares) {
-            const Affine::Product& product = affine.products[share.product];
-            const std::size_t width = product.matrix.wide ? sizeof(std::int64_t) : sizeof(std::int32_t);
-            products[count++] = {at<std::byte>(product.accumulators) + share.first_row * width,
-                                 product.multiplier.as<std::int32_t>() + share.first_row,
-                                 product.ratio.as<double>() + share.first_row, product.matrix.wide};
-        }
-        outside += model_->kernel->finish({products, count, affine.bias.as<std::int64_t>() + gate.first_row,
-                                           affine.offset.as<double>() + gate.first_row, affine.shift, gate.limits,
-                                           at<std::int16_t>(gate.out), gate.rows});
-    }
+    for (const Affine::Gate& gate : affine.gates) outside += finish(affine, gate, at<std::int16_t>(gate.out));
     return outside;
+}
+
+// (7) from the accumulators, for the rows of one gate
+std::size_t Stream::finish(const Affine& affine, const Affine::Gate& gate, std::int16_t* out) noexcept {
+    Product products[64];
+    int count = 0;
+    for (const Affine::Share& share : gate.shares) {
+        const Affine::Product& product = affine.products[share.product];
+        const std::size_t width = product.matrix.wide ? sizeof(std::int64_t) : sizeof(std::int32_t);
+        products[count++] = {at<std::byte>(product.accumulators) + share.first_row * width,
+                             product.multiplier.as<std::int32_t>() + share.first_row,
+                             product.ratio.as<double>() + share.first_row, product.matrix.wide};
+    }
+    return model_->kernel->finish({products, count, affine.bias.as<std::int64_t>() + gate.first_row,
+                                   affine.offset.as<double>() + gate.first_row, affine.shift, gate.limits, out, gate.rows});
 }
 
 // acc = W x. Of a held path the accumulators are those of the last frame, so adding what changed is the same, and
@@ -177,9 +191,12 @@ void Stream::forget(const Stage& stage) noexcept {
 // ---- Saved state
 
 void Stream::save(std::byte* values) const noexcept {
-    for (const Memory& memory : model_->state)
+    for (const Memory& memory : model_->state) {
+        const std::int16_t* codes = at<std::int16_t>(memory.offset);
+        const std::size_t oldest = memory.oldest ? static_cast<std::size_t>(*at<std::int64_t>(*memory.oldest)) : 0;
         for (std::size_t i = 0; i < memory.size; ++i, values += sizeof(std::int16_t))
-            write_little(values, at<std::int16_t>(memory.offset)[i]);
+            write_little(values, codes[i < memory.size - oldest ? oldest + i : oldest + i - memory.size]);
+    }
 }
 
 bool Stream::restore(const std::byte* values) noexcept {
@@ -189,7 +206,7 @@ bool Stream::restore(const std::byte* values) noexcept {
             const auto code = read_little<std::int16_t>(value);
             if (code < memory.limits.lo || code > memory.limits.hi) return false;
         }
-    reset();
+    reset();  // and so every ring begins at its start
     for (const Memory& memory : model_->state)
         for (std::size_t i = 0; i < memory.size; ++i, values += sizeof(std::int16_t))
             at<std::int16_t>(memory.offset)[i] = read_little<std::int16_t>(values);

@@ -1,82 +1,153 @@
-// A whole row, node by node: for graphs with a node that reads it from its end.
+// A whole row, node by node: for graphs with a node that needs more of it than the frames so far.
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "fixed.h"
+#include "floats.h"
 #include "stream.h"
 
 namespace rindle {
-namespace {
 
-template <class Byte>
-Byte* frame_of(Byte* row, const Track& track, std::size_t frames, std::size_t t) noexcept {
-    return row + track.begin * frames + track.bytes * t;
+// A track's frames in the row at hand.
+struct Stream::Frames {
+    std::byte* first;
+    std::size_t bytes;  // of one
+    std::int64_t count;
+
+    std::byte* operator[](std::int64_t t) const noexcept { return first + static_cast<std::size_t>(t) * bytes; }
+};
+
+Stream::Frames Stream::frames(std::byte* row, int track) const noexcept {
+    const auto index = static_cast<std::size_t>(track);
+    const Track& found = model_->tracks[index];
+    return {row + begins_[index], found.bytes, counts_[static_cast<std::size_t>(found.clock)]};
 }
 
-}  // namespace
-
-void Stream::keep(std::byte* row, std::size_t frames, std::size_t t) const noexcept {
-    const Track& track = model_->input_track;
-    std::memcpy(frame_of(row, track, frames, t), at<std::byte>(track.place), track.bytes);
+std::size_t Stream::begin_row(std::size_t frames) noexcept {
+    for (std::size_t i = 0; i < counts_.size(); ++i) {
+        const Clock& clock = model_->clocks[i];
+        counts_[i] = i == 0 ? static_cast<std::int64_t>(frames) : clock.window.frames(counts_[static_cast<std::size_t>(clock.parent)]);
+    }
+    constexpr std::size_t kMost = PTRDIFF_MAX;
+    std::size_t bytes = 0;
+    for (std::size_t i = 0; i < begins_.size(); ++i) {
+        const Track& track = model_->tracks[i];
+        const auto count = static_cast<std::size_t>(counts_[static_cast<std::size_t>(track.clock)]);
+        if (count > (kMost - bytes) / track.bytes) return SIZE_MAX;
+        begins_[i] = bytes;
+        bytes += count * track.bytes;
+    }
+    return bytes;
 }
 
-void Stream::fetch(const std::byte* row, std::size_t frames, std::size_t t) const noexcept {
-    const Track& track = model_->output_track;
-    std::memcpy(at<std::byte>(track.place), frame_of(row, track, frames, t), track.bytes);
+void Stream::keep(std::byte* row, std::size_t t) const noexcept {
+    const Track& track = model_->tracks[0];
+    std::memcpy(frames(row, 0)[static_cast<std::int64_t>(t)], at<std::byte>(track.place), track.bytes);
 }
 
-void Stream::run_row(std::byte* row, std::size_t frames) noexcept {
+void Stream::fetch(const std::byte* row, std::size_t t) const noexcept {
+    const auto index = static_cast<std::size_t>(model_->output_track);
+    const Track& track = model_->tracks[index];
+    std::memcpy(at<std::byte>(track.place), row + begins_[index] + t * track.bytes, track.bytes);
+}
+
+void Stream::run_row(std::byte* row) noexcept {
     for (const Stage& stage : model_->stages) {
-        if (stage.sequence) {
-            for (std::size_t i = 0; i < frames; ++i) {
-                const std::size_t t = stage.reverse ? frames - 1 - i : i;
-                for (const Track& read : stage.reads)
-                    std::memcpy(at<std::byte>(read.place), frame_of(row, read, frames, t), read.bytes);
-                run(stage);
-                std::memcpy(frame_of(row, stage.track, frames, t), at<std::byte>(stage.out), stage.track.bytes);
-            }
-            continue;
-        }
         switch (stage.kind) {
+            case NodeKind::window: slide_over(stage, row); break;
             case NodeKind::last:
             case NodeKind::first: {
-                const std::size_t t = stage.kind == NodeKind::last ? frames - 1 : 0;
-                const Track& read = stage.reads[0];
-                std::memcpy(at<std::byte>(stage.out), frame_of(row, read, frames, t), read.bytes);
+                const Frames x = frames(row, stage.reads[0]);
+                std::memcpy(at<std::byte>(stage.out), x[stage.kind == NodeKind::last ? x.count - 1 : 0], x.bytes);
                 break;
             }
-            case NodeKind::mean: {
-                const auto* x = reinterpret_cast<const std::int16_t*>(frame_of(row, stage.reads[0], frames, 0));
-                std::int64_t* sums = at<std::int64_t>(stage.sums);
-                for (std::size_t t = 0; t < frames; ++t, x += stage.size)
-                    for (std::size_t i = 0; i < stage.size; ++i) sums[i] += x[i];
-                average(stage, static_cast<std::int64_t>(frames));
-                break;
-            }
-            default:  // a program or a concat of vectors
-                run(stage);
-                forget(stage);
+            case NodeKind::mean: average_over(stage, row); break;
+            case NodeKind::max: find_largest(stage, row); break;
+            default:
+                if (stage.sequence) {
+                    run_each(stage, row);
+                } else if (stage.kind == NodeKind::floating && stage.floats.kind == FloatKind::attention) {
+                    attend(stage, row);
+                } else {
+                    run(stage);
+                    forget(stage);
+                }
         }
     }
     stale_ = false;
 }
 
-// The row's bits are those of the file: little-endian, two's complement.
-void Stream::look_up(const Stage& stage) noexcept {
-    const int bits = stage.bits;
-    const std::size_t row_bytes = (stage.size * static_cast<std::size_t>(bits) + 7) / 8;
-    const auto id = static_cast<std::size_t>(*at<std::int32_t>(model_->input));
-    const std::byte* from = stage.rows.data() + id * row_bytes;
-    std::int16_t* y = at<std::int16_t>(stage.out);
-    const std::uint32_t mask = (1U << bits) - 1, sign = 1U << (bits - 1);
-    std::uint32_t buffer = 0;
-    int held = 0;
-    for (std::size_t i = 0; i < stage.size; ++i) {
-        for (; held < bits; held += 8) buffer |= std::to_integer<std::uint32_t>(*from++) << held;
-        const std::uint32_t code = buffer & mask;
-        y[i] = static_cast<std::int16_t>(static_cast<std::int32_t>(code ^ sign) - static_cast<std::int32_t>(sign));
-        buffer >>= bits;
-        held -= bits;
+void Stream::run_each(const Stage& stage, std::byte* row) noexcept {
+    const Frames y = frames(row, stage.track);
+    for (std::int64_t i = 0; i < y.count; ++i) {
+        const std::int64_t t = stage.reverse ? y.count - 1 - i : i;
+        for (const int read : stage.reads) {
+            const Frames x = frames(row, read);
+            std::memcpy(at<std::byte>(model_->tracks[static_cast<std::size_t>(read)].place), x[t], x.bytes);
+        }
+        run(stage);
+        std::memcpy(y[t], at<std::byte>(stage.out), y.bytes);
     }
+}
+
+// (23)
+void Stream::slide_over(const Stage& stage, std::byte* row) noexcept {
+    const Frames x = frames(row, stage.reads[0]), y = frames(row, stage.track);
+    const Window& window = stage.window;
+    for (std::int64_t t = 0; t < y.count; ++t)
+        for (std::int64_t k = 0; k < window.size; ++k) {
+            const std::int64_t from = window.stride * t + k * window.dilation - window.before;
+            std::byte* to = y[t] + static_cast<std::size_t>(k) * x.bytes;
+            if (from >= 0 && from < x.count)
+                std::memcpy(to, x[from], x.bytes);
+            else
+                std::memset(to, 0, x.bytes);
+        }
+}
+
+void Stream::average_over(const Stage& stage, std::byte* row) noexcept {
+    const Frames x = frames(row, stage.reads[0]);
+    std::int64_t* sums = at<std::int64_t>(stage.sums);
+    for (std::int64_t t = 0; t < x.count; ++t) {
+        const auto* codes = reinterpret_cast<const std::int16_t*>(x[t]);
+        for (std::size_t i = 0; i < stage.size; ++i) sums[i] += codes[i];
+    }
+    average(stage, x.count);
+}
+
+// (24)
+void Stream::find_largest(const Stage& stage, std::byte* row) noexcept {
+    const Frames x = frames(row, stage.reads[0]);
+    std::int16_t* y = at<std::int16_t>(stage.out);
+    std::memcpy(y, x[0], x.bytes);
+    for (std::int64_t t = 1; t < x.count; ++t) {
+        const auto* codes = reinterpret_cast<const std::int16_t*>(x[t]);
+        for (std::size_t i = 0; i < stage.size; ++i) y[i] = std::max(y[i], codes[i]);
+    }
+}
+
+// The sum over the row's frames of softmax(scores) times values: the largest score first, so that no power overflows.
+void Stream::attend(const Stage& stage, std::byte* row) noexcept {
+    const FloatInput &score = stage.floats.in[0], &value = stage.floats.in[1];
+    const Frames scores = frames(row, stage.reads[0]), frames_of_values = frames(row, stage.reads[1]);
+    const auto read = [&](const FloatInput& in, const Frames& from, std::int64_t t) {
+        std::memcpy(at<std::byte>(in.place), from[t], from.bytes);
+        return values(in);
+    };
+    double largest = -HUGE_VAL, total = 0;
+    for (std::int64_t t = 0; t < scores.count; ++t)
+        largest = std::max(largest, static_cast<double>(*read(score, scores, t)));
+    double* sums = at<double>(stage.sums);
+    std::fill(sums, sums + stage.size, 0.0);
+    for (std::int64_t t = 0; t < scores.count; ++t) {
+        const double weight = std::exp(static_cast<double>(*read(score, scores, t)) - largest);
+        const float* v = read(value, frames_of_values, t);
+        total += weight;
+        for (std::size_t i = 0; i < stage.size; ++i) sums[i] += weight * static_cast<double>(v[i]);
+    }
+    float* y = at<float>(stage.out);
+    for (std::size_t i = 0; i < stage.size; ++i) y[i] = static_cast<float>(sums[i] / total);
 }
 
 }  // namespace rindle

@@ -176,8 +176,11 @@ struct Vector {
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(delta), _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(mask, d)));
     }
 
+    // (6) of a product with s = 15, in 16-bit lanes: (a b + 2^14) >> 15, which is the instruction itself
+    static I round_high16(I a, I b) { return _mm512_mulhrs_epi16(a, b); }
+
     // (17)-(19) for 32 inputs at a time, where the table fits registers and 16 bits: (slope t + 2^(q-1)) >> q is
-    // vpmulhrsw's (slope t' + 2^14) >> 15 with t' = t 2^(15-q). False where it does not.
+    // (slope t' + 2^14) >> 15 with t' = t 2^(15-q). False where it does not.
     static bool lookup(const Lookup& table, const std::int16_t* in, std::int16_t* out, std::size_t size) {
         const int segments = (table.last + 1) >> table.p;
         if (!table.symmetry || !table.degree || segments > 128 || table.q > 15 || table.p > table.q || table.mirror > 32768)
@@ -198,7 +201,7 @@ struct Vector {
             const __m512i u = _mm512_min_epu16(_mm512_abs_epi16(x), last);  // |-32768| is 32768
             const __m512i k = _mm512_srl_epi16(u, p), t = _mm512_sll_epi16(bit_and(u, part), scale);
             const __mmask32 second = _mm512_test_epi16_mask(k, set16(64));
-            __m512i y = _mm512_adds_epi16(pick(base, k, second), _mm512_mulhrs_epi16(pick(slope, k, second), t));
+            __m512i y = _mm512_adds_epi16(pick(base, k, second), round_high16(pick(slope, k, second), t));
             y = min16(max16(y, lo), hi);
             // -y, or 2^f - y by way of 2^f - 1, which 16 bits hold; both saturate
             const __m512i other = _mm512_adds_epi16(_mm512_subs_epi16(mirror, y), one);

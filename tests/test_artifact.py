@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hostile import both, find, good, good2, header, identity, join, parts, put, spoiled
 from hostile_graphs import RULES
+from hostile_version3 import good3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,7 +35,7 @@ def core_refuses(data: bytes, words):
     assert all(word in message for word in words), message
 
 
-@pytest.mark.parametrize("good", [good, good2])
+@pytest.mark.parametrize("good", [good, good2, good3])
 def test_the_good_files_are_good(good):
     artifact = loads(good())
     assert dumps(artifact) == good()
@@ -57,7 +58,7 @@ def test_the_core_refuses(name):
 
 
 def test_a_file_has_the_oldest_version_that_can_say_it():
-    assert [parts(data)[0]["version"] for data in (good(), good2())] == [1, 2]
+    assert [parts(data)[0]["version"] for data in (good(), good2(), good3())] == [1, 2, 3]
     document, tensors = parts(good())
     document["version"] = 2  # which says no more than 1
     document["id"] = identity(document, tensors)

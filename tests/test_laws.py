@@ -5,33 +5,31 @@ from dataclasses import replace
 import naive
 import numpy as np
 import pytest
-import support
+import random_models
 from hypothesis import assume, given, settings
+from random_models import attempt, build, random_input, random_layer, recipes, seeds, wild_layer
 from support import (
     ENGINES,
     FEATURES,
     GRAPHS,
     KERNELS,
     assert_agree,
+    assert_equal,
     assert_naive,
-    attempt,
-    build,
     extreme_codes,
+    is_float,
     quantized,
     quantized_graph,
     random_frames,
-    random_input,
-    random_layer,
-    recipes,
-    seeds,
     sequences,
-    wild_layer,
 )
 
 from rindle import CELLS, SCHEMES, Model, cell, fixed
 from rindle.artifact import Artifact, Golden
 from rindle.container import dumps, loads, model_id
+from rindle.formats import decode
 from rindle.graph import INPUT, Graph, Node
+from rindle.graph import KINDS as NODE_KINDS
 from rindle.reference import run
 from rindle.scheme import Rule
 
@@ -88,6 +86,7 @@ def mirrored(x, lengths):
 def test_a_graph_of_the_other_direction_runs_the_mirrored_rows(recipe, seed):
     """Every program turned round, first and last exchanged: the mirrored output of the mirrored input, and its counters."""
     artifact = build(recipe)
+    assume(not any(node.window for node in artifact.graph.nodes))  # whose frames would have to be turned, too
     other = {"last": "first", "first": "last"}
     nodes = tuple(
         replace(
@@ -102,27 +101,34 @@ def test_a_graph_of_the_other_direction_runs_the_mirrored_rows(recipe, seed):
     for engine in ENGINES.values():
         wanted, found = engine(artifact, x, lengths), engine(turned, mirrored(x, lengths), lengths)
         output = mirrored(found.output, lengths) if found.output.ndim == 3 else found.output
-        np.testing.assert_array_equal(output, wanted.output)
+        assert_equal(artifact, output, wanted.output)
         assert (found.saturations, found.changes) == (wanted.saturations, wanted.changes)
 
 
 def test_random_graphs_have_every_kind_of_node():
     """Else the laws on them would say less than they seem to."""
-    seen = set()
-    for seed in range(120):
+    seen, programs = set(), set()
+    for seed in range(200):
         rng = np.random.default_rng(seed)
-        artifact = attempt(([rng.choice(support.KINDS, 3).tolist() for _ in range(3)], seed))
+        artifact = attempt(([rng.choice(random_models.KINDS, 3).tolist() for _ in range(3)], seed))
         if artifact is None:
             continue
         graph = artifact.graph
         for node in graph.nodes:
             seen.add((node.kind, graph.is_sequence(node.name), node.reverse, bool(graph.vocabulary)))
             seen.add(("held", node.reverse) if node.kind == "program" and node.layer.thetas else None)
+        for node in graph.programs:
+            terms = [term for op in node.layer.program.affines for term in op.terms]
+            programs.add(("inputs", len(node.sources)))
+            programs |= {("groups", term.conv.groups > 1) for term in terms if term.conv}
+            programs |= {("held convolution", term.code in node.layer.thetas) for term in terms if term.conv}
     for ids in (False, True):
-        wanted = {(kind, False, False, ids) for kind in ("program", "last", "first", "mean", "concat")}
-        wanted |= {("program", True, False, ids), ("program", True, True, ids), ("concat", True, False, ids)}
+        wanted = {(kind, False, False, ids) for kind in NODE_KINDS if kind not in ("window", "embedding")}
+        wanted |= {(kind, True, False, ids) for kind in ("program", "concat", "window", "gather", "float")}
+        wanted |= {("program", True, True, ids)}
         assert wanted <= seen, wanted - seen
-    assert {("embedding", True, False, True), ("held", True), ("held", False)} <= seen
+    assert {("embedding", True, False, True), ("window", True, False, False), ("held", True), ("held", False)} <= seen
+    assert {("inputs", 1), ("inputs", 2), ("groups", True), ("groups", False), ("held convolution", True)} <= programs
 
 
 def test_the_reference_is_the_naive_reading_of_the_file(cell, scheme):
@@ -165,11 +171,10 @@ def elman(n, x, h):
 @pytest.mark.parametrize("weight_bits", [4, 8, 12, 16])
 def test_engines_agree_on_large_matrices(columns, rows, bits, weight_bits, monkeypatch):
     """Kernels store and sum large matrices otherwise: bytes, and 64-bit sums in parts. Both with few and many changes."""
-    monkeypatch.setattr(support, "SIZES", (rows,))
-    monkeypatch.setattr(support, "_code", lambda rng, base: fixed(bits, base - 16 + bits, product=True))
-    monkeypatch.setattr(support, "Rule", lambda kind, _: Rule(kind, weight_bits))
+    monkeypatch.setattr(random_models, "_code", lambda rng, base: fixed(bits, base - 16 + bits, product=True))
+    monkeypatch.setattr(random_models, "Rule", lambda kind, _: Rule(kind, weight_bits))
     rng = np.random.default_rng(columns + bits + weight_bits)
-    layer = random_layer(rng, elman, columns, fixed(16, 12), "n0")
+    layer = random_layer(rng, elman, {"I": columns, "H": rows}, [fixed(16, 12)], "n0")
     x = extreme_codes(rng, fixed(16, 12), (2, 6, columns))
     for t in range(1, 6):  # 10 %, then 90 % of the frame changes
         same = rng.random(columns) < (0.9 if t % 2 else 0.1)
@@ -199,7 +204,7 @@ def test_save_and_load_are_the_identity(recipe, seed):
     assert model_id(loaded) == model_id(artifact)
     x, lengths = random_input(np.random.default_rng(seed), artifact)
     found, wanted = run(loaded, x, lengths), run(artifact, x, lengths)
-    np.testing.assert_array_equal(found.codes, wanted.codes)
+    assert_equal(artifact, found.codes, wanted.codes)
     assert (found.saturations, found.changes) == (wanted.saturations, wanted.changes)
 
 
@@ -225,7 +230,7 @@ def test_threshold_0_is_dense(recipe, seed):
     held = artifact.with_thresholds(dict.fromkeys(artifact.held_codes(), 0))
     x, lengths = random_input(np.random.default_rng(seed), artifact)
     a, b = assert_agree(dense, x, lengths), assert_agree(held, x, lengths)
-    np.testing.assert_array_equal(a.output, b.output)
+    assert_equal(artifact, a.output, b.output)
     assert a.saturations == b.saturations
     assert not a.changes
 
@@ -292,20 +297,29 @@ def test_a_batch_row_is_that_row_alone(recipe, seed):
         for row, length in enumerate(lengths):
             padded[row, length:] = 0 if artifact.graph.vocabulary else artifact.input_format.lo  # must not matter
             alone = engine(artifact, x[row : row + 1, :length], None).output[0]
-            found = whole[row, :length] if whole.ndim == 3 else whole[row]
-            np.testing.assert_array_equal(found, alone, err_msg=name)
-        np.testing.assert_array_equal(engine(artifact, padded, lengths).output, whole, err_msg=name)
+            found = whole[row, : len(alone)] if whole.ndim == 3 else whole[row]
+            assert_equal(artifact, found, alone, name)
+        assert_equal(artifact, engine(artifact, padded, lengths).output, whole, name)
 
 
 def stepped(stream, codes):
+    model = stream.model
+    if is_float(model.artifact):
+        return np.stack([stream.step(frame) for frame in as_floats(model, codes)])
     return np.stack([stream.step_codes(frame) for frame in codes])
+
+
+def as_floats(model, codes):
+    """What has these codes; ids stay."""
+    return codes if model.vocabulary else decode(codes, model.artifact.input_format)
 
 
 def whole(model, codes):
     """What ``run`` gives for every prefix of one row."""
+    run, x = (model.run, as_floats(model, codes)) if is_float(model.artifact) else (model.run_codes, codes)
     if model.is_sequence:
-        return model.run_codes(codes, engine="reference")
-    return np.stack([model.run_codes(codes[: t + 1], engine="reference") for t in range(len(codes))])
+        return run(x, engine="reference")
+    return np.stack([run(x[: t + 1], engine="reference") for t in range(len(x))])
 
 
 @settings(max_examples=40)
@@ -319,18 +333,18 @@ def test_chunks_are_the_whole(recipe, seed):
     codes = random_frames(rng, artifact, 7)
     wanted = whole(model, codes)
     stream = model.stream()
-    np.testing.assert_array_equal(stepped(stream, codes), wanted)
+    assert_equal(artifact, stepped(stream, codes), wanted)
     stream.reset()
     cut = int(rng.integers(0, 8))
-    np.testing.assert_array_equal(stepped(stream, codes[:cut]) if cut else wanted[:0], wanted[:cut])
+    assert_equal(artifact, stepped(stream, codes[:cut]) if cut else wanted[:0], wanted[:cut])
     state = stream.save()
     other = Model(loads(dumps(artifact))).stream()
     stepped(other, codes)
     other.restore(state)
     assert other.save() == state
     if cut < 7:
-        np.testing.assert_array_equal(stepped(other, codes[cut:]), wanted[cut:])
-        np.testing.assert_array_equal(stepped(stream, codes[cut:]), wanted[cut:])
+        assert_equal(artifact, stepped(other, codes[cut:]), wanted[cut:])
+        assert_equal(artifact, stepped(stream, codes[cut:]), wanted[cut:])
         assert other.save() == stream.save()
 
 

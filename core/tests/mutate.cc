@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "golden_run.h"
 #include "rindle.h"
 
 namespace {
@@ -63,11 +64,6 @@ void mutate(std::string& header, std::string& data) {
     }
 }
 
-struct Free {
-    void operator()(rindle_model* model) const { rindle_free(model); }
-    void operator()(rindle_stream* stream) const { rindle_stream_free(stream); }
-};
-
 [[noreturn]] void defect(const char* what) {
     std::printf("DEFECT: %s: %s\n", what, rindle_error());
     std::abort();
@@ -83,30 +79,25 @@ std::unique_ptr<rindle_stream, Free> new_stream(const rindle_model* model) {
     return std::unique_ptr<rindle_stream, Free>(stream);
 }
 
-void run(const rindle_model* model) {
-    std::size_t batch, frames;
-    const std::int16_t *inputs, *outputs;
-    const std::int32_t* lengths;
-    rindle_golden(model, &batch, &frames, &inputs, &lengths, &outputs);
-    const std::int32_t* ids = rindle_golden_ids(model);
-    const std::size_t in = rindle_input_size(model), out = rindle_output_size(model);
+// Value: int16_t codes, or floats, whose bits are compared.
+template <class Value>
+void run(const GoldenVector& golden) {
+    const rindle_model* model = golden.model;
     const bool sequence = rindle_output_is_sequence(model);
-    std::vector<std::int16_t> y(batch * (sequence ? frames : 1) * out);
+    std::vector<Value> y(golden.output_count());
     auto stream = new_stream(model);
-    must(ids ? rindle_run_ids_codes(stream.get(), ids, batch * frames, batch, frames, lengths, y.data(), y.size())
-             : rindle_run_codes(stream.get(), inputs, batch * frames * in, batch, frames, lengths, y.data(), y.size()));
+    must(golden.run(stream.get(), y.data()));
     if (rindle_can_stream(model) != RINDLE_OK) return;
 
-    std::vector<std::int16_t> frame(out);
+    std::vector<Value> frame(golden.out);
     std::vector<char> state(rindle_state_size(model));
-    for (std::size_t row = 0; row < batch; ++row) {
+    for (std::size_t row = 0; row < golden.batch; ++row) {
         must(rindle_reset(stream.get()));
-        const auto length = static_cast<std::size_t>(lengths[row]);
+        const auto length = static_cast<std::size_t>(golden.lengths[row]);
         for (std::size_t t = 0; t < length; ++t) {
-            must(ids ? rindle_step_id_codes(stream.get(), ids[row * frames + t], frame.data(), out)
-                     : rindle_step_codes(stream.get(), inputs + (row * frames + t) * in, in, frame.data(), out));
-            const std::int16_t* whole = y.data() + (sequence ? row * frames + t : row) * out;
-            if ((sequence || t + 1 == length) && !std::equal(frame.begin(), frame.end(), whole))
+            must(golden.step(stream.get(), row, t, frame.data()));
+            const Value* whole = y.data() + (sequence ? row * golden.frames + t : row) * golden.out;
+            if ((sequence || t + 1 == length) && std::memcmp(frame.data(), whole, golden.out * sizeof(Value)) != 0)
                 defect("step and run differ");
             if (below(4) != 0) continue;
             must(rindle_state_save(stream.get(), state.data(), state.size()));
@@ -159,7 +150,8 @@ int main(int argc, char** argv) {
         rindle_model* model = nullptr;
         if (rindle_load(exact.get(), bytes.size(), nullptr, &model) != RINDLE_OK) continue;
         const std::unique_ptr<rindle_model, Free> owner(model);
-        run(model);
+        const GoldenVector golden(model);
+        golden.floats ? run<float>(golden) : run<std::int16_t>(golden);
         ++loaded;
     }
     std::printf("%lu mutants, %lu of them valid: no defect\n", count, loaded);

@@ -143,7 +143,7 @@ void documents() {
         refused(model.file(), c.message);
     }
     SmallModel newer;
-    newer.document = replaced(newer.document, "\"version\": 1", "\"version\": 3, \"news\": 1");
+    newer.document = replaced(newer.document, "\"version\": 1", "\"version\": 4, \"news\": 1");
     refused(newer.file(), "update rindle", RINDLE_NEWER_VERSION);
     SmallModel long_name;
     long_name.document = replaced(long_name.document, "\"name\": \"final\"", "\"name\": \"" + std::string(257, 'n') + "\"");

@@ -246,13 +246,30 @@ class Tracer:
         """
         return self._affine(gates, inputs, bias, size, None)
 
-    def conv(self, gates: str, *inputs: Path, bias: str | bool = True, size: str = "H", geometry: Conv | None = None):
+    def conv(
+        self,
+        gates: str,
+        *inputs: Path,
+        bias: str | bool = True,
+        size: str = "H",
+        geometry: Conv | tuple[Conv, ...] | None = None,
+    ):
         """As :meth:`affine`, with convolutions for matrices: paths are images, channel first, and a gate has one bias per
-        channel. geometry: None for a kernel and an image that ``Program.with_sizes`` gives, the image's size unchanged.
+        channel. geometry: one, or one per input; None for a kernel and an image that ``Program.with_sizes`` gives, the
+        image's size unchanged.
         """
-        return self._affine(gates, inputs, bias, size, geometry or Conv())
+        convs = geometry if isinstance(geometry, tuple) else (geometry or Conv(),) * len(inputs)
+        if len(convs) != len(inputs):
+            raise RindleError(
+                f"{self.cell}: the convolution {gates!r} has {len(inputs)} inputs and {len(convs)} geometries"
+            )
+        if len({conv.result for conv in convs}) > 1:
+            raise RindleError(f"{self.cell}: the convolution {gates!r} adds images of different sizes")
+        if len(gates.split()) > 1 and any(conv.groups > 1 for conv in convs):
+            raise RindleError(f"{self.cell}: the convolution {gates!r} has groups, and so it must have one gate")
+        return self._affine(gates, inputs, bias, size, convs)
 
-    def _affine(self, gates: str, inputs: tuple, bias, size: str, conv: Conv | None):
+    def _affine(self, gates: str, inputs: tuple, bias, size: str, convs: tuple[Conv, ...] | None):
         names = tuple(map(self._name, gates.split()))
         if not names or len(set(names)) != len(names):
             raise RindleError(f"{self.cell}: an affine needs distinct gate names, not {gates!r}")
@@ -265,7 +282,9 @@ class Tracer:
         codes = [self._code(path) for path in inputs]
         out = [Path(self, size, name) for name in names]
         self.frozen.update(map(id, out))
-        self.records.append(dict(kind="affine", out=out, terms=list(zip(codes, inputs)), biased=biased, conv=conv))
+        self.records.append(
+            dict(kind="affine", out=out, terms=list(zip(codes, inputs, convs or (None,) * len(inputs))), biased=biased)
+        )
         return out[0] if len(out) == 1 else tuple(out)
 
     def requantize(self, x: Path) -> Path:
@@ -408,7 +427,7 @@ def trace(
         following.append((state, copy))
     output = owned.get(id(output), output)
     if output.name is None:
-        output.name = "y"
+        output.name = "y" if "y" not in (*inputs, *states) else "out"
 
     # Names: given ones, then "<first operand>.<operation>" in program order.
     short = {state + NEXT: state for state in states}
@@ -435,7 +454,7 @@ def trace(
             if id(out) in code_ids:
                 codes.append(out.name)
         gates = tuple(out.name for out in outs)
-        terms = tuple(Term(code.name, source.name, gates, record["conv"]) for code, source in record.get("terms", ()))
+        terms = tuple(Term(code.name, source.name, gates, conv) for code, source, conv in record.get("terms", ()))
         extra = {k: record[k] for k in ("biased", "function", "bounds") if k in record}
         ops.append(Op(kind, gates, args, terms, **extra))
     program = Program(
