@@ -129,7 +129,7 @@ def planned(cell: str, scheme: str):
 
 
 def run_float(numerics, x):
-    outputs, *_ = run_layer(numerics.program, numerics, list(x.unbind(1)), *numerics.initial(len(x)))
+    outputs, *_ = run_layer(numerics.program, numerics, [(frame,) for frame in x.unbind(1)], *numerics.initial(len(x)))
     return torch.stack(outputs, 1)
 
 

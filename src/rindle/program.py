@@ -28,6 +28,11 @@ ARITY = {
     "clip": 1,
     "table": 1,
 }
+# operations that run in float alone -> why, and what to do instead
+FLOAT_ONLY = {
+    "layer_norm": "layer norm inside a cell has no integer meaning: it divides by a deviation that every frame has anew. Train "
+    "with weight norm or batch norm instead; they are constants after training, and fold into the weights"
+}
 NEXT = ".next"
 
 
@@ -184,6 +189,13 @@ class Program:
         return replace(self, sizes=sizes, ops=ops)
 
 
+def check_integer(program: Program, where: str) -> None:
+    """Raises RindleError, with the reason and the alternative, where a program has an operation that runs in float alone."""
+    for op in program.ops:
+        if op.kind in FLOAT_ONLY:
+            raise RindleError(f"{where}/{op.out[0]}: {FLOAT_ONLY[op.kind]}")
+
+
 def step(program: Program, numerics, inputs: tuple, states: dict, held: dict) -> tuple:
     """One frame. inputs: one [batch, I] per input path; states: path -> [batch, n]; held: code path -> its v̂ [batch, n],
     (20).
@@ -320,6 +332,12 @@ class Tracer:
     def relu(self, x: Path) -> Path:
         """max(x, 0)"""
         return self.clip(x, 0.0, float("inf"))
+
+    def layer_norm(self, x: Path) -> Path:
+        """(x − mean)/√(variance + 10⁻⁵) over the features. Ba et al. 2016 (arXiv 1607.06450), (3); gain and shift are vectors
+        of the cell. In float alone: conversion to integers refuses it.
+        """
+        return self._record("layer_norm", x)
 
     def table(self, function: str, x: Path) -> Path:
         """A function of one variable from ``rindle.tables.FUNCTIONS``, evaluated by a table of its codes."""

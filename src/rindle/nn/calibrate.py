@@ -11,7 +11,7 @@ import torch
 
 from ..formats import FRAC_LIMIT, MIN_STEP, Format, RindleError, RindleWarning, integer
 from ..graph import INPUT, Graph
-from ..program import Op, Program, Term
+from ..program import Op, Program, Term, check_integer
 from ..quantizers import QUANTIZERS
 from ..scheme import Rule, fitting, resolve
 from ..tables import FUNCTIONS
@@ -135,6 +135,8 @@ def calibrate(
 
     check(x, y): called with a batch of every length that occurs, and one of another, and the graph's output on it.
     """
+    for node in graph.programs:
+        check_integer(node.layer.program, node.name)
     keys = keys_of(graph)
     if given is None:
         rules = resolve(scheme, overrides, keys)

@@ -9,7 +9,7 @@ import torch
 from ..codes import NumPy
 from ..formats import Format
 from ..graph import execute
-from ..program import Program
+from ..program import Program, check_integer
 
 
 class RealArrays:
@@ -127,6 +127,9 @@ class Real:
     def clip(self, op, x):
         return self.result(op.out[0], x.clamp(*op.bounds))
 
+    def layer_norm(self, op, x):
+        return self.result(op.out[0], torch.nn.functional.layer_norm(x, x.shape[-1:]))
+
     def table(self, op, x):
         return self.result(op.out[0], FUNCTIONS[op.function](x))
 
@@ -156,10 +159,12 @@ def fake_quantize(v: torch.Tensor, scale, fmt: Format) -> torch.Tensor:
 class FakeQuantized(Real):
     """float values that lie on the codes' grid: for training under quantization. No promise of equal bits (design 4).
 
-    plan: a calibrated ``calibrate.LayerPlan``, whose program is the layer's, lowered.
+    plan: a calibrated ``calibrate.LayerPlan``, whose program is the layer's, lowered. Raises RindleError for operations
+    that run in float alone.
     """
 
     def __init__(self, layer: FloatLayer, plan):
+        check_integer(plan.program, plan.program.cell)
         self.plan = plan
         super().__init__(FloatLayer(plan.program, layer.blocks))
 

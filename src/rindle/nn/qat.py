@@ -10,6 +10,7 @@ from torch import nn
 
 from ..formats import RindleError
 from ..graph import Node
+from ..program import check_integer
 from ..runtime import Model
 from ..scheme import load_overrides, resolve
 from .calibrate import (
@@ -75,6 +76,9 @@ def prepare(model: nn.Module, scheme="int8", calibration=None, overrides=None, a
     if not any(isinstance(model.get_submodule(path), RECURRENT) for path in stacks):
         raise RindleError(f"{type(model).__name__} has no recurrent module; there is nothing to prepare")
     graphs = {path: stack.graph(path, model.get_submodule(path)) for path, stack in stacks.items()}
+    for graph in graphs.values():
+        for node in graph.programs:
+            check_integer(node.layer.program, node.name)
     rules = resolve(scheme, overrides, {name: ks for graph in graphs.values() for name, ks in keys_of(graph).items()})
     state = Preparation(scheme, load_overrides(overrides), rules, stacks, activations)
     state.provenance = {"class": type(model).__name__, "sha256": hash_of(model.state_dict())}

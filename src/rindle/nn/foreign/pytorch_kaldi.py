@@ -7,6 +7,7 @@ from torch import nn
 
 from ...cells import ligru
 from ...formats import RindleError
+from ...program import FLOAT_ONLY
 from ..fold import norm_of_product, product_of_norm
 from ..modules import Recurrent, filled
 
@@ -18,10 +19,7 @@ def kaldi_ligru(module: nn.Module) -> nn.Module:
     if not module.test_flag:
         raise RindleError("it is in training mode, whose dropout is random; make it with to_do other than 'train'")
     if module.ligru_use_laynorm_inp or any(module.ligru_use_laynorm):
-        raise RindleError(
-            "it uses layer norm, which has no integer meaning: it divides by a deviation that each frame has anew. "
-            "Train with ligru_use_batchnorm, which is folded into the weights"
-        )
+        raise RindleError(FLOAT_ONLY["layer_norm"])
     layers = [_layer(module, k) for k in range(module.N_ligru_lay)]
     return _LiGRU(layers)
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from ...cells import ligru
 from ...formats import RindleError
+from ...program import FLOAT_ONLY
 from ..fold import norm_of_product
 from ..modules import Recurrent, filled
 
@@ -18,10 +19,7 @@ def speechbrain_ligru(module: nn.Module) -> nn.Module:
 
 def _layer(one: nn.Module) -> Recurrent:
     if not isinstance(one.norm, nn.BatchNorm1d):
-        raise RindleError(
-            "it normalizes by layer norm, which has no integer meaning: it divides by a deviation that each frame has anew. "
-            'Train with normalization="batchnorm", which is folded into the weights'
-        )
+        raise RindleError(FLOAT_ONLY["layer_norm"])
     if not isinstance(one.act, nn.ReLU):
         raise RindleError(f"its activation is {one.act}; only ReLU is supported")
     weight, bias = norm_of_product(one.w.weight.detach(), None, one.norm)

@@ -21,7 +21,7 @@ def sru(module: nn.Module) -> nn.Module:
 def _layer(one: nn.Module) -> Recurrent:
     for there, what in (
         (one.activation_type, "use_tanh"),
-        (one.layer_norm is not None, "layer_norm (train with weight norm or batch norm)"),
+        (one.layer_norm is not None, "layer_norm"),
         (one.custom_m is not None, "custom_m"),
         (not one.has_skip_term, "has_skip_term=False"),
     ):
