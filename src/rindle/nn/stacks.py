@@ -83,10 +83,10 @@ class Stack:
             made = []
             for direction in layer:
                 name = self.node_name(path, direction)
-                layer = direction.layer(module)
-                blocks = {block: value.detach().to("cpu", torch.float32) for block, value in layer.blocks.items()}
-                layer = FloatLayer(layer.program, blocks)
-                nodes.append(Node(name, "program", source, layer, reverse=direction.reverse))
+                blocks = direction.layer(module).blocks
+                blocks = {block: value.detach().to("cpu", torch.float32) for block, value in blocks.items()}
+                float_layer = FloatLayer(direction.program, blocks)
+                nodes.append(Node(name, "program", source, float_layer, reverse=direction.reverse))
                 made.append(name)
             if len(made) > 1:
                 source = f"{path or layer[0].cell.name}.l{number}.concat"
