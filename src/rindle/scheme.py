@@ -109,10 +109,10 @@ def load_overrides(source) -> dict[str, str]:
     return dict(table)
 
 
-def fitting(overrides, keys: dict[str, list[str]]) -> dict[str, str]:
-    """The overrides that fit a path of these layers."""
+def fitting(rules, keys: dict[str, list[str]]) -> dict[str, str]:
+    """The rules, of a scheme or of overrides, that fit a path of these layers."""
     everything = [(layer, path) for layer, paths in keys.items() for path in paths]
-    table = load_overrides(overrides)
+    table = load_overrides(rules)
     return {pattern: text for pattern, text in table.items() if any(_fits(pattern, *key) for key in everything)}
 
 

@@ -142,7 +142,8 @@ def calibrate(
         rules = resolve(scheme, overrides, keys)
     else:
         others = {name: paths for name, paths in keys.items() if not any(name == node for node, _ in given.rules)}
-        rules = resolve(scheme, fitting(overrides, others), others) | given.rules
+        own = fitting(scheme, others) if isinstance(scheme, dict) else scheme
+        rules = resolve(own, fitting(overrides, others), others) | given.rules
     histograms: dict[tuple[str, str], Histogram] = {}
     plan = Plan(graph, None, {}, rules)
     lengths: set[int] = set()
