@@ -191,7 +191,8 @@ def _graph(stack: Stack, path: str, module: nn.Module, bits: int) -> tuple[Graph
             nodes.append(Node(f"{node.name}.{name}", "gather", INPUT, index=tuple(range(start, start + size))))
             sources.append(nodes[-1].name)
             start += size
-        nodes.append(replace(node, source=tuple(sources), layer=FloatLayer(cut, _blocks(cut, blocks))))
+        source = tuple(sources) if len(sources) > 1 else sources[0]
+        nodes.append(replace(node, source=source, layer=FloatLayer(cut, _blocks(cut, blocks))))
     return Graph(start, tuple(nodes), whole.output), Product(torch.cat(matrices), torch.cat(biases), bits)
 
 
