@@ -50,7 +50,7 @@ def test_both_directions_and_initial_states():
     torch.manual_seed(2)
     module = ConvLSTM(2, 3, (3, 4), 3, bidirectional=True, batch_first=True)
     x = torch.randn(2, 5, 2, 3, 4)
-    y, (h, c) = module(x)
+    y, _ = module(x)
     forward, *_ = published(module, x.transpose(0, 1))
     backward, *_ = published(module, x.transpose(0, 1), reverse=True)
     torch.testing.assert_close(y, torch.cat([forward, backward], 2).transpose(0, 1))

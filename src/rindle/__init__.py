@@ -12,7 +12,20 @@ from .program import Cell, cell
 from .runtime import Model, Stream, load, save
 from .scheme import SCHEMES
 
-_TORCH = {"ConvLSTM": ".nn", "SRU": ".nn", "Recurrent": ".nn", "load_weights": ".nn", "quantize": ".nn"}
+_TORCH = dict.fromkeys(
+    (
+        "ConvLSTM",
+        "SRU",
+        "Recurrent",
+        "convert",
+        "float_state_dict",
+        "load_weights",
+        "prepare",
+        "quantize",
+        "quantize_dynamic",
+    ),
+    ".nn",
+)
 
 __all__ = [
     "CELLS",

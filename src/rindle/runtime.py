@@ -12,10 +12,12 @@ from . import _core
 from .artifact import Artifact
 from .container import dumps, loads, write_file
 from .cost import Measurement, measured_inputs
-from .formats import RindleError, decode
+from .formats import Format, RindleError, decode, encode
 from .graph import INPUT
 from .reference import Result
 from .reference import run as reference_run
+
+STATE_HEADER = 8 + 32 + 4  # of a saved state: magic, id, count
 
 
 class Model:
@@ -38,6 +40,12 @@ class Model:
         return (
             f"<rindle.Model {self.input_size} -> {nodes} -> {self.output_size}, {len(self.data)} bytes, {self.kernel}>"
         )
+
+    def __reduce__(self):
+        return _read, (self.data, self.kernel)
+
+    def __deepcopy__(self, memo) -> Model:
+        return self  # it never changes
 
     @property
     def input_size(self) -> int:
@@ -266,6 +274,23 @@ class Model:
             places += [(node.name, op.out[0]) for op in node.layer.program.ops if op.kind not in ("clip", "table")]
         return places
 
+    @cached_property
+    def _states(self) -> dict[str, tuple[slice, Format]]:
+        """ "node/state" -> its place among the values of a saved state, and its format."""
+        places, start = {}, 0
+        for node in self.artifact.graph.nodes:
+            if node.kind == "window":
+                start += node.window.reach * self.artifact.graph.size_of(node.source)
+            if node.kind != "program":
+                continue
+            layer = node.layer
+            for state, _ in layer.program.states:
+                size = layer.program.sizes[state]
+                places[f"{node.name}/{state}"] = slice(start, start + size), layer.formats[state]
+                start += size
+            start += sum(layer.program.sizes[code] for code in layer.thetas)
+        return places
+
     def _counts(self, stream) -> tuple[dict, dict]:
         """A core stream's counters as ``reference.Result`` has them: saturations, changes."""
         frames, changed, saturated = (counts.tolist() for counts in stream.counters())
@@ -353,6 +378,33 @@ class Stream:
             raise RindleError(f"the state is a {type(state).__name__}; give the bytes that Stream.save returned")
         self.model._call(self._core.restore, state)
 
+    def states(self) -> dict[str, np.ndarray]:
+        """The states after the last frame: "node/state" -> float32 [n]."""
+        codes = self._saved_codes()[1]
+        return {name: decode(codes[span], fmt) for name, (span, fmt) in self.model._states.items()}
+
+    def set_states(self, values: dict[str, np.ndarray]) -> None:
+        """Continues from these states, "node/state" -> [n] finite values, each the nearest code of its format (3); those that
+        are not named stay as they are. RindleError for an unknown name or a wrong shape; the stream is then unchanged.
+        """
+        header, codes = self._saved_codes()
+        for name, given in values.items():
+            if name not in self.model._states:
+                raise RindleError(f"no state named {name!r}; there are {', '.join(self.model._states)}")
+            span, fmt = self.model._states[name]
+            value = np.asarray(given, np.float32)
+            if value.shape != (span.stop - span.start,) or not np.isfinite(value).all():
+                raise RindleError(
+                    f"the state {name} is {list(value.shape)}, or not finite; give {span.stop - span.start} finite values"
+                )
+            codes[span] = encode(value, fmt.scale, fmt.lo, fmt.hi)
+        self.restore(header + codes.tobytes())
+
+    def _saved_codes(self) -> tuple[bytes, np.ndarray]:
+        """A saved state in its two parts (docs/format.md): header, and int16 values."""
+        state = self.save()
+        return state[:STATE_HEADER], np.frombuffer(state, "<i2", offset=STATE_HEADER).copy()
+
     def measure(self) -> Measurement:
         """What the frames so far have cost; see ``Model.measure``. Its output is empty."""
         saturations, changes = self.model._counts(self._core)
@@ -384,3 +436,8 @@ def load(path: str | os.PathLike, kernel: str | None = None) -> Model:
     except OSError as error:
         raise RindleError(f"{path} cannot be read: {error.strerror}") from None
     return Model(loads(data, str(path)), data, kernel)
+
+
+def _read(data: bytes, kernel: str | None = None) -> Model:
+    """A pickled model; on a machine without its kernel the best that there is, which gives the same integers."""
+    return Model(loads(data), data, kernel if kernel in _core.kernels() else None)

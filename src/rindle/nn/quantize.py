@@ -30,11 +30,11 @@ def quantize(model, scheme="int8", calibration=None, overrides=None):
     Returns a :class:`rindle.Model`, whose input is always batch first. Raises RindleError, which names what is
     wrong, the value and the remedy. Warns (RindleWarning) of constant paths and rows of zeros.
     """
-    return prepare(model, scheme, calibration, overrides).model()
+    return calibrated(model, scheme, calibration, overrides).model()
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Calibrated:
     """A calibrated plan, and what the file will say of where it came from."""
 
     plan: Plan
@@ -47,7 +47,7 @@ class Prepared:
         return Model(convert(self.plan, self.provenance))
 
 
-def prepare(model, scheme="int8", calibration=None, overrides=None) -> Prepared:
+def calibrated(model, scheme="int8", calibration=None, overrides=None) -> Calibrated:
     """:func:`quantize` up to its last step, where integers are made."""
     source = source_of(model)
     if calibration is None:
@@ -67,4 +67,4 @@ def prepare(model, scheme="int8", calibration=None, overrides=None) -> Prepared:
         "overrides": load_overrides(overrides),
         "calibration": {"batches": plan.batches, "frames": plan.frames},
     }
-    return Prepared(plan, provenance)
+    return Calibrated(plan, provenance)
