@@ -277,6 +277,9 @@ def test_a_converted_model_is_its_simulation_and_its_modules(cell, bidirectional
     steps = learned["first.quantization.weights.weight"]
     np.testing.assert_array_equal(found, steps.steps().detach().numpy()[:, 0])
     assert not np.array_equal(found, steps.start.numpy()[:, 0])
+    code = ready.get_submodule("first.quantization.codes.l0.x_code")
+    found = whole.artifact.graph.node("first").layer.formats["x.code"].scale
+    assert found == code.step().item() != code.start.item()
 
 
 def test_the_whole_model_without_training_is_what_quantize_makes(scheme):
