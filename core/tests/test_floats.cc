@@ -77,7 +77,7 @@ void are_their_formulas() {
     is_each("tanh", [](double x) { return 1 - 2 / (std::exp(2 * x) + 1); });
     is_each("gelu", [](double x) { return x * std::erfc(-x / std::sqrt(2.0)) / 2; });
     is_each("gelu_tanh", [](double x) { return x / (1 + std::exp(-2 * std::sqrt(2 / M_PI) * (x + 0.044715 * std::pow(x, 3)))); });
-    for (std::size_t groups : {1, 2, 3, 6}) {
+    for (std::size_t groups : {1U, 2U, 3U, 6U}) {
         const std::string keys = ", \"groups\": " + std::to_string(groups);
         is("\"op\": \"softmax\"" + keys, kFeatures, [=](const Values& x) { return softmax(x, groups); });
         is("\"op\": \"log_softmax\"" + keys, kFeatures, [=](const Values& x) {
