@@ -44,7 +44,7 @@ def test_the_examples_run(name, tmp_path):
         before = np.square(net(torch.from_numpy(x)).numpy() - y).mean()
     tools.train(net, steps=30)
     found, integers = tools.ship(net, tmp_path / "model.rindle")
-    assert found < 0.7 * before and abs(integers - found) < 0.02
+    assert found < 0.9 * before and abs(integers - found) < 0.02
 
 
 def test_marked_values_are_what_they_say():
