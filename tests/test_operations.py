@@ -1,5 +1,8 @@
 """Every operation that is captured around a recurrence: in float it is torch's, in integers it is every engine's."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,9 +13,11 @@ from rindle import reference
 from rindle.container import dumps, loads
 from rindle.nn import simulate
 from rindle.nn.convert import convert
-from rindle.nn.frontend import capture
+from rindle.nn.frontend import HANDLERS, capture
 from rindle.nn.quantize import prepare
 from rindle.nn.source import run_graph
+
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # of torch itself
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -48,3 +53,41 @@ def test_all_engines_give_the_same_integers(name):
         exact,
         atol=0.01 * max(1, np.abs(exact).max()),
     )
+
+
+def test_the_documents_name_every_operation_and_no_other():
+    page = (Path(__file__).parents[1] / "docs/operations.md").read_text()
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    told = {name for row in rows for name in re.findall(r"`([\w.]+)`", row[1])}
+    names = {getattr(target, "__name__", str(target)) for target in HANDLERS}
+    known = {
+        str(target).removeprefix("aten.").rpartition(".")[0] for target in HANDLERS if str(target).startswith("aten.")
+    }
+    known |= {"rindle.recurrent", "getitem"} & {name.removesuffix(".default") for name in {*names, *map(str, HANDLERS)}}
+    assert told == known
+
+
+def exported(model, x) -> set[str]:
+    """Names of the operations in a model's exported graph."""
+    graph = torch.export.export(model.eval(), (torch.from_numpy(x),)).graph
+    return {
+        str(fx.target).removeprefix("aten.").split(".")[0].rstrip("_") for fx in graph.nodes if fx.op == "call_function"
+    }
+
+
+def test_every_operation_has_a_case():
+    elsewhere = {
+        "gru",
+        "lstm",
+        "rindle",
+        "embedding",
+        "zeros",
+        "zeros_like",
+        "new_zeros",
+        "dropout",
+        "feature_dropout",
+    }  # test_frontend.py
+    other_names = {"_unsafe_view", "t", "mT", "mm", "swapaxes", "swapdims", "constant_pad_nd", "relu6", "alias", "lift_fresh_copy", "_to_copy", "<built-in function getitem>"}  # fmt: skip
+    seen = set.union(*(exported(model, sequences(3, 10)) for model in CASES.values()))
+    wanted = {str(target).removeprefix("aten.").split(".")[0] for target in HANDLERS}
+    assert wanted - seen - elsewhere - other_names == set()
