@@ -265,3 +265,18 @@ CASES |= {
     f"floats {name}": Model(lambda m, x, f=f: f(m, m.first(x)), first=first(), fc=nn.Linear(6, 3))
     for name, f in HEADS.items()
 }
+# a clip of the model's own input, whose format is chosen last
+CASES |= {
+    "of the input, relu": Model(lambda m, x: m.first(torch.relu(x)), first=first()),
+    "of the input, leaky relu": Model(lambda m, x: m.first(F.leaky_relu(x)) + 1, first=first()),
+    "of the input, a part clamped": Model(
+        lambda m, x: m.first(x)[..., :2] + x[..., :2].clamp(-0.5, 0.5), first=first()
+    ),
+    "of the input, maximum": Model(lambda m, x: torch.maximum(m.first(x)[..., :2], x[..., 1:3]), first=first()),
+    "of the input, a window": Model(lambda m, x: m.first(F.pad(x, (0, 0, 1, 0))[:, :-1].relu()), first=first()),
+    "of the input, a gate": Model(lambda m, x: m.first(x) * x[..., :1], first=first()),
+}
+STREAMED = (
+    "causal by padding in front", "causal by cutting the end", "causal by cutting to the length", "cut by negative padding",
+    "causal in two dimensions", "Conv1d of one frame", "Conv2d 2d, features alone", "Conv2d of an image per frame", "of the input, a window",
+)  # fmt: skip

@@ -105,17 +105,24 @@ CONSTANTS = {hard_sigmoid: {"sixth": 1 / 6, "half": 0.5}, hard_swish: {"sixth": 
 
 
 def pointwise_cell(name: str, equation, inputs: int, copied: bool) -> Cell:
-    """copied: the inputs are the model's own or an embedding's, which have no format that a clip could pass on."""
+    """copied: an input that a clip reads is copied first. The model's own and an embedding's need it: their format is chosen
+    when all of their readers have theirs, and a clip would pass it on.
+    """
     names = ["x"] if inputs == 1 else [f"x{k}" for k in range(1, inputs + 1)]
 
-    def function(n, *paths):
-        if copied:
-            paths = [n.path(f"{path.name}_copy", n.requantize(path)) for path in paths]
-        return equation(n, *paths)
+    def made(copies: bool) -> Cell:
+        def function(n, *paths):
+            if copies:
+                paths = [n.path(f"{path.name}_copy", n.requantize(path)) for path in paths]
+            return equation(n, *paths)
 
-    parameters = [inspect.Parameter(one, inspect.Parameter.POSITIONAL_ONLY) for one in ("n", *names)]
-    function.__signature__, function.__name__ = inspect.Signature(parameters), name
-    return cell()(function)
+        parameters = [inspect.Parameter(one, inspect.Parameter.POSITIONAL_ONLY) for one in ("n", *names)]
+        function.__signature__, function.__name__ = inspect.Signature(parameters), name
+        return cell()(function)
+
+    plain = made(False)
+    clipped = {path for op in plain.program.ops if op.kind == "clip" for path in op.args}
+    return made(True) if copied and clipped & set(names) else plain
 
 
 # ------------------------------------------------------------------------------------------------- values, aligned

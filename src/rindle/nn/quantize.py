@@ -17,10 +17,10 @@ from .source import source_of
 def quantize(model, scheme="int8", calibration=None, overrides=None):
     """Quantizes a trained model after training.
 
-    model: any ``nn.Module`` that maps one sequence, float or ids for an ``nn.Embedding``, to one tensor through
-        ``nn.LSTM``, ``nn.GRU`` (both of one direction or two), :class:`rindle.SRU` or :class:`rindle.Recurrent` layers,
-        ``nn.Linear``, ``torch.cat`` of features, and the last frame (``y[:, -1]`` or ``h[-1]``), the first, or the mean
-        over time; or the ``torch.export.ExportedProgram`` of one.
+    model: any ``nn.Module`` that maps one sequence, float or ids for an ``nn.Embedding``, to one tensor through recurrent
+        layers (``nn.LSTM``, ``nn.GRU``, :class:`rindle.Recurrent`) and what docs/operations.md lists: Linear, convolutions,
+        activations, arithmetic, joins and slices of features, mean, maximum, attention and the last frame over time; or the
+        ``torch.export.ExportedProgram`` of one.
     scheme: a preset's name (``rindle.SCHEMES``), or a dict like one.
     calibration: real sequences in the model's own layout ([B, T, I], or [T, B, I] where the model is not batch first;
         ids: [B, T] or [T, B]): a tensor, an array, or an iterable of them such as a DataLoader. Lengths may differ between
