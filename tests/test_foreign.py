@@ -14,10 +14,10 @@ import rindle
 from rindle import CELLS, Recurrent, RindleError
 from rindle.nn import filled, register, registry
 from rindle.nn.calibrate import calibrate
+from rindle.nn.captured import captured_copy
 from rindle.nn.fold import norm_of_product, product_of_norm
 from rindle.nn.frontend import capture
 from rindle.nn.numerics import FakeQuantized
-from rindle.nn.prepare import captured_copy
 from rindle.nn.source import run_graph
 
 X = torch.from_numpy(sequences(3, 7))

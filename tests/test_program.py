@@ -4,7 +4,8 @@ from support import EVERY_CELL
 
 from rindle import CELLS, RindleError, cell
 from rindle.cells import linear
-from rindle.program import step, trace
+from rindle.program import step
+from rindle.tracer import trace
 
 # What schemes refer to: element-wise paths; narrow codes; constant vectors; (gate.source) products.
 GOLDEN = {

@@ -8,9 +8,9 @@ from importlib import import_module
 from .artifact import Artifact
 from .cells import CELLS
 from .formats import Format, RindleError, RindleWarning, fixed, integer
-from .program import Cell, cell
 from .runtime import Model, Stream, load, save
 from .scheme import SCHEMES
+from .tracer import Cell, cell
 
 _TORCH = dict.fromkeys(
     (

@@ -1,6 +1,6 @@
 """The SRU's variants, from one equation: a highway of its own matrix, a projection before the products, a rescaled x."""
 
-from ..program import Cell, cell
+from ..tracer import Cell, cell
 
 
 def _variant(highway: bool, projection: bool, rescale: bool) -> Cell:

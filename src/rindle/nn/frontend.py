@@ -17,7 +17,7 @@ from torch import nn
 from ..float_ops import FloatOp
 from ..formats import RindleError
 from ..graph import INPUT, Graph, Node
-from ..program import Cell
+from ..tracer import Cell
 from . import (
     frontend_attention,
     frontend_float,
@@ -28,11 +28,11 @@ from . import (
     frontend_time,
 )
 from . import frontend_recurrent as recurrent
+from .captured import captured_copy
 from .frontend_tidy import tidy
 from .frontend_values import BATCH_TIME, TIME_BATCH, VECTOR, ZERO, B, F, T, Value, shape_of
 from .modules import blocks_of
 from .numerics import FloatLayer
-from .prepare import captured_copy
 
 aten = torch.ops.aten
 

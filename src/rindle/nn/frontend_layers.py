@@ -13,7 +13,8 @@ import torch
 from ..cells import linear as linear_cell
 from ..float_ops import FloatOp
 from ..graph import INPUT, Embedding, Window
-from ..program import Cell, Conv, cell
+from ..program import Conv
+from ..tracer import Cell, cell
 from . import frontend_attention as attention
 from . import frontend_pointwise as pointwise
 from .frontend_values import ZERO, B, F, T, Value, argument, shape_of

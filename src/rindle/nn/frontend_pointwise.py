@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..float_ops import ELEMENT_WISE, FloatOp
-from ..program import Cell, cell
+from ..tracer import Cell, cell
 from . import frontend_attention as attention
 from .frontend_values import F, Value, argument, inserted
 from .origins import origin_of

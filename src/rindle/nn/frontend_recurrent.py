@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from .. import cells
-from ..program import Cell
+from ..tracer import Cell
 from .modules import Recurrent, chunks, known_cell, read_dimensions
 
 

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 from ..cells import CELLS, convlstm, convlstm_peephole, sru
 from ..formats import RindleError
 from ..graph import flipped, run_layer
-from ..program import Cell
+from ..tracer import Cell
 from .numerics import FloatLayer, Real, RealArrays
 
 

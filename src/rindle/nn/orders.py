@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..formats import RindleError
-from ..program import Cell
+from ..tracer import Cell
 
 # cell -> where each of its gates stands among the other's: ONNX has LSTM i, o, f, c and GRU z, r, h; Keras i, f, c, o and
 # z, r, h; ours are i, f, g, o (without f where it is coupled) and r, z, n

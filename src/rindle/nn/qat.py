@@ -25,11 +25,11 @@ from .calibrate import (
     lower,
     plan_weights,
 )
+from .captured import captured_copy
 from .convert import convert as integers_of
 from .convert import hash_of
 from .drop_in import drop_in
 from .observe import Observer
-from .prepare import captured_copy
 from .quantized import NAME, PREPARED, Quantization, weights_by_block
 from .source import source_of
 from .stacks import RECURRENT, Stack, kind_of, stack_of

@@ -15,7 +15,8 @@ from torch.nn.utils.rnn import PackedSequence
 from ..cells import CELLS, linear
 from ..formats import RindleError
 from ..graph import INPUT, Graph, Node, flipped
-from ..program import Cell, Program
+from ..program import Program
+from ..tracer import Cell
 from .modules import Recurrent, blocks_of
 from .numerics import FloatLayer, RealArrays
 
