@@ -249,6 +249,7 @@ OVER_TIME = {
     "mean": lambda y: y.mean(1), "mean, kept": lambda y: y.mean(1, keepdim=True).squeeze(1), "max": lambda y: y.amax(1), "max, its values": lambda y: y.max(1).values,
     "mean of all but channels": lambda y: y.view(*y.shape[:2], 2, 3).mean((1, 3)), "max of all but channels": lambda y: y.view(*y.shape[:2], 2, 3).amax(dim=(1, 2)),
     "pooled average": lambda y: F.adaptive_avg_pool1d(y.transpose(1, 2), 1).flatten(1), "pooled maximum": lambda y: F.adaptive_max_pool1d(y.transpose(1, 2), 1).squeeze(-1),
+    "pooled maximum of images": lambda y: F.adaptive_max_pool2d(y.view(*y.shape[:2], 2, 3).permute(0, 2, 1, 3), (1, None)).flatten(1),
     "pooled average of images": lambda y: F.adaptive_avg_pool2d(y.view(*y.shape[:2], 2, 3).permute(0, 2, 1, 3), 1).flatten(1),
     "last of a softmax": lambda y: y.softmax(-1)[:, -1], "several": lambda y: torch.cat([y.mean(1), y.amax(1), y[:, -1]], 1),
     "attention": lambda y: (torch.softmax(y[..., :1], 1) * y).sum(1), "attention by bmm": lambda y: torch.bmm(y[..., :1].softmax(1).transpose(1, 2), y).squeeze(1),
