@@ -222,6 +222,7 @@ LAYOUTS = {
     "minimum": lambda y: torch.minimum(y, y.flip(-1)),
     "difference": lambda y: torch.sub(y, y.tanh(), alpha=2),
     "product": lambda y: y * y.sigmoid(),
+    "constants out of order": lambda y: torch.prelu(y.flip(-1) * torch.linspace(0, 1, 6) - y, torch.tensor([0.3])),
     "the same twice": lambda y: y + y,
 }  # fmt: skip
 CASES |= {f"layout {name}": Model(lambda m, x: m.f(m.first(x)), first=first(), f=f) for name, f in LAYOUTS.items()}
