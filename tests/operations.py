@@ -182,7 +182,7 @@ ACTIVATIONS = {
     "relu": torch.relu, "relu6": nn.ReLU6(), "hardtanh": nn.Hardtanh(-0.3, 0.4), "clamp": lambda y: y.clamp(max=0.2),
     "clamp below": lambda y: y.clamp_min(-0.1), "leaky relu": nn.LeakyReLU(0.2), "prelu": nn.PReLU(), "prelu of each": lambda y: F.prelu(y.transpose(1, 2), torch.linspace(-0.5, 0.7, 6)).transpose(1, 2),
     "sigmoid": torch.sigmoid, "tanh": torch.tanh, "hardsigmoid": nn.Hardsigmoid(), "hardswish": nn.Hardswish(), "silu": nn.SiLU(),
-    "gelu": nn.GELU(), "gelu by tanh": nn.GELU("tanh"), "elu": nn.ELU(), "abs": torch.abs, "glu": nn.GLU(), "square": lambda y: y**2,
+    "gelu": nn.GELU(), "gelu by tanh": nn.GELU("tanh"), "elu": nn.ELU(), "abs": torch.abs, "glu": nn.GLU(), "square": lambda y: y**2, "square by name": torch.square,
     "negative": lambda y: -y, "relu in place": lambda y: y.clone().relu_() + 1, "in place, read again": lambda y: (lambda z: (z.relu_(), z * 2)[1])(y + 0.1),
     "times a number": lambda y: 0.3 * y / 2, "plus a number": lambda y: 1 - y - 0.25, "plus a constant": lambda y: y + torch.linspace(0, 1, 6),
     "times a constant": lambda y: y * torch.linspace(-1, 1, 6), "a constant minus": lambda y: torch.linspace(0, 1, 6) - y,
@@ -222,6 +222,7 @@ LAYOUTS = {
     "minimum": lambda y: torch.minimum(y, y.flip(-1)),
     "difference": lambda y: torch.sub(y, y.tanh(), alpha=2),
     "product": lambda y: y * y.sigmoid(),
+    "constants out of order": lambda y: torch.prelu(y.flip(-1) * torch.linspace(0, 1, 6) - y, torch.tensor([0.3])),
     "the same twice": lambda y: y + y,
 }  # fmt: skip
 CASES |= {f"layout {name}": Model(lambda m, x: m.f(m.first(x)), first=first(), f=f) for name, f in LAYOUTS.items()}
@@ -249,6 +250,7 @@ OVER_TIME = {
     "mean": lambda y: y.mean(1), "mean, kept": lambda y: y.mean(1, keepdim=True).squeeze(1), "max": lambda y: y.amax(1), "max, its values": lambda y: y.max(1).values,
     "mean of all but channels": lambda y: y.view(*y.shape[:2], 2, 3).mean((1, 3)), "max of all but channels": lambda y: y.view(*y.shape[:2], 2, 3).amax(dim=(1, 2)),
     "pooled average": lambda y: F.adaptive_avg_pool1d(y.transpose(1, 2), 1).flatten(1), "pooled maximum": lambda y: F.adaptive_max_pool1d(y.transpose(1, 2), 1).squeeze(-1),
+    "pooled maximum of images": lambda y: F.adaptive_max_pool2d(y.view(*y.shape[:2], 2, 3).permute(0, 2, 1, 3), (1, None)).flatten(1),
     "pooled average of images": lambda y: F.adaptive_avg_pool2d(y.view(*y.shape[:2], 2, 3).permute(0, 2, 1, 3), 1).flatten(1),
     "last of a softmax": lambda y: y.softmax(-1)[:, -1], "several": lambda y: torch.cat([y.mean(1), y.amax(1), y[:, -1]], 1),
     "attention": lambda y: (torch.softmax(y[..., :1], 1) * y).sum(1), "attention by bmm": lambda y: torch.bmm(y[..., :1].softmax(1).transpose(1, 2), y).squeeze(1),

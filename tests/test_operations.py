@@ -87,7 +87,7 @@ def test_every_operation_has_a_case():
         "dropout",
         "feature_dropout",
     }  # test_frontend.py
-    other_names = {"_unsafe_view", "t", "mT", "mm", "swapaxes", "swapdims", "constant_pad_nd", "relu6", "alias", "lift_fresh_copy", "_to_copy", "<built-in function getitem>"}  # fmt: skip
+    other_names = {"contiguous", "_unsafe_view", "t", "mT", "mm", "swapaxes", "swapdims", "constant_pad_nd", "relu6", "alias", "lift_fresh_copy", "_to_copy", "<built-in function getitem>"}  # fmt: skip
     seen = set.union(*(exported(model, sequences(3, 10)) for model in CASES.values()))
     wanted = {str(target).removeprefix("aten.").split(".")[0] for target in HANDLERS}
     assert wanted - seen - elsewhere - other_names == set()
