@@ -20,7 +20,8 @@ def pytest_generate_tests(metafunc):
     """A test that takes ``cell`` runs for every cell, one that takes ``scheme`` for every scheme; of both, and of both and
     ``head``, for what CASES has.
     """
-    given = {name for mark in metafunc.definition.iter_markers("parametrize") for name in re.split(", *", mark.args[0])}
+    marks = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    given = {name for names in marks for name in (re.split(", *", names) if isinstance(names, str) else names)}
     names = [name for name in ("cell", "scheme", "head") if name in metafunc.fixturenames and name not in given]
     tables = {("cell",): list(EVERY_CELL), ("scheme",): list(SCHEMES), ("cell", "scheme", "head"): CASES}
     tables["cell", "scheme"] = list(dict.fromkeys(case[:2] for case in CASES))

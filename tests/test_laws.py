@@ -271,8 +271,9 @@ class Recorded:
         return x @ matrix.T
 
 
+@pytest.mark.parametrize("cell", [name for name, one in EVERY_CELL.items() if not one.program.needs_image])
 def test_products_are_of_the_held_value(cell):
-    """v-hat of the layer's input computed by hand from the dense codes, and Σ of W·Δ over the frames equal W·v-hat."""
+    """(Of matrices; the naive reading of a held convolution is in test_convlstm.py.) v-hat of the layer's input computed by hand from the dense codes, and Σ of W·Δ over the frames equal W·v-hat."""
     artifact = quantized(cell, "int8").artifact
     name = next(name for name in artifact.held_codes() if name == "rnn.l0/x")
     x = sequences(rows=1, time=12, seed=3)

@@ -14,7 +14,7 @@ from rindle.container import dumps, loads
 from rindle.nn import simulate
 from rindle.nn.convert import convert
 from rindle.nn.frontend import HANDLERS, capture
-from rindle.nn.quantize import prepare
+from rindle.nn.quantize import calibrated
 from rindle.nn.source import run_graph
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # of torch itself
@@ -36,7 +36,7 @@ def test_the_captured_graph_computes_what_torch_does(name):
 def test_all_engines_give_the_same_integers(name):
     torch.manual_seed(0)
     model, x = CASES[name].eval(), sequences(6, 14)[:4, :12]
-    plan = prepare(model, "fixed16", sequences(6, 14))
+    plan = calibrated(model, "fixed16", sequences(6, 14))
     artifact = convert(plan.plan, plan.provenance)
     artifact = loads(dumps(artifact))
     lengths = np.array([12, 9, 12, 10])
