@@ -131,6 +131,11 @@ CASES |= {
         conv=nn.Conv1d(6, 4, 3, padding=2),
         norm=trained(nn.BatchNorm1d(4)),
     ),
+    "cut by more than was padded": Model(
+        lambda m, x: m.conv(m.first(x).transpose(1, 2))[:, :, :-2].transpose(1, 2),
+        first=first(),
+        conv=nn.Conv1d(6, 4, 3, padding=1),
+    ),
     "cut by negative padding": Model(
         lambda m, x: F.pad(m.conv(m.first(x).transpose(1, 2)), (0, -2)).transpose(1, 2),
         first=first(),

@@ -70,6 +70,7 @@ REFUSED = {
     "the deviation over time": (lambda m, y: y.std(1), {}, r"aten\.std\.\w+ .* is not supported; over time there are mean"),
     "the mean over rows": (lambda m, y: y.mean(0), {}, r"aten\.mean\.dim .* is over the dimensions \[0\] of \[B, T, F\]; rows stay apart"),
     "where the maximum is": (lambda m, y: m.fc(y.max(1).indices.float()), {"fc": nn.Linear(6, 2)}, r"aten\.to\.dtype .* is not supported: it makes torch\.float32 of torch\.int64"),
+    "scores of other frames": (lambda m, y: (turned(m.conv(turned(y)))[..., :1].softmax(1) * y[:, 1::2]).sum(1), conv(2, stride=2), r"aten\.sum\.dim_IntList .* joins sequences whose frames are not the same: of 9 frames"),
     "several scores a frame": (lambda m, y: (y.softmax(1) * y).sum(1), {}, r"aten\.softmax\.int .* is over time with 6 scores a frame; attention has one score a frame"),
     "weights over time as the output": (lambda m, y: y[..., :1].softmax(1), {}, r"aten\.softmax\.int|reads a softmax over time"),
     "weights over time alone": (lambda m, y: m.fc(y[..., :1].softmax(1)), {"fc": nn.Linear(1, 2)}, r"aten\.linear\.default in the module 'fc' reads a softmax over time \('anchor\.l0\.gather'\); it can only weigh a sequence that is then summed over time"),
