@@ -184,7 +184,7 @@ def take(capture, fx):
         chosen = {dim: index for dim, index in enumerate(fx.args[1]) if index is not None}
     for dim, index in chosen.items():
         places = capture.constant(index)
-        if len(chosen) > 1 or places is None or places.ndim != 1:
+        if value.dims[dim] != F or len(chosen) > 1 or places is None or places.ndim != 1:
             raise capture.refuse(
                 fx,
                 f"chooses of the dimensions {sorted(chosen)} of {value.layout}; only features can be, by one constant list",
