@@ -131,6 +131,11 @@ CASES |= {
         conv=nn.Conv1d(6, 4, 3, padding=2),
         norm=trained(nn.BatchNorm1d(4)),
     ),
+    "cut by more than was padded": Model(
+        lambda m, x: m.conv(m.first(x).transpose(1, 2))[:, :, :-2].transpose(1, 2),
+        first=first(),
+        conv=nn.Conv1d(6, 4, 3, padding=1),
+    ),
     "cut by negative padding": Model(
         lambda m, x: F.pad(m.conv(m.first(x).transpose(1, 2)), (0, -2)).transpose(1, 2),
         first=first(),
@@ -182,7 +187,7 @@ ACTIVATIONS = {
     "relu": torch.relu, "relu6": nn.ReLU6(), "hardtanh": nn.Hardtanh(-0.3, 0.4), "clamp": lambda y: y.clamp(max=0.2),
     "clamp below": lambda y: y.clamp_min(-0.1), "leaky relu": nn.LeakyReLU(0.2), "prelu": nn.PReLU(), "prelu of each": lambda y: F.prelu(y.transpose(1, 2), torch.linspace(-0.5, 0.7, 6)).transpose(1, 2),
     "sigmoid": torch.sigmoid, "tanh": torch.tanh, "hardsigmoid": nn.Hardsigmoid(), "hardswish": nn.Hardswish(), "silu": nn.SiLU(),
-    "gelu": nn.GELU(), "gelu by tanh": nn.GELU("tanh"), "elu": nn.ELU(), "abs": torch.abs, "glu": nn.GLU(), "square": lambda y: y**2, "square by name": torch.square,
+    "gelu": nn.GELU(), "gelu by tanh": nn.GELU("tanh"), "abs": torch.abs, "glu": nn.GLU(), "square": lambda y: y**2, "square by name": torch.square,
     "negative": lambda y: -y, "relu in place": lambda y: y.clone().relu_() + 1, "in place, read again": lambda y: (lambda z: (z.relu_(), z * 2)[1])(y + 0.1),
     "times a number": lambda y: 0.3 * y / 2, "plus a number": lambda y: 1 - y - 0.25, "plus a constant": lambda y: y + torch.linspace(0, 1, 6),
     "times a constant": lambda y: y * torch.linspace(-1, 1, 6), "a constant minus": lambda y: torch.linspace(0, 1, 6) - y,

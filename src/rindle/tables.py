@@ -41,7 +41,6 @@ FUNCTIONS = {
         Function(
             "normal_cdf_tanh", lambda x: (1 + np.tanh(GELU_TANH * (x + 0.044715 * x**3))) / 2, "sigmoid", 1.0, 3.6
         ),
-        Function("expm1_negative", lambda x: np.expm1(np.minimum(x, 0)), "none", 1.0, 8.4),  # of ELU
     )
 }
 

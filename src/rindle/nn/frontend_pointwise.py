@@ -59,11 +59,6 @@ def gelu_tanh(n, x):
     return n.mul(x, n.table("normal_cdf_tanh", x))
 
 
-def elu(n, x):
-    """max(x, 0) + exp(min(x, 0)) − 1. Clevert et al. 2015, arXiv 1511.07289, with α = 1."""
-    return n.add(n.relu(x), n.table("expm1_negative", x))
-
-
 def absolute(n, x):
     return n.sub(n.path("above", n.relu(x)), n.path("below", n.clip(x, -math.inf, 0.0)))
 
@@ -272,12 +267,6 @@ def sloped(capture, fx):
     return computed(capture, fx, capture.name_of(fx, "leaky_relu"), leaky_relu, [value], constants)
 
 
-def elu_of(capture, fx):
-    if any(one != 1 for one in fx.args[1:]):
-        raise capture.refuse(fx, f"has the arguments {list(fx.args[1:])}; only α = 1 is supported")
-    return unary("elu", elu)(capture, fx)
-
-
 def glu_of(capture, fx):
     value = capture.value(fx)
     dim = argument(fx, 1, "dim", -1) % len(value.dims)
@@ -380,7 +369,6 @@ HANDLERS = {
     aten.hardswish.default: unary("hardswish", hard_swish),
     aten.silu.default: unary("silu", silu),
     aten.gelu.default: gelu_of,
-    aten.elu.default: elu_of,
     aten.abs.default: unary("abs", absolute),
     aten.relu6.default: bounded("relu6", 0.0, 6.0),
     aten.hardtanh.default: bounded("hardtanh", -1.0, 1.0),

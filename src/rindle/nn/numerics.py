@@ -66,7 +66,6 @@ FUNCTIONS = {
     "tanh": torch.tanh,
     "normal_cdf": torch.special.ndtr,
     "normal_cdf_tanh": lambda x: (1 + torch.tanh(GELU_TANH * (x + 0.044715 * x**3))) / 2,
-    "expm1_negative": lambda x: torch.expm1(x.clamp(max=0)),
 }
 
 
