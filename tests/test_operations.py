@@ -79,6 +79,8 @@ def test_every_operation_has_a_case():
     elsewhere = {
         "gru",
         "lstm",
+        "rnn_tanh",
+        "rnn_relu",
         "rindle",
         "embedding",
         "zeros",
