@@ -10,14 +10,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ..cells import linear as linear_cell
-from ..float_ops import FloatOp
-from ..graph import INPUT, Embedding, Window
-from ..program import Conv
-from ..tracer import Cell, cell
-from . import frontend_attention as attention
-from . import frontend_pointwise as pointwise
-from .frontend_values import ZERO, B, F, T, Value, argument, shape_of
+from ...cells import linear as linear_cell
+from ...float_ops import FloatOp
+from ...graph import INPUT, Embedding, Window
+from ...program import Conv
+from ...tracer import Cell, cell
+from . import attention, pointwise
+from .values import ZERO, B, F, T, Value, argument, shape_of
 
 aten = torch.ops.aten
 
@@ -233,7 +232,7 @@ def reduced(capture, fx, value: Value, dims: list[int], kind: str) -> Value:
 
 
 def batch_norm(capture, fx):
-    """y = x·a + b with a, b of the running statistics; ``frontend_tidy`` folds it into the layer before it."""
+    """y = x·a + b with a, b of the running statistics; ``tidy`` folds it into the layer before it."""
     weight, bias, mean, variance = (capture.parameter(fx, one) for one in fx.args[1:5])
     training, epsilon = fx.args[5], fx.args[7]
     if training or mean is None:

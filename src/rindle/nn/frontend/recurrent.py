@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from .. import cells
-from ..tracer import Cell
-from .modules import Recurrent, chunks, known_cell, read_dimensions
+from ... import cells
+from ...tracer import Cell
+from ..modules import Recurrent, chunks, known_cell, read_dimensions
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import torch
 
-from ..graph import INPUT, Node
-from .numerics import FloatLayer
+from ...graph import INPUT, Node
+from ..numerics import FloatLayer
 
 
 def tidy(nodes: list[Node], output: str) -> tuple[tuple[Node, ...], str]:

@@ -1,7 +1,4 @@
-"""A torch model -> a graph of programs with real weights, by torch.export. What is unknown is refused by name.
-
-One function per operation of the exported graph, in the files beside this one: ``HANDLERS`` is the table of all.
-"""
+"""The exported graph, operation by operation: one function each, in the files beside this one. ``HANDLERS`` is the table."""
 
 from __future__ import annotations
 
@@ -14,25 +11,25 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..float_ops import FloatOp
-from ..formats import RindleError
-from ..graph import INPUT, Graph, Node
-from ..tracer import Cell
+from ...float_ops import FloatOp
+from ...formats import RindleError
+from ...graph import INPUT, Graph, Node
+from ...tracer import Cell
+from ..captured import captured_copy
+from ..modules import blocks_of
+from ..numerics import FloatLayer
 from . import (
-    frontend_attention,
-    frontend_float,
-    frontend_layers,
-    frontend_pointwise,
-    frontend_pool,
-    frontend_shapes,
-    frontend_time,
+    attention,
+    floats,
+    layers,
+    pointwise,
+    pool,
+    recurrent,
+    shapes,
+    time,
 )
-from . import frontend_recurrent as recurrent
-from .captured import captured_copy
-from .frontend_tidy import tidy
-from .frontend_values import BATCH_TIME, TIME_BATCH, VECTOR, ZERO, B, F, T, Value, shape_of
-from .modules import blocks_of
-from .numerics import FloatLayer
+from .tidy import tidy
+from .values import BATCH_TIME, TIME_BATCH, VECTOR, ZERO, B, F, T, Value, shape_of
 
 aten = torch.ops.aten
 
@@ -46,13 +43,13 @@ HANDLERS = {
     torch.ops.rindle.recurrent.default: recurrent.recurrent,
     operator.getitem: lambda capture, fx: capture.values[fx.args[0]][fx.args[1]],
     **dict.fromkeys(ZEROS, lambda capture, fx: recurrent.ZEROS),
-    **frontend_shapes.HANDLERS,
-    **frontend_layers.HANDLERS,
-    **frontend_pointwise.HANDLERS,
-    **frontend_time.HANDLERS,
-    **frontend_pool.HANDLERS,
-    **frontend_float.HANDLERS,
-    **frontend_attention.HANDLERS,
+    **shapes.HANDLERS,
+    **layers.HANDLERS,
+    **pointwise.HANDLERS,
+    **time.HANDLERS,
+    **pool.HANDLERS,
+    **floats.HANDLERS,
+    **attention.HANDLERS,
 }
 
 # what an unsupported operation's name begins with -> what to do instead

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ..float_ops import FloatOp
-from . import frontend_attention as attention
-from .frontend_values import F, T
+from ...float_ops import FloatOp
+from . import attention
+from .values import F, T
 
 aten = torch.ops.aten
 

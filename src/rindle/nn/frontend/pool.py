@@ -8,10 +8,10 @@ from itertools import product
 import numpy as np
 import torch
 
-from ..graph import Window
-from . import frontend_pointwise as pointwise
-from .frontend_layers import _each, spaces_of
-from .frontend_values import T, argument, shape_of
+from ...graph import Window
+from . import pointwise
+from .layers import _each, spaces_of
+from .values import T, argument, shape_of
 
 aten = torch.ops.aten
 

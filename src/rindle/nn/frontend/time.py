@@ -7,10 +7,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ..graph import Window
-from . import frontend_attention as attention
-from . import frontend_layers as layers
-from .frontend_values import F, T, Value, argument, shape_of
+from ...graph import Window
+from . import attention, layers
+from .values import F, T, Value, argument, shape_of
 
 aten = torch.ops.aten
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ..float_ops import FloatOp
-from .frontend_values import B, F, T, Value, inserted, permuted
+from ...float_ops import FloatOp
+from .values import B, F, T, Value, inserted, permuted
 
 aten = torch.ops.aten
 TWO_VALUES = (

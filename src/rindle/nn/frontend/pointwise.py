@@ -12,11 +12,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ..float_ops import ELEMENT_WISE, FloatOp
-from ..tracer import Cell, cell
-from . import frontend_attention as attention
-from .frontend_values import F, Value, argument, inserted
-from .origins import origin_of
+from ...float_ops import ELEMENT_WISE, FloatOp
+from ...tracer import Cell, cell
+from ..origins import origin_of
+from . import attention
+from .values import F, Value, argument, inserted
 
 aten = torch.ops.aten
 Constant = torch.Tensor | float | int

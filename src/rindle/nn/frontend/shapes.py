@@ -10,10 +10,10 @@ from itertools import accumulate
 import numpy as np
 import torch
 
-from ..graph import INPUT
-from . import frontend_recurrent as recurrent
-from . import frontend_time as over_time
-from .frontend_values import F, T, Value, argument, changed, inserted, permuted, removed, reshaped, shape_of
+from ...graph import INPUT
+from . import recurrent
+from . import time as over_time
+from .values import F, T, Value, argument, changed, inserted, permuted, removed, reshaped, shape_of
 
 aten = torch.ops.aten
 END = 2**62  # a slice up to here is one to the end
