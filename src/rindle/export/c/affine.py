@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .arrays import comment, smallest
+from .arrays import Names, comment, smallest
 
 INT32 = 2**31
-BLOCK = 4  # rows that share the loads of a code
+BLOCK = 16  # rows whose sums are on the stack at once
 
 
 @dataclass
@@ -56,14 +56,42 @@ class Matrix:
     def ctype(self) -> str:
         return "int64_t" if self.wide else "int32_t"
 
-    def call(self, rows: int | str, first: str, code: str, start: str, acc: str) -> str:
-        """acc = rows of the weights, from ``first`` on, times code."""
-        if self.wide:
-            form, bits = ("packed", f"{self.bits}, ") if self.bits < 8 else (self.form, "")
-            return f"rindle_rows64_{form}({rows}, {self.array}{first}, {self.columns}, {bits}{code}, {acc});"
-        bits = f"{self.bits}, " if self.form == "packed" else ""
-        start = f"{start}, " if self.bits < 8 else ""
-        return f"rindle_rows_{self.form}({rows}, {self.array}{first}, {self.columns}, {bits}{code}, {start}{acc});"
+    @property
+    def starts(self) -> bool:
+        """Whether its sums begin with -2^(bits-1) times the sum of the code: weights are stored as w + 2^(bits-1)."""
+        return self.bits < 8 and not self.wide
+
+    @property
+    def weight_type(self) -> str:
+        return "int8_t" if self.bits == 8 else "int16_t" if self.bits > 8 else "uint8_t"
+
+
+class Products:
+    """One function for each kind of product: its number of columns is a constant there."""
+
+    def __init__(self, names: Names):
+        self._names = names
+        self._known: dict[tuple, str] = {}
+        self.text: list[str] = []
+
+    def call(self, m: Matrix, rows: int, first: str, code: str, start: str, acc: str) -> str:
+        """acc = so many rows of the weights, from ``first`` on, times code. start: of weights below 8 bits."""
+        key = m.form, m.bits, m.columns, m.wide
+        if key not in self._known:
+            self._known[key] = self._function(m)
+        start = f"{start}, " if m.starts else ""
+        return f"{self._known[key]}({rows}, {m.array}{first}, {code}, {start}{acc});"
+
+    def _function(self, m: Matrix) -> str:
+        form = "packed" if m.wide and m.bits < 8 else m.form
+        name = self._names.take(f"rows_{m.bits}_bits_{m.columns}{'_wide' if m.wide else ''}")
+        bits = f"{m.bits}, " if form == "packed" else ""
+        start, take = ("start, ", "int32_t start, ") if m.starts else ("", "")
+        self.text.append(
+            f"static RINDLE_APART void {name}(int32_t rows, const {m.weight_type} *w, const int16_t *x, {take}{m.ctype} *acc)\n"
+            f"{{\n    rindle_rows{'64' if m.wide else ''}_{form}(rows, w, {m.columns}, {bits}x, {start}acc);\n}}"
+        )
+        return name
 
 
 class AffineWriter:
@@ -176,10 +204,12 @@ class AffineWriter:
         """-2^(bits-1) times the sum of a code, of weights that are stored as w + 2^(bits-1)."""
         starts = {}
         for m in matrices:
-            if m.bits < 8 and not m.wide and not m.acc:
+            if m.starts and not m.acc:
                 starts[id(m)] = name = self.writer.locals.take(f"{self.writer.words[m.term.code]}_start")
                 size = self.writer.size(m.term.code)
-                self.writer.lines.append(f"const int32_t {name} = {-(2 ** (m.bits - 1))} * rindle_sum({size}, {m.code});")
+                self.writer.lines.append(
+                    f"const int32_t {name} = {-(2 ** (m.bits - 1))} * rindle_sum({size}, {m.code});"
+                )
         return starts
 
     def _runs(self, op) -> list[tuple[int, int, list[str]]]:
@@ -252,7 +282,7 @@ class AffineWriter:
                 skip = self._offset(op, m, first)
                 start = f" + ({skip} + {row}) * {m.stride}" if skip else f" + {row} * {m.stride}"
                 lines += [f"{m.ctype} {local[id(m)]}[{count}];"]
-                lines += [m.call(count, start, m.code, starts.get(id(m), ""), local[id(m)])]
+                lines += [self.writer.products.call(m, count, start, m.code, starts.get(id(m), ""), local[id(m)])]
             lines += [f"for (int32_t lane = 0; lane < {count}; ++lane) {target} = (int16_t){value};"]
             return lines
 
@@ -278,16 +308,22 @@ class AffineWriter:
             source = m.code if one else f"{m.code} + group * {channels // conv.groups * math.prod(conv.image)}"
             inner = [f"rindle_patch(&{geometry}, line, column, {source}, {patch});"]
             start = ""
-            if m.bits < 8 and not m.wide:
+            if m.starts:
                 start = f"{-(2 ** (m.bits - 1))} * rindle_sum({m.columns}, {patch})"
             if m.order:
                 inner.append(f"rindle_order_{m.order}({m.columns}, {patch});")
             skip = "" if one else f" + group * {rows * m.stride}"
-            inner.append(m.call(rows, skip, patch, start, array if one else f"{array} + group * {rows}"))
+            inner.append(
+                writer.products.call(m, rows, skip, patch, start, array if one else f"{array} + group * {rows}")
+            )
             if one:
                 lines += inner
             else:
-                lines += [f"for (int32_t group = 0; group < {conv.groups}; ++group) {{", *(f"    {line}" for line in inner), "}"]
+                lines += [
+                    f"for (int32_t group = 0; group < {conv.groups}; ++group) {{",
+                    *(f"    {line}" for line in inner),
+                    "}",
+                ]
         for first, rows, gates in self._runs(op):
             mine = [m for m in matrices if gates[0] in m.term.gates]
             here = {

@@ -7,6 +7,7 @@ import numpy as np
 from ...container import model_id
 from ...formats import RindleError
 from ...graph import INPUT
+from .affine import Products
 from .arrays import Constants, Names, Struct, array_text, comment
 from .operations import needed
 from .program import ProgramWriter, Tables
@@ -42,7 +43,7 @@ class ModelWriter:
         self.artifact, self.graph, self.prefix = artifact, artifact.graph, prefix
         names = Names(own=f"{prefix}_")
         self.constants = Constants(names)
-        self.tables = Tables(names, self.constants)
+        self.tables, self.products = Tables(names, self.constants), Products(names)
         self.state, self.work = Struct(f"{prefix}_state"), Struct("work", union=True)
         self._nodes = Names()  # a node's member of the state, its function and its constants
         self._types: list[str] = []
@@ -68,7 +69,7 @@ class ModelWriter:
     def _program(self, node) -> str:
         name = self._nodes.take(node.name)
         remembers = self.graph.is_sequence(node.sources[0])
-        writer = ProgramWriter(node, name, self.prefix, self.constants, self.tables, remembers)
+        writer = ProgramWriter(node, name, self.prefix, self.constants, self.tables, self.products, remembers)
         self._functions.append(writer.function())
         where, what = writer.value
         value = self._own(node, name) if where == "own" else None
@@ -147,7 +148,9 @@ class ModelWriter:
         step = "/* One frame: reads x, writes y; they must not overlap. x: codes from "
         if graph.vocabulary:
             lines.append(f"#define {upper}_VOCABULARY {graph.vocabulary} /* ids are 0 .. {graph.vocabulary - 1} */")
-            step = "/* One frame: reads an id, writes y. Returns 0; or 1 for an id out of range, which changes nothing. */"
+            step = (
+                "/* One frame: reads an id, writes y. Returns 0; or 1 for an id out of range, which changes nothing. */"
+            )
         else:
             fmt = self.artifact.input_format
             lines += [
@@ -195,8 +198,19 @@ class ModelWriter:
             body = [f"    if (id < 0 || id >= {self.graph.vocabulary}) return 1;", *body, "    return 0;"]
         if not any("state" in line for line in self._lines):
             body = ["    (void)state;", *body]
-        reset = [f"void {self.prefix}_reset({self.prefix}_state *state)", "{", "    rindle_zero(sizeof *state, state);", "}"]
-        text = [*self.tables.text, *self._functions, "\n".join(reset), "\n".join([self._signature, "{", *body, "}"])]
+        reset = [
+            f"void {self.prefix}_reset({self.prefix}_state *state)",
+            "{",
+            "    rindle_zero(sizeof *state, state);",
+            "}",
+        ]
+        text = [
+            *self.tables.text,
+            *self.products.text,
+            *self._functions,
+            "\n".join(reset),
+            "\n".join([self._signature, "{", *body, "}"]),
+        ]
         code = "\n\n".join(text)
         checks = [
             "typedef char rindle_int_has_32_bits[sizeof(int) >= 4 ? 1 : -1];",

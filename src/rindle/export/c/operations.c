@@ -6,6 +6,13 @@
 #if defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_SIMD32) && defined(__GNUC__) && !defined(__ARM_BIG_ENDIAN)
 #define RINDLE_DSP 1
 #endif
+#if defined(__GNUC__)
+#define RINDLE_APART __attribute__((noinline)) /* whose loops want all registers, */
+#define RINDLE_INTO __attribute__((always_inline)) /* and the number of columns as a constant */
+#else
+#define RINDLE_APART
+#define RINDLE_INTO
+#endif
 
 /* (6): v / 2^s, rounded half up. Shifts of negative numbers are arithmetic: rindle_shifts_are_arithmetic. */
 static inline int32_t rindle_round(int32_t v, int s)
@@ -21,6 +28,12 @@ static inline int64_t rindle_round64(int64_t v, int s)
 /* (5) */
 static inline int32_t rindle_sat(int32_t v, int32_t lo, int32_t hi)
 {
+#if defined(__ARM_FEATURE_SAT) && defined(__GNUC__)
+    if (lo == -32768 && hi == 32767) {
+        __asm__("ssat %0, #16, %1" : "=r"(v) : "r"(v));
+        return v;
+    }
+#endif
     return v < lo ? lo : v > hi ? hi : v;
 }
 

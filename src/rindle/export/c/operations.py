@@ -32,5 +32,9 @@ def needed(text: str) -> str:
         for i in found:
             wanted |= set(re.findall(r"\brindle_\w+", _blocks()[i][1]))
     body = "\n\n".join(block for i, (_, block) in enumerate(_blocks()) if i in chosen)
-    head = [block for defined, block in _blocks() if not defined] if re.search(r"\bRINDLE_(DSP|MVE)\b", body) else []
+    head = (
+        [block for defined, block in _blocks() if not defined]
+        if re.search(r"\bRINDLE_(DSP|MVE|APART|INTO)\b", body + text)
+        else []
+    )
     return "\n\n".join([*head, body])

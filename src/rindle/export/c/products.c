@@ -68,70 +68,84 @@ static inline void rindle_order_4(int32_t n, int16_t *x)
 #endif
 }
 
+#if defined(RINDLE_DSP) && !defined(RINDLE_MVE)
+/* Four columns of a row. The empty statement keeps the compiler from loading more words than it has registers for. */
+static inline int32_t rindle_quad_8(const int8_t *w, uint32_t even, uint32_t odd, int32_t sum)
+{
+    const uint32_t word = rindle_word(w);
+    sum = rindle_smlad(rindle_bytes_13(word), odd, rindle_smlad(rindle_bytes_02(word), even, sum));
+    __asm__ volatile("" ::: "memory");
+    return sum;
+}
+#endif
+
 /* acc[r] = sum over k of w[r, k] x[k], (7), for weights of 8 bits. */
 static inline int32_t rindle_row_8(const int8_t *w, int32_t n, const int16_t *x)
 {
     int32_t a = 0, k = 0;
 #if defined(RINDLE_DSP) && !defined(RINDLE_MVE)
-    for (; k + 4 <= n; k += 4) {
-        const uint32_t word = rindle_word(w + k);
-        a = rindle_smlad(rindle_bytes_02(word), rindle_word(x + k), a);
-        a = rindle_smlad(rindle_bytes_13(word), rindle_word(x + k + 2), a);
+    for (; k < n - (n & 3); k += 4) {
+        a = rindle_quad_8(w + k, rindle_word(x + k), rindle_word(x + k + 2), a);
     }
 #endif
     for (; k < n; ++k) a += w[k] * x[k];
     return a;
 }
 
-static inline void rindle_rows_8(int32_t rows, const int8_t *w, int32_t n, const int16_t *x, int32_t *acc)
+static inline RINDLE_INTO void rindle_rows_8(int32_t rows, const int8_t *w, int32_t n, const int16_t *x, int32_t *acc)
 {
+    const int32_t whole = rows - (rows & 3);
     int32_t r;
-    for (r = 0; r + 4 <= rows; r += 4) {
+    for (r = 0; r < whole; r += 4) {
+        const int8_t *v = w + r * n;
         int32_t a = 0, b = 0, c = 0, d = 0, k = 0;
-        const int8_t *w0 = w + r * n, *w1 = w0 + n, *w2 = w1 + n, *w3 = w2 + n;
 #if defined(RINDLE_MVE)
         for (; k < n; k += 8) {
             const mve_pred16_t some = vctp16q((uint32_t)(n - k));
-            const int16x8_t v = vldrhq_z_s16(x + k, some);
-            a = vmladavaq_p_s16(a, vldrbq_z_s16(w0 + k, some), v, some);
-            b = vmladavaq_p_s16(b, vldrbq_z_s16(w1 + k, some), v, some);
-            c = vmladavaq_p_s16(c, vldrbq_z_s16(w2 + k, some), v, some);
-            d = vmladavaq_p_s16(d, vldrbq_z_s16(w3 + k, some), v, some);
+            const int16x8_t codes = vldrhq_z_s16(x + k, some);
+            a = vmladavaq_p_s16(a, vldrbq_z_s16(v + k, some), codes, some);
+            b = vmladavaq_p_s16(b, vldrbq_z_s16(v + n + k, some), codes, some);
+            c = vmladavaq_p_s16(c, vldrbq_z_s16(v + 2 * n + k, some), codes, some);
+            d = vmladavaq_p_s16(d, vldrbq_z_s16(v + 3 * n + k, some), codes, some);
         }
 #elif defined(RINDLE_DSP)
-        for (; k + 4 <= n; k += 4) {
+        for (; k < n - (n & 7); k += 8) { /* twice four */
+            uint32_t even = rindle_word(x + k), odd = rindle_word(x + k + 2);
+            a = rindle_quad_8(v + k, even, odd, a);
+            b = rindle_quad_8(v + n + k, even, odd, b);
+            c = rindle_quad_8(v + 2 * n + k, even, odd, c);
+            d = rindle_quad_8(v + 3 * n + k, even, odd, d);
+            even = rindle_word(x + k + 4);
+            odd = rindle_word(x + k + 6);
+            a = rindle_quad_8(v + k + 4, even, odd, a);
+            b = rindle_quad_8(v + n + k + 4, even, odd, b);
+            c = rindle_quad_8(v + 2 * n + k + 4, even, odd, c);
+            d = rindle_quad_8(v + 3 * n + k + 4, even, odd, d);
+        }
+        for (; k < n - (n & 3); k += 4) {
             const uint32_t even = rindle_word(x + k), odd = rindle_word(x + k + 2);
-            uint32_t word = rindle_word(w0 + k);
-            a = rindle_smlad(rindle_bytes_02(word), even, a);
-            a = rindle_smlad(rindle_bytes_13(word), odd, a);
-            word = rindle_word(w1 + k);
-            b = rindle_smlad(rindle_bytes_02(word), even, b);
-            b = rindle_smlad(rindle_bytes_13(word), odd, b);
-            word = rindle_word(w2 + k);
-            c = rindle_smlad(rindle_bytes_02(word), even, c);
-            c = rindle_smlad(rindle_bytes_13(word), odd, c);
-            word = rindle_word(w3 + k);
-            d = rindle_smlad(rindle_bytes_02(word), even, d);
-            d = rindle_smlad(rindle_bytes_13(word), odd, d);
+            a = rindle_quad_8(v + k, even, odd, a);
+            b = rindle_quad_8(v + n + k, even, odd, b);
+            c = rindle_quad_8(v + 2 * n + k, even, odd, c);
+            d = rindle_quad_8(v + 3 * n + k, even, odd, d);
         }
 #endif
         for (; k < n; ++k) {
-            const int32_t v = x[k];
-            a += w0[k] * v;
-            b += w1[k] * v;
-            c += w2[k] * v;
-            d += w3[k] * v;
+            a += v[k] * x[k];
+            b += v[n + k] * x[k];
+            c += v[2 * n + k] * x[k];
+            d += v[3 * n + k] * x[k];
         }
         acc[r] = a;
         acc[r + 1] = b;
         acc[r + 2] = c;
         acc[r + 3] = d;
     }
-    for (; r < rows; ++r) acc[r] = rindle_row_8(w + r * n, n, x);
+    for (r = whole; r < rows; ++r) acc[r] = rindle_row_8(w + r * n, n, x);
 }
 
 /* Of 9 to 16 bits. */
-static inline void rindle_rows_16(int32_t rows, const int16_t *w, int32_t n, const int16_t *x, int32_t *acc)
+static inline RINDLE_INTO void rindle_rows_16(int32_t rows, const int16_t *w, int32_t n, const int16_t *x, int32_t *acc)
 {
     int32_t r;
     for (r = 0; r < rows; ++r, w += n) {
@@ -142,27 +156,46 @@ static inline void rindle_rows_16(int32_t rows, const int16_t *w, int32_t n, con
             a = vmladavaq_p_s16(a, vldrhq_z_s16(w + k, some), vldrhq_z_s16(x + k, some), some);
         }
 #elif defined(RINDLE_DSP)
-        for (; k + 2 <= n; k += 2) a = rindle_smlad(rindle_word(w + k), rindle_word(x + k), a);
+        for (; k < n - (n & 1); k += 2) a = rindle_smlad(rindle_word(w + k), rindle_word(x + k), a);
 #endif
         for (; k < n; ++k) a += w[k] * x[k];
         acc[r] = a;
     }
 }
 
+#ifdef RINDLE_DSP
+/* 0x000f000f, kept in a register: a shift and the mask are then one instruction. */
+static inline uint32_t rindle_mask_4(void)
+{
+    uint32_t mask = 0x000f000fu;
+    __asm__("" : "+r"(mask));
+    return mask;
+}
+/* Eight columns of a row. */
+static inline int32_t rindle_eight_4(const uint8_t *w, uint32_t mask, uint32_t x0, uint32_t x1, uint32_t x2, uint32_t x3, int32_t sum)
+{
+    const uint32_t word = rindle_word(w);
+    sum = rindle_smlad(word & mask, x0, sum);
+    sum = rindle_smlad((word >> 4) & mask, x1, sum);
+    sum = rindle_smlad((word >> 8) & mask, x2, sum);
+    sum = rindle_smlad((word >> 12) & mask, x3, sum);
+    __asm__ volatile("" ::: "memory");
+    return sum;
+}
+#endif
+
 /* Of 4 bits, two to a byte, stored as w + 8. start = -8 times the sum of x. */
 static inline int32_t rindle_row_4(const uint8_t *w, int32_t n, const int16_t *x, int32_t start)
 {
     int32_t a = start, k = 0;
 #ifdef RINDLE_DSP
-    for (; k + 8 <= n; k += 8) {
-        const uint32_t word = rindle_word(w + (k >> 1));
-        a = rindle_smlad(word & 0x000f000fu, rindle_word(x + k), a);
-        a = rindle_smlad((word >> 4) & 0x000f000fu, rindle_word(x + k + 2), a);
-        a = rindle_smlad((word >> 8) & 0x000f000fu, rindle_word(x + k + 4), a);
-        a = rindle_smlad((word >> 12) & 0x000f000fu, rindle_word(x + k + 6), a);
+    const uint32_t mask = rindle_mask_4();
+    for (; k < n - (n & 7); k += 8) {
+        const uint32_t x0 = rindle_word(x + k), x1 = rindle_word(x + k + 2);
+        a = rindle_eight_4(w + (k >> 1), mask, x0, x1, rindle_word(x + k + 4), rindle_word(x + k + 6), a);
     }
 #endif
-    for (; k + 2 <= n; k += 2) {
+    for (; k < n - (n & 1); k += 2) {
         const int32_t pair = w[k >> 1];
         a += (pair & 15) * x[k] + (pair >> 4) * x[k + 1];
     }
@@ -170,37 +203,23 @@ static inline int32_t rindle_row_4(const uint8_t *w, int32_t n, const int16_t *x
     return a;
 }
 
-static inline void rindle_rows_4(int32_t rows, const uint8_t *w, int32_t n, const int16_t *x, int32_t start, int32_t *acc)
+static inline RINDLE_INTO void rindle_rows_4(int32_t rows, const uint8_t *w, int32_t n, const int16_t *x, int32_t start, int32_t *acc)
 {
     const int32_t stride = (n + 1) >> 1;
-    int32_t r = 0;
+    int32_t whole = 0, r;
 #ifdef RINDLE_DSP
-    for (; r + 4 <= rows && (n & 7) == 0; r += 4) {
+    const uint32_t mask = rindle_mask_4();
+    if ((n & 7) == 0) whole = rows - (rows & 3);
+    for (r = 0; r < whole; r += 4) {
+        const uint8_t *v = w + r * stride;
         int32_t a = start, b = start, c = start, d = start, k;
-        const uint8_t *w0 = w + r * stride, *w1 = w0 + stride, *w2 = w1 + stride, *w3 = w2 + stride;
-        for (k = 0; k < n; k += 8) {
+        for (k = 0; k < n; k += 8, v += 4) {
             const uint32_t x0 = rindle_word(x + k), x1 = rindle_word(x + k + 2);
             const uint32_t x2 = rindle_word(x + k + 4), x3 = rindle_word(x + k + 6);
-            uint32_t word = rindle_word(w0 + (k >> 1));
-            a = rindle_smlad(word & 0x000f000fu, x0, a);
-            a = rindle_smlad((word >> 4) & 0x000f000fu, x1, a);
-            a = rindle_smlad((word >> 8) & 0x000f000fu, x2, a);
-            a = rindle_smlad((word >> 12) & 0x000f000fu, x3, a);
-            word = rindle_word(w1 + (k >> 1));
-            b = rindle_smlad(word & 0x000f000fu, x0, b);
-            b = rindle_smlad((word >> 4) & 0x000f000fu, x1, b);
-            b = rindle_smlad((word >> 8) & 0x000f000fu, x2, b);
-            b = rindle_smlad((word >> 12) & 0x000f000fu, x3, b);
-            word = rindle_word(w2 + (k >> 1));
-            c = rindle_smlad(word & 0x000f000fu, x0, c);
-            c = rindle_smlad((word >> 4) & 0x000f000fu, x1, c);
-            c = rindle_smlad((word >> 8) & 0x000f000fu, x2, c);
-            c = rindle_smlad((word >> 12) & 0x000f000fu, x3, c);
-            word = rindle_word(w3 + (k >> 1));
-            d = rindle_smlad(word & 0x000f000fu, x0, d);
-            d = rindle_smlad((word >> 4) & 0x000f000fu, x1, d);
-            d = rindle_smlad((word >> 8) & 0x000f000fu, x2, d);
-            d = rindle_smlad((word >> 12) & 0x000f000fu, x3, d);
+            a = rindle_eight_4(v, mask, x0, x1, x2, x3, a);
+            b = rindle_eight_4(v + stride, mask, x0, x1, x2, x3, b);
+            c = rindle_eight_4(v + 2 * stride, mask, x0, x1, x2, x3, c);
+            d = rindle_eight_4(v + 3 * stride, mask, x0, x1, x2, x3, d);
         }
         acc[r] = a;
         acc[r + 1] = b;
@@ -208,11 +227,11 @@ static inline void rindle_rows_4(int32_t rows, const uint8_t *w, int32_t n, cons
         acc[r + 3] = d;
     }
 #endif
-    for (; r < rows; ++r) acc[r] = rindle_row_4(w + r * stride, n, x, start);
+    for (r = whole; r < rows; ++r) acc[r] = rindle_row_4(w + r * stride, n, x, start);
 }
 
 /* Of 2 to 7 bits, one after the other from a row's lowest bit, stored as w + 2^(bits-1). start = -2^(bits-1) times the sum of x. */
-static inline void rindle_rows_packed(int32_t rows, const uint8_t *w, int32_t n, int bits, const int16_t *x, int32_t start, int32_t *acc)
+static inline RINDLE_INTO void rindle_rows_packed(int32_t rows, const uint8_t *w, int32_t n, int bits, const int16_t *x, int32_t start, int32_t *acc)
 {
     const uint32_t mask = ((uint32_t)1 << bits) - 1;
     int32_t r, k;

@@ -62,10 +62,10 @@ class ProgramWriter:
     an array that the caller gives, "input" with its number, or a member of the state.
     """
 
-    def __init__(self, node, name: str, prefix: str, constants: Constants, tables: Tables, remembers: bool):
+    def __init__(self, node, name: str, prefix: str, constants, tables, products, remembers: bool):
         self.node, self.layer, self.program = node, node.layer, node.layer.program
         self.name, self.prefix, self.remembers = name, prefix, remembers
-        self.constants, self.tables = constants, tables
+        self.constants, self.tables, self.products = constants, tables, products
         self.state, self.work = Struct(f"{prefix}_{name}"), Struct(f"{prefix}_{name}_work")
         self.locals = Names()
         self.words = {path: self.locals.take(path) for path in self.program.sizes}
