@@ -5,6 +5,7 @@
 #endif
 #if defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_SIMD32) && defined(__GNUC__) && !defined(__ARM_BIG_ENDIAN)
 #define RINDLE_DSP 1
+#define RINDLE_SPARE __attribute__((unused)) /* where MVE takes their place */
 #endif
 #if defined(__GNUC__)
 #define RINDLE_APART __attribute__((noinline)) /* whose loops want all registers, */

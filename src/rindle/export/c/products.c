@@ -8,23 +8,23 @@ static inline int32_t rindle_sum(int32_t n, const int16_t *x)
 /* Two 16-bit products are added at once; a word is read from any address. */
 #ifdef RINDLE_DSP
 typedef uint32_t __attribute__((may_alias, aligned(1))) rindle_any_word;
-static inline uint32_t rindle_word(const void *at)
+static inline RINDLE_SPARE uint32_t rindle_word(const void *at)
 {
     return *(const rindle_any_word *)at;
 }
-static inline int32_t rindle_smlad(uint32_t a, uint32_t b, int32_t sum)
+static inline RINDLE_SPARE int32_t rindle_smlad(uint32_t a, uint32_t b, int32_t sum)
 {
     int32_t result;
     __asm__("smlad %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
     return result;
 }
-static inline uint32_t rindle_bytes_02(uint32_t w)
+static inline RINDLE_SPARE uint32_t rindle_bytes_02(uint32_t w)
 {
     uint32_t result;
     __asm__("sxtb16 %0, %1" : "=r"(result) : "r"(w));
     return result;
 }
-static inline uint32_t rindle_bytes_13(uint32_t w)
+static inline RINDLE_SPARE uint32_t rindle_bytes_13(uint32_t w)
 {
     uint32_t result;
     __asm__("sxtb16 %0, %1, ror #8" : "=r"(result) : "r"(w));
