@@ -130,14 +130,18 @@ def whole_layer(kind: str, scheme: str, inputs: int, hidden: int, time: int = 5)
     return artifact.with_golden(codes.astype(np.int16), np.array([time]))
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("machine", MACHINES)
+FEW = ("cortex-m3", "cortex-m55 clang", "rv32i", "wasm")  # plain C or another compiler: two models say it
+
+
+@pytest.mark.parametrize(
+    ("machine", "model"), [(a, b) for a in MACHINES for b in (list(MODELS)[:2] if a in FEW else MODELS)]
+)
 def test_c_is_the_reference_on_other_machines(machine, model, tmp_path):
     to_c(with_extremes(MODELS[model]()), tmp_path, "net")
     assert MACHINES[machine].replay(tmp_path)[0] == 0
 
 
-@pytest.mark.parametrize("seed", [2, 5, 9, 12])
+@pytest.mark.parametrize("seed", [2, 9])
 @pytest.mark.parametrize("machine", ["cortex-m4", "cortex-m55", "rv32imc"])
 def test_random_models_on_other_machines(machine, seed, tmp_path):
     to_c(random_stream(seed), tmp_path, "net")
