@@ -1,12 +1,15 @@
 // What each part of a step costs, with each kernel of this CPU: rindle-profile FILE... [--frames N] [--density D]
-// Inputs walk: a share D of the features changes from frame to frame (1 if not given). Times are of one frame, without
-// Python: the least of several slices, in turns between the kernels, and what each kind of kernel function takes of it.
+// Inputs walk: a share D of the features changes from frame to frame (1 if not given). Times are of one frame of the input,
+// without Python: the least of several slices, in turns between the kernels, and what each kind of kernel function takes of
+// it. A graph that needs whole rows is run node by node; what no kernel does (patches of images, windows, floats) is in no column.
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <memory>
 #include <random>
 #include <string>
 #include <vector>
@@ -55,30 +58,55 @@ Kernel wrapped(const Kernel& kernel) {
     return result;
 }
 
+// A row of frames: float features, or ids.
+struct Row {
+    std::vector<float> x;
+    std::vector<std::int32_t> ids;
+    std::size_t frames;
+};
+
 struct Runner {
     std::shared_ptr<const Model> model;
     Stream stream;
+    std::vector<std::byte> values;  // of a row, where it is run node by node
     double best = 1e30;
 
     explicit Runner(std::shared_ptr<const Model> of) : model(of), stream(of) {}
+
+    void input(const Row& row, std::size_t t) {
+        if (model->vocabulary)
+            stream.input(row.ids.data() + t);
+        else
+            stream.input(row.x.data() + t * model->input_size);
+    }
     // Nanoseconds per frame
-    double run(const std::vector<float>& x, std::size_t frames) {
+    double run(const Row& row) {
+        if (model->by_node) values.resize(stream.begin_row(row.frames));
         const auto start = Clock::now();
-        for (std::size_t t = 0; t < frames; ++t) {
-            stream.input(x.data() + t * model->input_size);
-            stream.frame();
+        for (std::size_t t = 0; t < row.frames; ++t) {
+            input(row, t);
+            model->by_node ? stream.keep(values.data(), t) : stream.frame();
         }
-        return std::chrono::duration<double, std::nano>(Clock::now() - start).count() / static_cast<double>(frames);
+        model->by_node ? stream.run_row(values.data()) : stream.finish(static_cast<std::int64_t>(row.frames));
+        return std::chrono::duration<double, std::nano>(Clock::now() - start).count() / static_cast<double>(row.frames);
     }
 };
 
-std::vector<float> walk(std::size_t features, std::size_t frames, double density) {
+// Features walk: a share of them changes from frame to frame. Ids are drawn.
+Row walk(const Model& model, std::size_t frames, double density) {
     std::mt19937 generator(0);
     std::normal_distribution<float> normal;
     std::bernoulli_distribution changes(density);
-    std::vector<float> x(features * frames);
-    for (std::size_t i = 0; i < x.size(); ++i) x[i] = i < features || changes(generator) ? normal(generator) : x[i - features];
-    return x;
+    Row row{{}, {}, frames};
+    if (model.vocabulary) {
+        std::uniform_int_distribution<std::int32_t> ids(0, model.vocabulary - 1);
+        for (std::size_t t = 0; t < frames; ++t) row.ids.push_back(ids(generator));
+        return row;
+    }
+    row.x.resize(model.input_size * frames);
+    for (std::size_t i = 0; i < row.x.size(); ++i)
+        row.x[i] = i < model.input_size || changes(generator) ? normal(generator) : row.x[i - model.input_size];
+    return row;
 }
 
 }  // namespace
@@ -102,9 +130,11 @@ int main(int argc, char** argv) {
         const KernelList list = available_kernels();
         std::vector<Runner> plain;
         for (std::size_t k = 0; k < list.count; ++k) plain.emplace_back(compile(read(), *list.kernels[k]));
-        const auto x = walk(plain[0].model->input_size, frames, density);
+        for (std::size_t clock = 1; clock < plain[0].model->clocks.size(); ++clock)
+            frames = std::max(frames, static_cast<std::size_t>(plain[0].model->clocks[clock].least));
+        const Row row = walk(*plain[0].model, frames, density);
         for (int slice = 0; slice < 15; ++slice)
-            for (Runner& runner : plain) runner.best = std::min(runner.best, runner.run(x, frames));
+            for (Runner& runner : plain) runner.best = std::min(runner.best, runner.run(row));
         std::printf("%s\n%-12s %9s", path, "kernel", "ns/frame");
         for (const char* name : kPartNames) std::printf(" %10s", name);
         std::printf("  changed\n");
@@ -116,7 +146,7 @@ int main(int argc, char** argv) {
             std::fill(least, least + kParts, 1e30);
             for (int slice = 0; slice < 9; ++slice) {
                 std::fill(nanoseconds, nanoseconds + kParts, 0.0);
-                runner.run(x, frames);
+                runner.run(row);
                 for (int p = 0; p < kParts; ++p) least[p] = std::min(least[p], nanoseconds[p] / static_cast<double>(frames));
             }
             std::printf("%-12s %9.0f", timed->name, plain[k].best);

@@ -37,8 +37,9 @@ class ProgramReader {
 
     void read_paths() {
         for (const auto& [name, field] : field_["paths"].members()) {
+            const std::string& own = name;  // clang 14 captures no structured binding
             const bool is_input = std::any_of(input_fields_.begin(), input_fields_.end(),
-                                              [&](const Field& input) { return input.name() == name; });
+                                              [&own](const Field& input) { return input.name() == own; });
             if (is_input)
                 field.keys({"size", "bits"}, {"frac", "scale", "signed"});
             else

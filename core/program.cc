@@ -174,7 +174,7 @@ void Compiler::floats(const Node& node, Stage& stage) {
     stage.out = allocate<float>(stage.size);
     if (work.kind != FloatKind::attention) return;
     stage.sums = allocate<double>(stage.size);
-    not_causal(node, "attends to the whole sequence");
+    not_causal(node, "weighs the whole sequence");
 }
 
 Buffer::Buffer(std::size_t bytes) : size_(aligned(bytes)) {

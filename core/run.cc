@@ -172,7 +172,6 @@ rindle_status run(rindle_stream* handle, const In* x, std::size_t x_count, std::
     if (frames > INT32_MAX) return fail(RINDLE_INVALID_ARGUMENT, "%zu frames are 2^31 or more", frames);
     if (batch > 0 && frames == 0) return fail(RINDLE_INVALID_ARGUMENT, "a row must have at least one frame");
     if (batch > 0 && !x) return missing("x");
-    if (batch > 0 && !y) return missing("y");
 
     const auto length = [&](std::size_t row) { return lengths ? static_cast<std::size_t>(lengths[row]) : frames; };
     const auto made = [&](std::size_t length) {  // frames of the output
@@ -191,6 +190,7 @@ rindle_status run(rindle_stream* handle, const In* x, std::size_t x_count, std::
     if (!is_product(y_count, batch, made_most, out))
         return fail(RINDLE_INVALID_ARGUMENT, "y has %zu elements, must have batch %zu * frames %zu * features %zu", y_count,
                     batch, made_most, out);
+    if (batch > 0 && !y) return missing("y");
     for (std::size_t row = 0; row < batch; ++row) {
         const In* first = x + row * frames * in;
         const std::size_t refused = first_refused(model, first, length(row) * in);

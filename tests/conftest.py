@@ -1,11 +1,12 @@
 import os
+import re
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
-from support import ENGINES, TorchModel, quantized
+from support import CASES, ENGINES, EVERY_CELL, TorchModel, quantized
 
-from rindle import CELLS, SCHEMES
+from rindle import SCHEMES
 
 # `everything` is the default, and what CI runs: the same examples every time. HYPOTHESIS_PROFILE=search draws new ones.
 common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
@@ -15,16 +16,17 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "everything"))
 torch.set_num_threads(1)
 
 
-@pytest.fixture(params=CELLS)
-def cell(request):
-    """The name of every cell."""
-    return request.param
-
-
-@pytest.fixture(params=SCHEMES)
-def scheme(request):
-    """The name of every scheme."""
-    return request.param
+def pytest_generate_tests(metafunc):
+    """A test that takes ``cell`` runs for every cell, one that takes ``scheme`` for every scheme; of both, and of both and
+    ``head``, for what CASES has.
+    """
+    marks = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    given = {name for names in marks for name in (re.split(", *", names) if isinstance(names, str) else names)}
+    names = [name for name in ("cell", "scheme", "head") if name in metafunc.fixturenames and name not in given]
+    tables = {("cell",): list(EVERY_CELL), ("scheme",): list(SCHEMES), ("cell", "scheme", "head"): CASES}
+    tables["cell", "scheme"] = list(dict.fromkeys(case[:2] for case in CASES))
+    if names:
+        metafunc.parametrize(names if len(names) > 1 else names[0], tables[tuple(names)])
 
 
 @pytest.fixture(params=ENGINES)

@@ -28,20 +28,19 @@ def call(*command: object) -> None:
 def seeds(folder: Path) -> list[Path]:
     """A file per cell and scheme, half of them held, from the package under test; and the golden ones."""
     import torch
-    from support import quantized
+    from support import CASES, quantized
 
     import rindle
 
     torch.manual_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
     files = []
-    for cell in rindle.CELLS:
-        for number, scheme in enumerate(rindle.SCHEMES):
-            model = quantized(cell, scheme)
-            if number % 2:
-                model = model.with_thresholds(dict.fromkeys(model.thresholds, number))
-            files.append(folder / f"{cell}-{scheme}.rindle")
-            rindle.save(model, files[-1])
+    for number, (cell, scheme) in enumerate(dict.fromkeys(case[:2] for case in CASES)):
+        model = quantized(cell, scheme)
+        if number % 2:
+            model = model.with_thresholds(dict.fromkeys(model.thresholds, number))
+        files.append(folder / f"{cell}-{scheme}.rindle")
+        rindle.save(model, files[-1])
     golden = ROOT / "tests/golden"
     return [*files, *sorted(golden.glob("*.rindle"))]
 
@@ -68,6 +67,8 @@ def main() -> None:
     check_vector_objects(BUILD)
     call(BUILD / "rindle-tests")
     files = seeds(BUILD / "seeds")
+    call(BUILD / "rindle-tests", BUILD / "seeds")
+    files += sorted((BUILD / "seeds").glob("small-*.rindle"))
     from rindle import _core
 
     for seed, kernel in enumerate(_core.kernels(), 1):

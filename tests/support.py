@@ -1,15 +1,20 @@
 """What the tests share: the table of engines, small models, and random programs."""
 
+import importlib
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
+from math import gcd
+from pathlib import Path
 
 import naive
 import numpy as np
 import torch
 
 import rindle
-from rindle import CELLS, Model, reference
+from rindle import CELLS, SCHEMES, Model, reference
 from rindle import _core as core
+from rindle.artifact import Artifact
 from rindle.container import dumps
 from rindle.formats import Format, decode
 from rindle.graph import INPUT
@@ -111,7 +116,40 @@ def extreme_codes(rng, fmt: Format, shape) -> np.ndarray:
 
 # -------------------------------------------------------------------------------------------------- small models
 
+ROOT = Path(__file__).parent.parent
+
+
+def example(name: str):
+    """A module of examples/."""
+    if str(ROOT / "examples") not in sys.path:
+        sys.path.insert(0, str(ROOT / "examples"))
+    return importlib.import_module(name)
+
+
+# what the laws run on: the package's cells, and a user's own
+EVERY_CELL = CELLS | {name: getattr(example(name), name) for name in ("mingru", "fastgrnn")}
+HEADS = ("all", "last", "mean")  # of TorchModel
+FULL = ("lstm", "gru", "sru")  # every scheme and every head; a variant has one of each, in turn
+CASES = [(cell, scheme, head) for cell in FULL for scheme in SCHEMES for head in HEADS]
+CASES += [
+    (cell, list(SCHEMES)[k % len(SCHEMES)], HEADS[k % len(HEADS)])
+    for k, cell in enumerate(cell for cell in EVERY_CELL if cell not in FULL)
+]
+
+
 FEATURES, HIDDEN, OUTPUTS = 5, 17, 3
+
+
+def recurrent(name: str, input_size: int, hidden_size: int, num_layers: int = 1, **options) -> rindle.Recurrent:
+    """A Recurrent of a cell by name; where the cell has a projection, of half the features; where it has convolutions, of
+    images as wide as the sizes allow.
+    """
+    cell = EVERY_CELL[name]
+    if cell.program.needs_image:
+        options = {"image": (1, gcd(input_size, hidden_size)), "kernel": (3, 3)} | options
+    if "P" in cell.program.sizes.values():
+        options = {"proj_size": max(1, hidden_size // 2)} | options
+    return rindle.Recurrent(cell, input_size, hidden_size, num_layers, **options)
 
 
 class TorchModel(torch.nn.Module):
@@ -125,8 +163,8 @@ class TorchModel(torch.nn.Module):
             make = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[name]
             self.rnn = make(HIDDEN, HIDDEN, layers, batch_first=True, bias=bias)
         else:
-            self.rnn = rindle.Recurrent(CELLS[name], HIDDEN, HIDDEN, layers, batch_first=True)
-        self.last = torch.nn.Linear(HIDDEN, OUTPUTS)
+            self.rnn = recurrent(name, HIDDEN, HIDDEN, layers, batch_first=True)
+        self.last = torch.nn.Linear(getattr(self.rnn, "output_size", HIDDEN), OUTPUTS)
 
     def forward(self, x):
         y, _ = self.rnn(self.first(x))
@@ -230,3 +268,12 @@ GRAPHS = {
 def quantized(name: str, scheme: str, head: str = "all", seed: int = 0) -> Model:
     torch.manual_seed(seed)
     return rindle.quantize(TorchModel(name, head).eval(), scheme, sequences())
+
+
+@lru_cache(maxsize=64)
+def both_directions(name: str) -> Artifact:
+    """A cell in both directions, in int8."""
+    torch.manual_seed(0)
+    return rindle.quantize(
+        Only(recurrent(name, FEATURES, FEATURES, batch_first=True, bidirectional=True)), "int8", sequences()
+    ).artifact

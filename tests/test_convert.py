@@ -171,10 +171,11 @@ def affines(artifact):
 def reals(layer, op, constant: Affine):
     """m and A of each term and row, from the stored scales alone."""
     rows = len(constant.bias)
-    scale = np.concatenate([np.full(layer.program.sizes[gate], layer.formats[gate].scale) for gate in op.out])
+    sizes = {gate: layer.program.block_shape(gate)[0] for gate in op.out}
+    scale = np.concatenate([np.full(sizes[gate], layer.formats[gate].scale) for gate in op.out])
     ratios, reaches = np.zeros((2, len(op.terms), rows))
     for t, (term, product) in enumerate(zip(op.terms, constant.products)):
-        start = sum(layer.program.sizes[gate] for gate in op.out[: op.out.index(term.gates[0])])
+        start = sum(sizes[gate] for gate in op.out[: op.out.index(term.gates[0])])
         span = slice(start, start + len(product.weight))
         steps = product.format.scale if product.row_scales is None else product.row_scales.astype(np.float64)
         code = layer.formats[term.code]
@@ -188,7 +189,7 @@ def test_converted_affines_are_the_largest_that_fit(artifact):
         ratios, reaches = reals(layer, op, constant)
         multipliers, _, shift = brute_force(ratios.tolist(), reaches.astype(int).tolist(), [0.0] * ratios.shape[1])
         for t, (term, product) in enumerate(zip(op.terms, constant.products)):
-            start = sum(layer.program.sizes[gate] for gate in op.out[: op.out.index(term.gates[0])])
+            start = sum(layer.program.block_shape(gate)[0] for gate in op.out[: op.out.index(term.gates[0])])
             wanted = np.array(multipliers[t][start : start + len(product.weight)], float) / 2.0**shift
             found = product.multiplier / 2.0**constant.shift
             np.testing.assert_allclose(found, wanted, rtol=2.0**-11)  # the bias may cost a few bits

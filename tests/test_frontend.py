@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+import support
 import torch
 from support import FEATURES, HIDDEN, VOCABULARY, MixedCells, TorchModel, Words, sequences, words
 from torch import nn
 
 import rindle
-from rindle import CELLS, Recurrent, RindleError
+from rindle import CELLS, RindleError
 from rindle.graph import execute
 from rindle.nn.calibrate import Recorder
 from rindle.nn.frontend import capture
@@ -38,7 +39,7 @@ def lstm(layers=1, **options):
 
 
 def recurrent(cell, layers=2, **options):
-    return Recurrent(CELLS[cell], FEATURES, FEATURES, layers, **{"batch_first": True} | options)
+    return support.recurrent(cell, FEATURES, FEATURES, layers, **{"batch_first": True} | options)
 
 
 def head(size=HIDDEN):
@@ -150,6 +151,43 @@ CAPTURED = (
             Model(lambda m, x: m.rnn(x, torch.zeros(1, x.shape[0], HIDDEN))[0], rnn=gru()),
             ["rnn.l0 program input"],
         ),
+        "zero initial states of our own": (
+            Model(lambda m, x: m.rnn(x, (torch.zeros(2, x.shape[0], 5),) * 2)[0], rnn=recurrent("lstm")),
+            ["rnn.l0 program input", "rnn.l1 program rnn.l0"],
+        ),
+        "our own in both directions": (
+            Model(lambda m, x: joined(m.rnn(x)[1][0]), rnn=recurrent("gru_reset_before", bidirectional=True)),
+            [
+                *both(0, "input"),
+                *both(1, "rnn.l0.concat")[:2],
+                "rnn.l1.last last rnn.l1",
+                "rnn.l1_reverse.first first rnn.l1_reverse",
+                "forward.concat concat rnn.l1.last,rnn.l1_reverse.first",
+            ],
+        ),
+        "our own with shared weights": (
+            Model(lambda m, x: m.rnn(x)[0], rnn=recurrent("ligru", 1, bidirectional=True, shared=True)),
+            both(0, "input"),
+        ),
+        "a plain RNN": (
+            Model(lambda m, x: m.rnn(x)[0], rnn=nn.RNN(FEATURES, 4, 2, batch_first=True)),
+            ["rnn.l0 program input", "rnn.l1 program rnn.l0"],
+        ),
+        "a plain RNN of ReLU in both directions": (
+            Model(
+                lambda m, x: m.rnn(x)[0],
+                rnn=nn.RNN(FEATURES, 4, nonlinearity="relu", batch_first=True, bidirectional=True, bias=False),
+            ),
+            both(0, "input"),
+        ),
+        "a projection": (
+            Model(lambda m, x: m.fc(m.rnn(x)[1][0][-1]), rnn=lstm(2, proj_size=3), fc=head(3)),
+            ["rnn.l0 program input", "rnn.l1 program rnn.l0", "rnn.l1.last last rnn.l1", "fc program rnn.l1.last"],
+        ),
+        "a projection in both directions without bias": (
+            Model(lambda m, x: m.rnn(x)[0], rnn=lstm(2, bidirectional=True, proj_size=3, bias=False)),
+            [*both(0, "input"), *both(1, "rnn.l0.concat")],
+        ),
         "dropout, which evaluation leaves out": (
             Model(lambda m, x: m.fc(m.drop(m.rnn(x)[0])), rnn=gru(2, dropout=0.5), drop=nn.Dropout(0.3), fc=head()),
             ["rnn.l0 program input", "rnn.l1 program rnn.l0", "fc program rnn.l1"],
@@ -239,55 +277,47 @@ def test_capture_leaves_the_model_as_it_was():
 
 
 REFUSED = {
-    "an unknown operation": (lambda m, x: m.act(m.rnn(x)[0]), {"rnn": gru(), "act": nn.GELU()}, r"aten\.gelu\.default in the module 'act' is not supported"),
+    "an unknown operation": (lambda m, x: m.act(m.rnn(x)[0]), {"rnn": gru(), "act": nn.Softplus()}, r"aten\.softplus\.default in the module 'act' is not supported"),
     "in a nested module": (
         lambda m, x: m.body(x),
-        {"body": nn.Sequential(nn.Linear(FEATURES, 4), nn.ReLU())},
-        r"aten\.relu\.default in the module 'body\.1' is not supported",
+        {"body": nn.Sequential(nn.Linear(FEATURES, 4), nn.Mish())},
+        r"aten\.mish\.default in the module 'body\.1' is not supported",
     ),
-    "in forward": (lambda m, x: m.fc(x) * 2, {"fc": nn.Linear(FEATURES, 2)}, r"aten\.mul\.Tensor in the model's forward is not supported"),
-    "a residual": (lambda m, x: m.fc(x) + x, {"fc": nn.Linear(FEATURES, FEATURES)}, r"aten\.add\.Tensor .* is not supported"),
-    "a plain RNN": (lambda m, x: m.rnn(x)[0], {"rnn": nn.RNN(FEATURES, 4, batch_first=True)}, r"aten\.rnn_tanh\.input in the module 'rnn' is not supported"),
-    "a projection in both directions": (lambda m, x: m.rnn(x)[0], {"rnn": lstm(bidirectional=True, proj_size=3)}, r"has a projection"),
+    "in forward": (lambda m, x: m.fc(x).cumsum(1), {"fc": nn.Linear(FEATURES, 2)}, r"aten\.cumsum\.default in the model's forward is not supported; over time there are mean"),
     "rows joined": (lambda m, x: torch.cat([m.fc(x), m.fc(x)], 0), {"fc": nn.Linear(FEATURES, 2)}, r"aten\.cat\.default .* is along dimension 0; only features can be concatenated, along dimension 2"),
     "frames joined": (lambda m, x: torch.cat([x, m.rnn(x)[0]], 1), {"rnn": nn.GRU(FEATURES, FEATURES, batch_first=True)}, r"aten\.cat\.default .* is along dimension 1"),
     "a vector joined with zeros": (lambda m, x: torch.cat([m.rnn(x)[0][:, -1], torch.zeros(3, 2)], 1), {"rnn": gru()}, r"aten\.cat\.default .* joins values that are not all sequences"),
     "an embedding of features": (lambda m, x: m.e(m.fc(x).argmax(-1)), {"e": nn.Embedding(4, 2), "fc": nn.Linear(FEATURES, 4)}, r"aten\.argmax\.default .* is not supported"),
-    "a projection": (lambda m, x: m.rnn(x)[0], {"rnn": lstm(proj_size=3)}, r"aten\.lstm\.input in the module 'rnn' has a projection"),
     "an initial state": (lambda m, x: m.rnn(x, torch.ones(1, x.shape[0], HIDDEN))[0], {"rnn": gru()}, r"(aten\.ones|aten\.gru).* (is not supported|initial state)"),
+    "an initial state of our own": (lambda m, x: m.rnn(x, torch.ones(2, x.shape[0], 5))[0], {"rnn": recurrent("gru")}, r"(aten\.ones|rindle\.recurrent).* (is not supported|initial state)"),
+    "a learned initial state of our own": (
+        lambda m, x: m.rnn(x, m.h0)[0],
+        {"rnn": recurrent("gru", 1), "h0": nn.Parameter(torch.zeros(1, 3, FEATURES))},
+        r"rindle\.recurrent\S* in the module 'rnn' is given an initial state; a captured model starts from zeros",
+    ),
+    "the final c of our own": (lambda m, x: m.rnn(x)[1][1][-1], {"rnn": recurrent("lstm")}, r"aten\.select\.int .* reads something that is not"),
     "a learned initial state": (
         lambda m, x: m.rnn(x, m.h0)[0],
         {"rnn": gru(), "h0": nn.Parameter(torch.zeros(1, 3, HIDDEN))},
-        r"aten\.gru\.input in the module 'rnn' is given an initial state; only zeros",
+        r"aten\.gru\.input in the module 'rnn' is given an initial state; a captured model starts from zeros, so give zeros or none",
     ),
     "the second frame": (lambda m, x: m.rnn(x)[0][:, 1], {"rnn": gru()}, r"aten\.select\.int .* selects index 1 of dimension 1; only the last frame"),
     "the frame that was last in the example": (lambda m, x: m.rnn(x)[0][:, 6], {"rnn": gru()}, "selects index 6 of dimension 1"),
     "the last row": (lambda m, x: m.rnn(x)[0][-1], {"rnn": gru()}, "selects index -1 of dimension 0"),
     "the final c": (lambda m, x: m.rnn(x)[1][1][-1], {"rnn": lstm()}, r"aten\.select\.int .* reads something that is not"),
-    "half of the sequence": (lambda m, x: m.rnn(x[:, :3])[0], {"rnn": gru()}, r"aten\.slice\.Tensor .* is not supported"),
-    "a reversed sequence": (lambda m, x: m.rnn(x.flip(1))[0], {"rnn": gru()}, r"aten\.flip\.default .* is not supported"),
-    "the mean over features": (lambda m, x: m.rnn(x)[0].mean(2), {"rnn": gru()}, r"aten\.mean\.dim .* is over the dimensions \[2\]; only the mean over time"),
+    "half of the sequence": (lambda m, x: m.rnn(x[:, :3])[0], {"rnn": gru()}, r"aten\.slice\.Tensor .* takes 0:3 of the 7 frames; only as many frames as the input has"),
+    "a reversed sequence": (lambda m, x: m.rnn(x.flip(1))[0], {"rnn": gru()}, r"aten\.flip\.default .* reverses dimension 1 of \[B, T, F\]; .* bidirectional"),
     "the mean over rows": (lambda m, x: m.rnn(x)[0].mean(0), {"rnn": gru()}, r"aten\.mean\.dim .* is over the dimensions \[0\]"),
     "the mean over all": (lambda m, x: m.rnn(x)[0].mean(), {"rnn": gru()}, r"aten\.mean\.default .* is not supported"),
-    "the mean with keepdim": (lambda m, x: m.fc(m.rnn(x)[0].mean(1, keepdim=True)), {"rnn": gru(), "fc": head()}, "without keepdim"),
-    "features moved to time": (lambda m, x: m.rnn(x.transpose(1, 2))[0], {"rnn": nn.GRU(7, 4, batch_first=True)}, r"aten\.transpose\.int .* is supported only between batch and time"),
-    "a recurrent layer on a vector": (
-        lambda m, x: m.fc(m.rnn(x)[0][:, -1]).unsqueeze(1),
-        {"rnn": gru(), "fc": head()},
-        r"aten\.unsqueeze\.default .* is not supported",
-    ),
+    "features moved to time": (lambda m, x: m.rnn(x.transpose(1, 2))[0], {"rnn": nn.GRU(7, 4, batch_first=True)}, r"aten\.gru\.input in the module 'rnn' takes a sequence laid out \[B, T, F\], but gets \[B, F, T\]"),
     "batch and time mixed up": (
         lambda m, x: m.second(m.rnn(x)[0])[0],
         {"rnn": gru(), "second": nn.GRU(HIDDEN, 4)},
         r"aten\.gru\.input in the module 'second' takes a sequence laid out \[T, B, F\], but gets \[B, T, F\]; check batch_first",
     ),
-    "computed weights": (
-        lambda m, x: nn.functional.linear(x, m.w + 1),
-        {"w": nn.Parameter(torch.zeros(2, FEATURES))},
-        r"aten\.(add\.Tensor|linear\.default) .*(is not supported|computes its weight)",
-    ),
+    "computed weights": (lambda m, x: nn.functional.linear(x, m.fc(x)[0]), {"fc": nn.Linear(FEATURES, FEATURES)}, r"aten\.(select\.int|linear\.default) .*(selects index 0 of dimension 0|computes its weight)"),
     "two outputs": (lambda m, x: (m.a(x), m.b(x)), {"a": nn.Linear(FEATURES, 2), "b": nn.Linear(FEATURES, 2)}, "must return one tensor"),
-    "a stack of outputs": (lambda m, x: torch.stack([m.a(x), m.a(x)]), {"a": nn.Linear(FEATURES, 2)}, "must return one tensor"),
+    "a stack of outputs": (lambda m, x: torch.stack([m.a(x), m.a(x)]), {"a": nn.Linear(FEATURES, 2)}, r"the output is laid out \[F, B, T, F\], but the input \[B, T, F\]; transpose it in forward"),
     "the input unchanged": (lambda m, x: x, {"fc": nn.Linear(FEATURES, 2)}, "no recurrent or Linear layer"),
     "the last input": (lambda m, x: x[:, -1], {}, "no recurrent or Linear layer; there is nothing to quantize"),
     "a constant": (lambda m, x: torch.zeros(3, 7, 2), {}, "must return one tensor|no recurrent"),
@@ -332,7 +362,7 @@ def test_a_module_that_only_looks_like_ours_is_refused():
             self.w = nn.Parameter(torch.zeros(1))
 
         def forward(self, x):
-            return recurrent_op(x.transpose(0, 1), [self.w], 4, 0, 1, "sru")[0].transpose(0, 1)
+            return recurrent_op(x.transpose(0, 1), [self.w], [], [4, 4], "H=4", 0, False, "sru")[0].transpose(0, 1)
 
     with pytest.raises(RindleError, match=r"rindle\.recurrent.* is used outside a Recurrent module"):
         capture(Direct(), X)

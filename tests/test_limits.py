@@ -3,7 +3,8 @@
 import numpy as np
 from hostile import P, find, good, identity, join, parts
 from hypothesis import given, settings
-from support import assert_agree, assert_naive, extreme_codes, seeds
+from random_models import seeds
+from support import assert_agree, assert_naive, extreme_codes
 
 from rindle import RindleError
 from rindle import _core as core

@@ -1,9 +1,11 @@
 import pytest
 import torch
+from support import EVERY_CELL
 
 from rindle import CELLS, RindleError, cell
 from rindle.cells import linear
-from rindle.program import step, trace
+from rindle.program import step
+from rindle.tracer import trace
 
 # What schemes refer to: element-wise paths; narrow codes; constant vectors; (gate.source) products.
 GOLDEN = {
@@ -12,6 +14,18 @@ GOLDEN = {
         "x.code h.code",
         "",
         "i.x f.x g.x o.x i.h f.h g.h o.h",
+    ),
+    "convlstm": (
+        "x h c i f g o f.sigmoid i.sigmoid g.tanh o.sigmoid c.tanh",
+        "x.code h.code",
+        "",
+        "i.x f.x g.x o.x i.h f.h g.h o.h",
+    ),
+    "convlstm_peephole": (
+        "x h c wi wf g wo p_f.mul f f.sigmoid p_i.mul i i.sigmoid g.tanh p_o.mul o o.sigmoid c.tanh",
+        "x.code h.code",
+        "p_f p_i p_o",
+        "wi.x wf.x g.x wo.x wi.h wf.h g.h wo.h",
     ),
     "gru": (
         "x h r z nx nh r.sigmoid r.sigmoid.mul n z.sigmoid n.tanh",
@@ -25,20 +39,128 @@ GOLDEN = {
         "v_f v_r",
         "u.x wf.x wr.x",
     ),
+    "lstm_peephole": (
+        "x h c wi wf g wo p_f.mul f f.sigmoid p_i.mul i i.sigmoid g.tanh p_o.mul o o.sigmoid c.tanh",
+        "x.code h.code",
+        "p_f p_i p_o",
+        "wi.x wf.x g.x wo.x wi.h wf.h g.h wo.h",
+    ),
+    "lstm_cifg": (
+        "x h c i g o i.sigmoid g.tanh o.sigmoid c.tanh",
+        "x.code h.code",
+        "",
+        "i.x g.x o.x i.h g.h o.h",
+    ),
+    "lstm_projection": (
+        "x h c i f g o f.sigmoid i.sigmoid g.tanh o.sigmoid c.tanh m r",
+        "x.code h.code m.code",
+        "",
+        "i.x f.x g.x o.x i.h f.h g.h o.h r.m",
+    ),
+    "lstm_peephole_cifg": (
+        "x h c wi g wo p_i.mul i i.sigmoid g.tanh p_o.mul o o.sigmoid c.tanh",
+        "x.code h.code",
+        "p_i p_o",
+        "wi.x g.x wo.x wi.h g.h wo.h",
+    ),
+    "lstm_peephole_projection": (
+        "x h c wi wf g wo p_f.mul f f.sigmoid p_i.mul i i.sigmoid g.tanh p_o.mul o o.sigmoid c.tanh m r",
+        "x.code h.code m.code",
+        "p_f p_i p_o",
+        "wi.x wf.x g.x wo.x wi.h wf.h g.h wo.h r.m",
+    ),
+    "lstm_cifg_projection": (
+        "x h c i g o i.sigmoid g.tanh o.sigmoid c.tanh m r",
+        "x.code h.code m.code",
+        "",
+        "i.x g.x o.x i.h g.h o.h r.m",
+    ),
+    "lstm_peephole_cifg_projection": (
+        "x h c wi g wo p_i.mul i i.sigmoid g.tanh p_o.mul o o.sigmoid c.tanh m r",
+        "x.code h.code m.code",
+        "p_i p_o",
+        "wi.x g.x wo.x wi.h g.h wo.h r.m",
+    ),
+    "gru_reset_before": (
+        "x h r z r.sigmoid rh n z.sigmoid n.tanh",
+        "x.code h.code rh.code",
+        "",
+        "r.x z.x r.h z.h n.x n.rh",
+    ),
+    "ligru": (
+        "x h z a z.sigmoid a.clip",
+        "x.code h.code",
+        "",
+        "z.x a.x z.h a.h",
+    ),
+    "rnn_tanh": (
+        "x h a",
+        "x.code h.code",
+        "",
+        "a.x a.h",
+    ),
+    "rnn_relu": (
+        "x h a a.clip",
+        "x.code h.code",
+        "",
+        "a.x a.h",
+    ),
+    "sru_highway": (
+        "x c u wf wr wx v_f.mul f v_r.mul r f.sigmoid r.sigmoid h",
+        "x.code",
+        "v_f v_r",
+        "u.x wf.x wr.x wx.x",
+    ),
+    "sru_projection": (
+        "x c p u wf wr v_f.mul f v_r.mul r f.sigmoid r.sigmoid h",
+        "x.code p.code",
+        "v_f v_r",
+        "p.x u.p wf.p wr.p",
+    ),
+    "sru_rescale": (
+        "x c u wf wr v_f.mul f v_r.mul r f.sigmoid skip r.sigmoid h",
+        "x.code",
+        "v_f v_r alpha",
+        "u.x wf.x wr.x",
+    ),
+    "sru_highway_projection": (
+        "x c p u wf wr wx v_f.mul f v_r.mul r f.sigmoid r.sigmoid h",
+        "x.code p.code",
+        "v_f v_r",
+        "p.x u.p wf.p wr.p wx.p",
+    ),
+    "sru_projection_rescale": (
+        "x c p u wf wr v_f.mul f v_r.mul r f.sigmoid skip r.sigmoid h",
+        "x.code p.code",
+        "v_f v_r alpha",
+        "p.x u.p wf.p wr.p",
+    ),
+    "mingru": (
+        "x h z g z.sigmoid",
+        "x.code",
+        "",
+        "z.x g.x",
+    ),
+    "fastgrnn": (
+        "x h a z z.sigmoid c c.tanh new kept rest",
+        "x.code h.code",
+        "b_z b_c zeta nu",
+        "a.x a.h",
+    ),
     "linear": ("x y", "x.code", "", "y.x"),
 }
 
 
-@pytest.mark.parametrize("name", [*CELLS, "linear"])
+@pytest.mark.parametrize("name", [*EVERY_CELL, "linear"])
 def test_path_names(name):
-    program = (CELLS | {"linear": linear})[name].program
+    program = (EVERY_CELL | {"linear": linear})[name].program
     products = [f"{gate}.{source}" for gate, source in program.products]
     found = (program.paths, program.codes, program.vectors, products)
     assert tuple(" ".join(names) for names in found) == GOLDEN[name]
 
 
 def test_every_path_is_written_once_before_it_is_read(cell):
-    program = CELLS[cell].program
+    program = EVERY_CELL[cell].program
     written = {*program.inputs, *program.vectors, *(state for state, _ in program.states)}
     for op in program.ops:
         assert set(op.reads) <= written
@@ -49,11 +171,11 @@ def test_every_path_is_written_once_before_it_is_read(cell):
 
 def test_parameter_layout_has_every_block(cell):
     """Each product's block, each bias and each vector stands in a parameter."""
-    one = CELLS[cell]
+    one = EVERY_CELL[cell]
     blocks = [block for rows in one.layout.values() for block in rows]
     wanted = {f"{gate}.{source}" for gate, source in one.program.products} | set(one.program.vectors)
     assert wanted | {gate for op in one.program.affines for gate in op.biased} == set(blocks)
-    assert CELLS[cell].doc
+    assert EVERY_CELL[cell].doc
 
 
 def traced(function, *states, **options):

@@ -2,6 +2,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstdlib>
+#include <fstream>
 #include <limits>
 #include <string>
 #include <thread>
@@ -11,12 +12,16 @@
 #include "fixed.h"
 #include "json.h"
 #include "kernels.h"
+#include "loaded.h"
 #include "rindle.h"
 #include "small_model.h"
 
+void test_convolution();
 void test_document();
+void test_floats();
 void test_graph();
 void test_kernels();
+void test_windows();
 
 namespace {
 
@@ -80,25 +85,6 @@ void reads_json() {
     CHECK(!json_error(std::string("\"a\0\"", 4)).empty());
 }
 
-struct Loaded {
-    rindle_model* model = nullptr;
-    rindle_stream* stream = nullptr;
-
-    explicit Loaded(const SmallModel& small) {
-        const std::string file = small.file();
-        if (rindle_load(file.data(), file.size(), nullptr, &model) || rindle_stream_new(model, &stream)) {
-            std::printf("test error: the model does not load: %s\n", rindle_error());
-            std::exit(2);
-        }
-    }
-    ~Loaded() {
-        rindle_free(model);  // the stream keeps what it needs
-        rindle_stream_free(stream);
-    }
-};
-
-bool said(const char* text) { return std::string(rindle_error()).find(text) != std::string::npos; }
-
 // By hand. Frame 1, x = (3, -2):
 //   q = floor((5x + 2) / 4) = (4, -2), both further than theta = 1 from 0
 //   y = floor((3 W q + b + 1) / 2) = ((0 + 4 + 1) / 2, (3*14 - 6 + 1) / 2) = (2, 18)
@@ -109,18 +95,18 @@ bool said(const char* text) { return std::string(rindle_error()).find(text) != s
 //   sum = ((1 + 6 + 4) >> 3, (0 - 2 + 4) >> 3) = (1, 0)
 void runs() {
     Loaded loaded{SmallModel()};
-    rindle_stream* stream = loaded.stream;
+    rindle_stream* stream = loaded.stream.get();
     const std::int16_t x[] = {3, -2, 4, -2, 999, 999};
     std::int16_t y[2] = {9, 9};
     CHECK(rindle_step_codes(stream, x, 2, y, 2) == RINDLE_OK && y[0] == 1 && y[1] == 0);
     CHECK(rindle_step_codes(stream, x + 2, 2, y, 2) == RINDLE_OK && y[0] == 1 && y[1] == 0);
     std::uint64_t frames = 0, changed = 0;
-    std::vector<std::uint64_t> saturated(rindle_saturation_count(loaded.model));
-    CHECK(rindle_held_count(loaded.model) == 1 && saturated.size() == 6);
+    std::vector<std::uint64_t> saturated(rindle_saturation_count(loaded.model.get()));
+    CHECK(rindle_held_count(loaded.model.get()) == 1 && saturated.size() == 6);
     CHECK(rindle_counters(stream, &frames, &changed, saturated.data()) == RINDLE_OK && frames == 2 && changed == 2);
     for (std::uint64_t count : saturated) CHECK(count == 0);
 
-    std::vector<unsigned char> state(rindle_state_size(loaded.model));
+    std::vector<unsigned char> state(rindle_state_size(loaded.model.get()));
     CHECK(state.size() == 8 + 32 + 4 + 2 * 4);
     CHECK(rindle_state_save(stream, state.data(), state.size()) == RINDLE_OK);
     for (std::size_t i = 0; i < 32; ++i) CHECK(state[8 + i] == 0x11 * (i % 16));  // the id
@@ -166,16 +152,16 @@ void runs() {
 // A restored stream goes on as the saved one does, although accumulators are not saved.
 void restores() {
     Loaded first{SmallModel()}, second{SmallModel()};
-    std::vector<unsigned char> state(rindle_state_size(first.model)), other(state.size());
+    std::vector<unsigned char> state(rindle_state_size(first.model.get())), other(state.size());
     const std::int16_t x[] = {300, -200};
     std::int16_t y[2], z[2];
     for (int t = 0; t < 6; ++t) {
-        CHECK(rindle_state_save(first.stream, state.data(), state.size()) == RINDLE_OK);
-        CHECK(rindle_state_restore(second.stream, state.data(), state.size()) == RINDLE_OK);
-        for (int more = 0; more < 2; ++more) CHECK(rindle_step_codes(second.stream, x, 2, z, 2) == RINDLE_OK);
-        CHECK(rindle_state_save(second.stream, other.data(), other.size()) == RINDLE_OK);
-        for (int more = 0; more < 2; ++more) CHECK(rindle_step_codes(first.stream, x, 2, y, 2) == RINDLE_OK);
-        CHECK(rindle_state_save(first.stream, state.data(), state.size()) == RINDLE_OK);
+        CHECK(rindle_state_save(first.stream.get(), state.data(), state.size()) == RINDLE_OK);
+        CHECK(rindle_state_restore(second.stream.get(), state.data(), state.size()) == RINDLE_OK);
+        for (int more = 0; more < 2; ++more) CHECK(rindle_step_codes(second.stream.get(), x, 2, z, 2) == RINDLE_OK);
+        CHECK(rindle_state_save(second.stream.get(), other.data(), other.size()) == RINDLE_OK);
+        for (int more = 0; more < 2; ++more) CHECK(rindle_step_codes(first.stream.get(), x, 2, y, 2) == RINDLE_OK);
+        CHECK(rindle_state_save(first.stream.get(), state.data(), state.size()) == RINDLE_OK);
         CHECK(state == other && y[0] == z[0] && y[1] == z[1]);
     }
 }
@@ -196,16 +182,16 @@ void forgets() {
     std::int16_t step[2], run[2];
     for (std::size_t t = 0; t < 5; ++t) {
         Loaded fresh(head);
-        CHECK(rindle_step_codes(loaded.stream, x + 2 * t, 2, step, 2) == RINDLE_OK);
-        CHECK(rindle_run_codes(fresh.stream, x, 2 * (t + 1), 1, t + 1, nullptr, run, 2) == RINDLE_OK);
+        CHECK(rindle_step_codes(loaded.stream.get(), x + 2 * t, 2, step, 2) == RINDLE_OK);
+        CHECK(rindle_run_codes(fresh.stream.get(), x, 2 * (t + 1), 1, t + 1, nullptr, run, 2) == RINDLE_OK);
         CHECK(step[0] == run[0] && step[1] == run[1]);
     }
-    std::vector<unsigned char> state(rindle_state_size(loaded.model));
+    std::vector<unsigned char> state(rindle_state_size(loaded.model.get()));
     CHECK(state.size() == 44 + 2 * 6);
-    CHECK(rindle_state_save(loaded.stream, state.data(), state.size()) == RINDLE_OK);
+    CHECK(rindle_state_save(loaded.stream.get(), state.data(), state.size()) == RINDLE_OK);
     CHECK(state[state.size() - 4] == 0);
     state[state.size() - 4] = 1;  // such a v-hat is always zero between frames
-    CHECK(rindle_state_restore(loaded.stream, state.data(), state.size()) == RINDLE_INVALID_ARGUMENT);
+    CHECK(rindle_state_restore(loaded.stream.get(), state.data(), state.size()) == RINDLE_INVALID_ARGUMENT);
 }
 
 // Four products of 32767 need more than 32 bits.
@@ -230,9 +216,9 @@ void widens() {
     Loaded loaded(wide);
     const std::int16_t x[] = {32767, 32767, 32767, -32768};
     std::int16_t y = 0;
-    CHECK(rindle_step_codes(loaded.stream, x, 4, &y, 1) == RINDLE_OK && y == 16383);  // the last code is -32767
+    CHECK(rindle_step_codes(loaded.stream.get(), x, 4, &y, 1) == RINDLE_OK && y == 16383);  // the last code is -32767
     const std::int16_t most[] = {32767, 32767, 32767, 32767};
-    CHECK(rindle_step_codes(loaded.stream, most, 4, &y, 1) == RINDLE_OK && y == 32766);
+    CHECK(rindle_step_codes(loaded.stream.get(), most, 4, &y, 1) == RINDLE_OK && y == 32766);
 }
 
 // A delay line: states take their values all at once, and an output that is a state is the one before the frame.
@@ -255,21 +241,21 @@ void delays() {
     for (std::int16_t t = 1; t < 9; ++t) {
         const std::int16_t x[] = {t, static_cast<std::int16_t>(-t)};
         std::int16_t y[2];
-        CHECK(rindle_step_codes(loaded.stream, x, 2, y, 2) == RINDLE_OK);
+        CHECK(rindle_step_codes(loaded.stream.get(), x, 2, y, 2) == RINDLE_OK);
         CHECK(y[0] == std::max(t - 3, 0) && y[1] == -y[0]);
     }
 }
 
 void refuses() {
     Loaded loaded{SmallModel()};
-    rindle_stream* stream = loaded.stream;
+    rindle_stream* stream = loaded.stream.get();
     std::int16_t codes[2] = {1, 1}, out[2];
     float x[6] = {1, 1, 1, 1, 1, 1}, y[2];
     CHECK(rindle_step_codes(stream, codes, 3, out, 2) == RINDLE_INVALID_ARGUMENT && said("x has 3"));
     CHECK(rindle_step_codes(stream, codes, 2, out, 1) == RINDLE_INVALID_ARGUMENT && said("y has 1"));
     CHECK(rindle_step_codes(stream, nullptr, 2, out, 2) == RINDLE_INVALID_ARGUMENT && said("x is NULL"));
     CHECK(rindle_step_codes(nullptr, codes, 2, out, 2) == RINDLE_INVALID_ARGUMENT && said("stream is NULL"));
-    std::vector<char> before(rindle_state_size(loaded.model)), after(before.size());
+    std::vector<char> before(rindle_state_size(loaded.model.get())), after(before.size());
     CHECK(rindle_step(stream, x, 2, y, 2) == RINDLE_OK);
     CHECK(rindle_state_save(stream, before.data(), before.size()) == RINDLE_OK);
     x[1] = std::numeric_limits<float>::quiet_NaN();
@@ -294,20 +280,20 @@ void refuses() {
     narrow.document = replaced(narrow.document, "{\"x\": {\"size\": 2, \"bits\": 16", "{\"x\": {\"size\": 2, \"bits\": 8");
     Loaded eight(narrow);
     codes[1] = -128;
-    CHECK(rindle_step_codes(eight.stream, codes, 2, out, 2) == RINDLE_INVALID_ARGUMENT && said("feature 1 is the code -128"));
+    CHECK(rindle_step_codes(eight.stream.get(), codes, 2, out, 2) == RINDLE_INVALID_ARGUMENT && said("feature 1 is the code -128"));
 
     SmallModel averages;
     averages.document = replaced(averages.document, "\"kind\": \"last\"", "\"kind\": \"mean\"");
     Loaded mean(averages);
-    CHECK(rindle_can_stream(loaded.model) == RINDLE_OK);
-    CHECK(rindle_can_stream(mean.model) == RINDLE_NOT_CAUSAL && said("\"final\""));
-    CHECK(rindle_step_codes(mean.stream, out, 2, out, 2) == RINDLE_NOT_CAUSAL && said("\"final\""));
+    CHECK(rindle_can_stream(loaded.model.get()) == RINDLE_OK);
+    CHECK(rindle_can_stream(mean.model.get()) == RINDLE_NOT_CAUSAL && said("\"final\""));
+    CHECK(rindle_step_codes(mean.stream.get(), out, 2, out, 2) == RINDLE_NOT_CAUSAL && said("\"final\""));
 
-    rindle_model* model = loaded.model;
+    rindle_model* model = loaded.model.get();
     CHECK(rindle_load("", 0, "avx9000", &model) == RINDLE_INVALID_ARGUMENT && said("known are: ") && !model);
     CHECK(rindle_load_file("/nonexistent/x.rindle", nullptr, &model) == RINDLE_INVALID_FILE && said("cannot be opened"));
-    CHECK(std::string(rindle_kernel(loaded.model)) == rindle::available_kernels().kernels[0]->name);
-    CHECK(std::string(rindle_id(loaded.model)).size() == 64);
+    CHECK(std::string(rindle_kernel(loaded.model.get())) == rindle::available_kernels().kernels[0]->name);
+    CHECK(std::string(rindle_id(loaded.model.get())).size() == 64);
 }
 
 // While one thread is inside a long run, another is refused, and the run is not disturbed.
@@ -318,10 +304,10 @@ void busy() {
     std::int16_t y[2], z[2] = {3, 3};
     std::atomic<bool> refused = false, done = false;
     std::thread other([&] {
-        while (!done && !refused) refused = rindle_step_codes(loaded.stream, z, 2, z, 2) == RINDLE_BUSY;
+        while (!done && !refused) refused = rindle_step_codes(loaded.stream.get(), z, 2, z, 2) == RINDLE_BUSY;
     });
     rindle_status status;
-    do status = rindle_run_codes(loaded.stream, x.data(), x.size(), 1, frames, nullptr, y, 2);
+    do status = rindle_run_codes(loaded.stream.get(), x.data(), x.size(), 1, frames, nullptr, y, 2);
     while (status == RINDLE_BUSY);
     done = true;
     other.join();
@@ -330,6 +316,20 @@ void busy() {
 }
 
 }  // namespace
+
+// rindle-tests FOLDER: writes the small models there, as seeds for rindle-mutate.
+static int write_samples(const std::string& folder) {
+    std::vector<SmallModel> models = {small_convolution()};
+    for (const auto& more : {small_windows(), small_floats()}) models.insert(models.end(), more.begin(), more.end());
+    for (std::size_t i = 0; i < models.size(); ++i) {
+        std::ofstream file(folder + "/small-" + std::to_string(i) + ".rindle", std::ios::binary);
+        if (!(file << models[i].file() << std::flush)) {
+            std::fprintf(stderr, "%s: cannot be written\n", folder.c_str());
+            return 2;
+        }
+    }
+    return 0;
+}
 
 // The test of RINDLE_NO_MEMORY asks for more than there can be: the address sanitizer, if there, is to say no as malloc does.
 #if defined(__GNUC__)
@@ -340,7 +340,8 @@ void busy() {
 extern "C" VISIBLE const char* __asan_default_options();
 extern "C" VISIBLE const char* __asan_default_options() { return "allocator_may_return_null=1"; }
 
-int main() {
+int main(int argc, char** argv) {
+    if (argc > 1) return write_samples(argv[1]);
     fixed();
     reads_json();
     runs();
@@ -353,6 +354,9 @@ int main() {
     test_document();
     test_graph();
     test_kernels();
+    test_convolution();
+    test_windows();
+    test_floats();
     std::printf(failures ? "%d failures\n" : "all passed\n", failures);
     return failures != 0;
 }

@@ -1,19 +1,11 @@
 // Graphs of version 2: ids, both directions, values joined. By hand.
 #include <cstdlib>
-#include <memory>
 #include <string>
 #include <vector>
 
-#include "check.h"
-#include "rindle.h"
-#include "small_model.h"
+#include "loaded.h"
 
 namespace {
-
-struct Free {
-    void operator()(rindle_model* model) const { rindle_free(model); }
-    void operator()(rindle_stream* stream) const { rindle_stream_free(stream); }
-};
 
 // A program that gives what it read the time before.
 std::string delay(const std::string& name, bool reverse) {
@@ -42,25 +34,6 @@ SmallModel graph(const std::string& output, const std::string& more = "") {
                             std::vector<std::int16_t>(more.empty() ? 4 : 2));
     return model;
 }
-
-struct Loaded {
-    std::unique_ptr<rindle_model, Free> model;
-    std::unique_ptr<rindle_stream, Free> stream;
-
-    explicit Loaded(const SmallModel& small) {
-        const std::string file = small.file();
-        rindle_model* loaded = nullptr;
-        rindle_stream* created = nullptr;
-        if (rindle_load(file.data(), file.size(), nullptr, &loaded) || rindle_stream_new(loaded, &created)) {
-            std::printf("test error: the model does not load: %s\n", rindle_error());
-            std::exit(2);
-        }
-        model.reset(loaded);
-        stream.reset(created);
-    }
-};
-
-bool said(const char* text) { return std::string(rindle_error()).find(text) != std::string::npos; }
 
 void both_directions() {
     Loaded loaded(graph("both"));
@@ -121,11 +94,7 @@ void values_stay() {
     CHECK(y[0] == 3 && y[1] == 0 && y[2] == 1 && y[3] == -2);
 }
 
-struct Case {
-    const char *from, *to, *message;
-};
-
-const Case kRules[] = {
+const Rule kRules[] = {
     {"{\"vocabulary\": 3}", "{\"vocabulary\": 0}", "input.vocabulary: is 0"},
     {"{\"vocabulary\": 3}", "{\"vocabulary\": 1048577}", "input.vocabulary: is 1048577"},
     {"{\"vocabulary\": 3}", "{\"vocabulary\": 3, \"size\": 1}", "unknown key \"size\""},
@@ -152,20 +121,7 @@ const Case kRules[] = {
 };
 
 void refuses() {
-    const auto refused = [](const SmallModel& model, const std::string& message) {
-        const std::string file = model.file();
-        rindle_model* loaded = nullptr;
-        const rindle_status status = rindle_load(file.data(), file.size(), "portable", &loaded);
-        rindle_free(loaded);
-        if (status == RINDLE_INVALID_FILE && said(message.c_str())) return;
-        std::printf("expected \"%s\", got %d with \"%s\"\n", message.c_str(), status, status ? rindle_error() : "");
-        ++failures;
-    };
-    for (const Case& c : kRules) {
-        SmallModel model = graph("both");
-        model.document = replaced(model.document, c.from, c.to);
-        refused(model, c.message);
-    }
+    refuses_each(graph("both"), kRules);
     SmallModel code = graph("both"), padding = graph("both"), id = graph("both");
     code.set<std::uint8_t>("rows", "U8", "[3,1]", {1, 4 << 3, 0});
     refused(code, "nodes[0].weight: row 1, column 1 is -2^2");

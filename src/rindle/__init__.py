@@ -8,11 +8,24 @@ from importlib import import_module
 from .artifact import Artifact
 from .cells import CELLS
 from .formats import Format, RindleError, RindleWarning, fixed, integer
-from .program import Cell, cell
 from .runtime import Model, Stream, load, save
 from .scheme import SCHEMES
+from .tracer import Cell, cell
 
-_TORCH = {"SRU": ".nn", "Recurrent": ".nn", "load_weights": ".nn", "quantize": ".nn"}
+_TORCH = dict.fromkeys(
+    (
+        "ConvLSTM",
+        "SRU",
+        "Recurrent",
+        "convert",
+        "float_state_dict",
+        "load_weights",
+        "prepare",
+        "quantize",
+        "quantize_dynamic",
+    ),
+    ".nn",
+)
 
 __all__ = [
     "CELLS",

@@ -216,6 +216,7 @@ class Codes:
 
     saturations: operation (by its first result) -> elements that (5) changed, numerics section 8.
     changes: held code path -> elements that (20) let through; frames: rows x frames seen.
+    start: state -> its codes before the first frame [rows, n], of those that are not zero.
     """
 
     def __init__(self, layer, xp=NumPy):
@@ -225,6 +226,7 @@ class Codes:
         self.saturations = {op.out[0]: 0 for op in layer.program.ops if op.kind not in ("clip", "table")}
         self.changes = dict.fromkeys(layer.thetas, 0)
         self.frames = 0
+        self.start: dict[str, object] = {}
         self._affines = {
             op.out: [
                 (
@@ -241,10 +243,10 @@ class Codes:
         }
 
     def initial(self, batch: int) -> tuple[dict, dict]:
-        """States and v̂ before the first frame: zero."""
+        """States before the first frame, those in ``start`` or zero; v̂: zero."""
         size = self.layer.program.sizes
         zeros = {path: self.xp.zeros(batch, size[path]) for path, _ in self.layer.program.states}
-        return zeros, {code: self.xp.zeros(batch, size[code]) for code in self.layer.thetas}
+        return zeros | self.start, {code: self.xp.zeros(batch, size[code]) for code in self.layer.thetas}
 
     def _format(self, path: str) -> Format:
         return self.layer.formats[path]

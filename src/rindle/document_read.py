@@ -48,6 +48,7 @@ def from_document(document: dict, tensors: dict[str, np.ndarray]) -> Artifact:
         graph = Graph(input_size, (*graph.nodes, node), INPUT, vocabulary)
         total += sum(node.layer.program.sizes.values()) if node.kind == "program" else 0
         total += graph.size_of(node.name) if node.kind in WITH_VALUES else 0
+        total += node.window.reach * graph.size_of(node.source) if node.window else 0  # what a stream keeps
         if total > PATHS_LIMIT:
             raise RindleError(
                 f"nodes[{index}]: the paths so far have {total} elements; a model has at most {PATHS_LIMIT}"

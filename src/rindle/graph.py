@@ -285,14 +285,14 @@ def _decoded(graph: Graph, decode, name: str, value):
 def _run_program(node: Node, numerics, xp, sources: list):
     is_sequence = isinstance(sources[0], list)
     sequences = sources if is_sequence else [[source] for source in sources]
-    sequences = [_flipped(xp, sequence) for sequence in sequences] if node.reverse else sequences
+    sequences = [flipped(xp, sequence) for sequence in sequences] if node.reverse else sequences
     frames = list(zip(*sequences, strict=True))
     outputs, *_ = run_layer(node.layer.program, numerics, frames, *numerics.initial(len(frames[0][0])))
-    outputs = _flipped(xp, outputs) if node.reverse else outputs
+    outputs = flipped(xp, outputs) if node.reverse else outputs
     return outputs if is_sequence else outputs[0]
 
 
-def _flipped(xp, frames: list) -> list:
+def flipped(xp, frames: list) -> list:
     """Each row from its own end to its start, (22). Its own inverse."""
     ends = [0, *(len(frame) for frame in reversed(frames))]  # the rows of length T - i end at ends[i + 1]
     blocks = [(len(frames) - i, a, b) for i, (a, b) in enumerate(pairwise(ends)) if a < b]

@@ -26,9 +26,10 @@ class Result:
     changes: dict[tuple[str, str], tuple[int, int]]
 
 
-def run(artifact, x: np.ndarray, lengths: np.ndarray | None = None, xp=NumPy, make=Codes) -> Result:
+def run(artifact, x: np.ndarray, lengths: np.ndarray | None = None, xp=NumPy, make=Codes, states=None) -> Result:
     """x: float32 values or int codes [B, T, I], or int ids [B, T]; lengths: int [B], 1..T.
 
+    states: "node/state" -> int codes [B, n] before the first frame, of those that are not zero.
     Callers validate: ``Model.run`` does. xp and make choose another namespace for the same integers.
     """
     batch, time = x.shape[:2]
@@ -44,6 +45,9 @@ def run(artifact, x: np.ndarray, lengths: np.ndarray | None = None, xp=NumPy, ma
         codes = x.astype(np.int64)
     frames = [xp.array(codes[order[lengths[order] > t], t]) for t in range(int(lengths.max()))]
     numerics = {node.name: make(node.layer, xp) for node in artifact.graph.programs}
+    for name, start in (states or {}).items():
+        node, _, state = name.rpartition("/")
+        numerics[node].start[state] = xp.array(np.asarray(start)[order])
 
     def value_of(name: str, codes) -> np.ndarray:
         return decode(np.asarray(codes), artifact.format_of(name))

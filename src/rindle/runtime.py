@@ -12,10 +12,12 @@ from . import _core
 from .artifact import Artifact
 from .container import dumps, loads, write_file
 from .cost import Measurement, measured_inputs
-from .formats import RindleError, decode
+from .formats import Format, RindleError, decode, encode
 from .graph import INPUT
 from .reference import Result
 from .reference import run as reference_run
+
+STATE_HEADER = 8 + 32 + 4  # of a saved state: magic, id, count
 
 
 class Model:
@@ -39,6 +41,12 @@ class Model:
             f"<rindle.Model {self.input_size} -> {nodes} -> {self.output_size}, {len(self.data)} bytes, {self.kernel}>"
         )
 
+    def __reduce__(self):
+        return _read, (self.data, self.kernel)
+
+    def __deepcopy__(self, memo) -> Model:
+        return self  # it never changes
+
     @property
     def input_size(self) -> int:
         """Features of one input frame, I; 1 where a frame is an id."""
@@ -56,8 +64,19 @@ class Model:
 
     @property
     def is_sequence(self) -> bool:
-        """Whether the output has a value for every frame, [B, T, O], or one for the whole row, [B, O]."""
+        """Whether the output has a value for every frame, [B, T', O], or one for the whole row, [B, O]."""
         return self.artifact.graph.is_sequence(self.artifact.graph.output)
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the output is a float node's: close on every machine, and without codes."""
+        return self._core.output_is_float
+
+    def output_frames(self, frames: int) -> int:
+        """T': frames of the output for so many of the input, of which windows make fewer or more; 1 where the output has one
+        value for the whole row. 0 where the frames are too few for a window.
+        """
+        return self._core.output_frames(frames)
 
     @property
     def id(self) -> str:
@@ -87,20 +106,25 @@ class Model:
         x: float32 [B, T, I] or [T, I]; or ids, int32 or int64 [B, T] or [T]. lengths: real frames of each row, int [B],
         1..T; the rest of a row is not read.
         engine: "runtime" (the C++ core) or "reference" (NumPy): they give the same bits.
-        Returns float32 [B, T, O], with zeros past a row's length, or [B, O]; without B for an input without it.
-        Raises RindleError for a wrong shape, dtype or length, for NaN or infinity, and for an id out of range.
+        Returns float32 [B, T', O], with zeros past what becomes of a row's length, or [B, O]; without B for an input without
+        it. T' is T unless the graph has windows: see :meth:`output_frames`.
+        Raises RindleError for a wrong shape, dtype or length, for a row that is too short for a window, for NaN or infinity,
+        and for an id out of range.
         """
         batch, lengths = self._sequences(x, np.float32, lengths)
         if engine == "runtime":
             y = self._empty(batch, np.float32)
             self._call(_core.Stream(self._core).run, batch, y, lengths)
         else:
-            y = self._result(engine, batch, lengths).codes
-            y = decode(y, self.artifact.output_format) if self.artifact.output_format else y
+            found = self._result(engine, batch, lengths).codes
+            y = found if self.is_float else decode(found, self.artifact.output_format)
         return self._as_given(x, y)
 
     def run_codes(self, codes: np.ndarray, lengths=None, engine: str = "runtime") -> np.ndarray:
-        """As :meth:`run`, from int16 input codes (or ids) to int16 output codes: what the promise of equal bits is about."""
+        """As :meth:`run`, from int16 input codes (or ids) to int16 output codes: what the promise of equal bits is about.
+        RindleError where the output is float.
+        """
+        self._refuse_floats()
         batch, lengths = self._sequences(codes, np.int16, lengths)
         if engine == "runtime":
             y = self._empty(batch, np.int16)
@@ -108,6 +132,32 @@ class Model:
         else:
             y = self._result(engine, batch, lengths).codes.astype(np.int16)
         return self._as_given(codes, y)
+
+    def replay(self, engine: str = "runtime") -> np.ndarray:
+        """The golden inputs, run: int16 codes, or float32 values where the output is float."""
+        golden = self.artifact.golden
+        if not self.is_float:
+            return self.run_codes(golden.inputs, golden.lengths, engine)
+        return self.run(self.golden_frames, golden.lengths, engine)
+
+    @property
+    def golden_frames(self) -> np.ndarray:
+        """The golden inputs as :meth:`run` takes them: ids, or float32 values that become the golden codes again."""
+        inputs = self.artifact.golden.inputs
+        return inputs if self.vocabulary else decode(inputs, self.artifact.input_format)
+
+    def disagreements(self, found: np.ndarray) -> int:
+        """How many of these golden outputs are not the file's: codes that differ; floats further off than docs/format.md allows."""
+        wanted = self.artifact.golden.outputs
+        if not self.is_float:
+            return int(np.count_nonzero(found != wanted))
+        near = np.abs(found.astype(np.float64) - wanted) <= 1e-5 * np.maximum(1, np.abs(wanted.astype(np.float64)))
+        return int(np.count_nonzero(~near))
+
+    def _refuse_floats(self) -> None:
+        if self.is_float:
+            node = self.artifact.graph.output
+            raise RindleError(f"the output {node!r} is a float node: it has no codes; use run or step")
 
     def measure(self, x: np.ndarray, lengths=None) -> Measurement:
         """Runs x as :meth:`run` does, and reports what it cost: the density of every product input of the recurrent
@@ -184,7 +234,8 @@ class Model:
         return batch.astype(np.int32)
 
     def _empty(self, batch: np.ndarray, dtype) -> np.ndarray:
-        return np.empty((*batch.shape[: 2 if self.is_sequence else 1], self.output_size), dtype)
+        frames = (self.output_frames(batch.shape[1]),) if self.is_sequence else ()
+        return np.empty((len(batch), *frames, self.output_size), dtype)
 
     @staticmethod
     def _call(method, *arguments) -> None:
@@ -196,7 +247,13 @@ class Model:
     def _result(self, engine: str, batch: np.ndarray, lengths) -> Result:
         if engine != "reference":
             raise RindleError(f"unknown engine {engine!r}; there are runtime and reference")
-        real = np.arange(batch.shape[1]) < (batch.shape[1] if lengths is None else lengths[:, None])
+        rows = np.full(len(batch), batch.shape[1]) if lengths is None else lengths
+        least = self.artifact.graph.least_frames
+        if rows.min() < least:
+            raise RindleError(
+                f"row {rows.argmin()} has {rows.min()} frames: too short for this model's windows, which need {least}"
+            )
+        real = np.arange(batch.shape[1]) < rows[:, None]
         frames = batch[np.broadcast_to(real, batch.shape[:2])]
         fmt = self.artifact.input_format
         if self.vocabulary:
@@ -215,6 +272,23 @@ class Model:
         places = [(INPUT, INPUT)]
         for node in self.artifact.graph.programs:
             places += [(node.name, op.out[0]) for op in node.layer.program.ops if op.kind not in ("clip", "table")]
+        return places
+
+    @cached_property
+    def _states(self) -> dict[str, tuple[slice, Format]]:
+        """ "node/state" -> its place among the values of a saved state, and its format."""
+        places, start = {}, 0
+        for node in self.artifact.graph.nodes:
+            if node.kind == "window":
+                start += node.window.reach * self.artifact.graph.size_of(node.source)
+            if node.kind != "program":
+                continue
+            layer = node.layer
+            for state, _ in layer.program.states:
+                size = layer.program.sizes[state]
+                places[f"{node.name}/{state}"] = slice(start, start + size), layer.formats[state]
+                start += size
+            start += sum(layer.program.sizes[code] for code in layer.thetas)
         return places
 
     def _counts(self, stream) -> tuple[dict, dict]:
@@ -256,6 +330,7 @@ class Stream:
 
     def step_codes(self, codes: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """As :meth:`step`, from int16 input codes [I] (or an id) to int16 output codes [O]."""
+        self.model._refuse_floats()
         if self._vocabulary:
             codes = self._id(codes)
         if out is None:
@@ -303,6 +378,33 @@ class Stream:
             raise RindleError(f"the state is a {type(state).__name__}; give the bytes that Stream.save returned")
         self.model._call(self._core.restore, state)
 
+    def states(self) -> dict[str, np.ndarray]:
+        """The states after the last frame: "node/state" -> float32 [n]."""
+        codes = self._saved_codes()[1]
+        return {name: decode(codes[span], fmt) for name, (span, fmt) in self.model._states.items()}
+
+    def set_states(self, values: dict[str, np.ndarray]) -> None:
+        """Continues from these states, "node/state" -> [n] finite values, each the nearest code of its format (3); those that
+        are not named stay as they are. RindleError for an unknown name or a wrong shape; the stream is then unchanged.
+        """
+        header, codes = self._saved_codes()
+        for name, given in values.items():
+            if name not in self.model._states:
+                raise RindleError(f"no state named {name!r}; there are {', '.join(self.model._states)}")
+            span, fmt = self.model._states[name]
+            value = np.asarray(given, np.float32)
+            if value.shape != (span.stop - span.start,) or not np.isfinite(value).all():
+                raise RindleError(
+                    f"the state {name} is {list(value.shape)}, or not finite; give {span.stop - span.start} finite values"
+                )
+            codes[span] = encode(value, fmt.scale, fmt.lo, fmt.hi)
+        self.restore(header + codes.tobytes())
+
+    def _saved_codes(self) -> tuple[bytes, np.ndarray]:
+        """A saved state in its two parts (docs/format.md): header, and int16 values."""
+        state = self.save()
+        return state[:STATE_HEADER], np.frombuffer(state, "<i2", offset=STATE_HEADER).copy()
+
     def measure(self) -> Measurement:
         """What the frames so far have cost; see ``Model.measure``. Its output is empty."""
         saturations, changes = self.model._counts(self._core)
@@ -334,3 +436,8 @@ def load(path: str | os.PathLike, kernel: str | None = None) -> Model:
     except OSError as error:
         raise RindleError(f"{path} cannot be read: {error.strerror}") from None
     return Model(loads(data, str(path)), data, kernel)
+
+
+def _read(data: bytes, kernel: str | None = None) -> Model:
+    """A pickled model; on a machine without its kernel the best that there is, which gives the same integers."""
+    return Model(loads(data), data, kernel if kernel in _core.kernels() else None)

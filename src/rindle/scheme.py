@@ -109,6 +109,13 @@ def load_overrides(source) -> dict[str, str]:
     return dict(table)
 
 
+def fitting(rules, keys: dict[str, list[str]]) -> dict[str, str]:
+    """The rules, of a scheme or of overrides, that fit a path of these layers."""
+    everything = [(layer, path) for layer, paths in keys.items() for path in paths]
+    table = load_overrides(rules)
+    return {pattern: text for pattern, text in table.items() if any(_fits(pattern, *key) for key in everything)}
+
+
 def resolve(scheme, overrides, keys: dict[str, list[str]]) -> dict[tuple[str, str], Rule]:
     """The rule of every (layer, path).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -24,11 +25,22 @@ class Function:
     saturates: float  # beyond this |x| the function is flat to within 2^-12
 
 
+GELU_TANH = math.sqrt(2 / math.pi)
+
+
+def _normal_cdf(x: float) -> float:
+    return math.erfc(-x / math.sqrt(2)) / 2
+
+
 FUNCTIONS = {
     f.name: f
     for f in (
         Function("sigmoid", lambda x: 1 / (1 + np.exp(-np.clip(x, -700, 700))), "sigmoid", 1.0, 8.5),
         Function("tanh", np.tanh, "odd", 1.0, 4.9),
+        Function("normal_cdf", np.vectorize(_normal_cdf, otypes=[float]), "sigmoid", 1.0, 3.6),  # of GELU
+        Function(
+            "normal_cdf_tanh", lambda x: (1 + np.tanh(GELU_TANH * (x + 0.044715 * x**3))) / 2, "sigmoid", 1.0, 3.6
+        ),
     )
 }
 

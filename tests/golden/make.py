@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
+from hostile_version3 import good3
 from support import BothDirections, MixedCells, TorchModel, Words, sequences, words
 
 import rindle
@@ -36,3 +37,6 @@ if __name__ == "__main__":
         model = rindle.quantize(make().eval(), "int8", calibration, OVERRIDES.get(name))
         held = {path: k for k, path in enumerate(model.thresholds)}
         rindle.save(model.with_thresholds(held), Path(__file__).parent / f"v{model.artifact.version}-{name}.rindle")
+    every_kind = Path(__file__).parent / "v3-every_kind.rindle"
+    if not every_kind.exists():
+        every_kind.write_bytes(good3())

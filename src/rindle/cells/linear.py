@@ -1,4 +1,4 @@
-from ..program import cell
+from ..tracer import cell
 
 
 @cell(layout={"weight": "y.x", "bias": "y"})

@@ -92,7 +92,8 @@ def measure(model: Model, data: Dataset, engine: str) -> Measurement:
     model.run(data.x[:1], data.lengths[:1])  # the reference trusts its input; the model checks that it fits
     found = run(model.artifact, data.x, data.lengths)
     inputs = measured_inputs(model.artifact, found.changes, data.lengths)
-    return Measurement(decode(found.codes, model.artifact.output_format), inputs, found.saturations)
+    y = found.codes if model.is_float else decode(found.codes, model.artifact.output_format)
+    return Measurement(y, inputs, found.saturations)
 
 
 def _result(file: str, model: Model, data: Dataset, seen: Measurement, found: Score) -> dict:

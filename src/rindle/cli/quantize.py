@@ -46,7 +46,7 @@ def quantize(
     Example: rindle quantize nets:speaker --weights speaker.safetensors --calibration train.npz -o speaker.rindle
     """
     try:
-        from ..nn.quantize import prepare
+        from ..nn.quantize import calibrated
         from ..nn.source import float_outputs, load_model
     except ModuleNotFoundError as error:
         if error.name != "torch":
@@ -59,11 +59,11 @@ def quantize(
         bar.add_task("loading the model", total=None)
         source = load_model(model, weights)
         bar.add_task(f"calibrating on {data.frames:,} frames, converting", total=None)
-        prepared = prepare(source, scheme, data, overrides)
-        made = prepared.model()
+        planned = calibrated(source, scheme, data, overrides)
+        made = planned.model()
         made = Model(made.artifact, made.data, kernel)
         bar.add_task("comparing with the float model", total=None)
-        wanted = float_outputs(prepared.plan.graph, data)
+        wanted = float_outputs(planned.plan.graph, data)
         before = None if data.y is None else score(wanted, data)
         after = score(made.run(data.x, data.lengths), data, wanted)
     save(made, output)

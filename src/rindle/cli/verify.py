@@ -20,12 +20,13 @@ def verify(file: File, as_json: Json = False) -> None:
     wrong: dict[str, int | None] = {}
     for name, replay in _engines(model):
         try:
-            wrong[name] = int(np.count_nonzero(replay() != golden.outputs))
+            wrong[name] = model.disagreements(replay())
         except ModuleNotFoundError as error:
             wrong[name] = None
             table.add_row(name, f"not run: {error.name} is not installed")
             continue
-        table.add_row(name, f"{wrong[name]} of {golden.outputs.size} codes differ" if wrong[name] else "equal")
+        same, values = ("close", "values") if model.is_float else ("equal", "codes")
+        table.add_row(name, f"{wrong[name]} of {golden.outputs.size} {values} differ" if wrong[name] else same)
     failed = any(wrong.values())
     result = {"file": file, "id": model.id, "codes": golden.outputs.size, "differ": wrong, "equal": not failed}
     show(as_json, result, table)
@@ -33,11 +34,10 @@ def verify(file: File, as_json: Json = False) -> None:
 
 
 def _engines(model: Model):
-    golden = model.artifact.golden
-    yield f"runtime ({model.kernel} kernel)", lambda: model.run_codes(golden.inputs, golden.lengths)
+    yield f"runtime ({model.kernel} kernel)", model.replay
     if model.artifact.graph.whole_sequence is None:
         yield "runtime, frame by frame", lambda: _stepped(model)
-    yield "reference (NumPy)", lambda: model.run_codes(golden.inputs, golden.lengths, "reference")
+    yield "reference (NumPy)", lambda: model.replay("reference")
     yield "simulation (torch)", lambda: _simulated(model)
 
 
@@ -51,10 +51,11 @@ def _stepped(model: Model) -> np.ndarray:
     """The golden inputs, streamed."""
     golden = model.artifact.golden
     outputs, stream = np.zeros_like(golden.outputs), model.stream()
-    for row, (codes, length) in enumerate(zip(golden.inputs, golden.lengths)):
+    inputs, step = (model.golden_frames, stream.step) if model.is_float else (golden.inputs, stream.step_codes)
+    for row, (frames, length) in enumerate(zip(inputs, golden.lengths)):
         stream.reset()
         for t in range(length):
-            y = stream.step_codes(codes[t])
+            y = step(frames[t])
             if model.is_sequence:
                 outputs[row, t] = y
         if not model.is_sequence:

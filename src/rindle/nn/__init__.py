@@ -1,7 +1,25 @@
 """The torch side: modules, capture, calibration, conversion. Everything here needs torch."""
 
-from .modules import SRU, Recurrent
+from .dynamic import quantize_dynamic
+from .modules import SRU, ConvLSTM, Recurrent, filled
+from .orders import keras_parameters, onnx_parameters
+from .qat import convert, float_state_dict, prepare
 from .quantize import quantize
+from .registry import register
 from .weights import load_weights
 
-__all__ = ["SRU", "Recurrent", "load_weights", "quantize"]
+__all__ = [
+    "SRU",
+    "ConvLSTM",
+    "Recurrent",
+    "convert",
+    "filled",
+    "float_state_dict",
+    "keras_parameters",
+    "load_weights",
+    "onnx_parameters",
+    "prepare",
+    "quantize",
+    "quantize_dynamic",
+    "register",
+]

@@ -11,14 +11,14 @@ import torch
 
 from ..formats import FRAC_LIMIT, MIN_STEP, Format, RindleError, RindleWarning, integer
 from ..graph import INPUT, Graph
-from ..program import Op, Program, Term
+from ..program import Op, Program, Term, check_integer
 from ..quantizers import QUANTIZERS
-from ..scheme import Rule, resolve
+from ..scheme import Rule, fitting, resolve
 from ..tables import FUNCTIONS
+from .histogram import Histogram
 from .numerics import Real, run_real
 from .origins import agree, origin_format, origin_of, readers
 
-BINS = 2048
 KEPT = 3  # calibration sequences that go into the golden vector
 GRID = 2.0 ** np.arange(-FRAC_LIMIT, FRAC_LIMIT + 1)
 
@@ -50,36 +50,18 @@ class Plan:
     frames: int = 0
 
 
-class Histogram:
-    """Of |v|: BINS equal bins up to a power of two that doubles as needed, by merging pairs of bins."""
+@dataclass(frozen=True)
+class Given:
+    """What prepared modules bring to the calibration of a whole model.
 
-    def __init__(self):
-        self.counts, self.top, self.largest = np.zeros(BINS), 0.0, 0.0
-        self.zeros = 0  # seen before anything else
+    rules: of their nodes' paths. plans: node -> LayerPlan, taken as it is. weights: node -> "gate.source" -> (Format, steps per
+    row or None), where only weights were prepared. closed: there are no other data, so that all formats must be here.
+    """
 
-    def add(self, values: torch.Tensor) -> None:
-        magnitude = values.detach().abs().flatten().double()
-        largest = float(magnitude.max())
-        self.largest = max(self.largest, largest)
-        if self.top == 0.0:
-            if largest == 0.0:
-                self.zeros += len(magnitude)
-                return
-            self.top = 2.0 ** np.ceil(np.log2(largest))
-            self.counts[0] = self.zeros
-        while largest > self.top:
-            self.counts = np.concatenate([self.counts.reshape(-1, 2).sum(1), np.zeros(BINS // 2)])
-            self.top *= 2
-        self.counts += torch.histc(magnitude, BINS, 0.0, self.top).numpy()
-
-    def magnitudes(self) -> tuple[np.ndarray, np.ndarray]:
-        """(centres, counts) of the bins in use, the exact maximum standing for the last."""
-        used = np.flatnonzero(self.counts)
-        if not self.top or not len(used):
-            return np.zeros(1), np.ones(1)
-        centres = (used + 0.5) * self.top / BINS
-        centres[-1] = self.largest
-        return centres, self.counts[used]
+    rules: dict[tuple[str, str], Rule]
+    plans: dict[str, LayerPlan] = field(default_factory=dict)
+    weights: dict[str, dict] = field(default_factory=dict)
+    closed: bool = False
 
 
 class Recorder(Real):
@@ -95,7 +77,7 @@ class Recorder(Real):
 
 
 def batches(calibration, batch_first: bool) -> Iterable[np.ndarray]:
-    """Checked calibration batches, [B, T, I] float32, or ids [B, T] int64. calibration: one tensor or array, or an iterable
+    """Checked calibration batches, [B, T, I] float32 (of images with more dimensions), or ids [B, T] int64. calibration: one tensor or array, or an iterable
     of them; a (sequences, targets) pair of a data loader counts as its first part.
     """
     if isinstance(calibration, (torch.Tensor, np.ndarray)):
@@ -106,10 +88,10 @@ def batches(calibration, batch_first: bool) -> Iterable[np.ndarray]:
             batch = batch[0]
         array = batch.detach().cpu().numpy() if isinstance(batch, torch.Tensor) else np.asarray(batch)
         ids = array.ndim == 2 and array.dtype.kind in "iu"
-        if (array.ndim != 3 and not ids) or 0 in array.shape:
+        if (array.ndim < 3 and not ids) or 0 in array.shape:
             raise RindleError(
                 f"calibration batch {number} has shape {array.shape}; give three dimensions, none of them 0 (or two of "
-                f"integers, for ids)"
+                f"integers, for ids; or more, for images)"
             )
         if ids:
             empty = False
@@ -118,7 +100,7 @@ def batches(calibration, batch_first: bool) -> Iterable[np.ndarray]:
         if array.dtype.kind not in "fiu":
             raise RindleError(f"calibration batch {number} has dtype {array.dtype}; give real numbers")
         with np.errstate(over="ignore"):
-            array = np.ascontiguousarray(array if batch_first else array.transpose(1, 0, 2), dtype=np.float32)
+            array = np.ascontiguousarray(array if batch_first else array.swapaxes(0, 1), dtype=np.float32)
         if not np.isfinite(array).all():
             where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
             raise RindleError(
@@ -146,16 +128,27 @@ def keys_of(graph: Graph) -> dict[str, list[str]]:
     return keys
 
 
-def calibrate(graph: Graph, calibration, batch_first: bool, scheme, overrides=None, check=None) -> Plan:
-    """Observes every path on the calibration data and chooses its format by the scheme's rules.
+def calibrate(
+    graph: Graph, calibration, batch_first: bool, scheme, overrides=None, check=None, given: Given | None = None
+) -> Plan:
+    """Observes every path on the calibration data and chooses its format by the scheme's rules, unless it is given.
 
     check(x, y): called with a batch of every length that occurs, and one of another, and the graph's output on it.
     """
-    rules = resolve(scheme, overrides, keys_of(graph))
+    for node in graph.programs:
+        check_integer(node.layer.program, node.name)
+    keys = keys_of(graph)
+    if given is None:
+        rules = resolve(scheme, overrides, keys)
+    else:
+        others = {name: paths for name, paths in keys.items() if not any(name == node for node, _ in given.rules)}
+        own = fitting(scheme, others) if isinstance(scheme, dict) else scheme
+        rules = resolve(own, fitting(overrides, others), others) | given.rules
     histograms: dict[tuple[str, str], Histogram] = {}
     plan = Plan(graph, None, {}, rules)
     lengths: set[int] = set()
     for number, batch in enumerate(batches(calibration, batch_first)):
+        batch = batch.reshape(*batch.shape[:2], -1) if batch.ndim > 3 else batch  # images, as features
         _check_batch(graph, batch, number)
         x = torch.from_numpy(batch)
         recorders, output, values = _record(graph, x)
@@ -185,7 +178,8 @@ def calibrate(graph: Graph, calibration, batch_first: bool, scheme, overrides=No
     for node in graph.embeddings:  # all rows, so that no id is beyond a wide format
         histograms[node.name, ""] = histogram = Histogram()
         histogram.add(node.table.rows)
-    _choose_formats(plan, histograms)
+    choose_formats(plan, histograms, given)
+    choose_origins(plan, histograms, given)
     return plan
 
 
@@ -201,37 +195,67 @@ def _check_batch(graph: Graph, batch: np.ndarray, number: int) -> None:
         raise RindleError(f"the calibration data have {batch.shape[2]} features; the model takes {graph.input_size}")
 
 
-def _choose_formats(plan: Plan, histograms: dict) -> None:
-    """Every format of the plan, from what was observed."""
-    graph, rules = plan.graph, plan.rules
+def choose_formats(plan: Plan, histograms: dict, given: Given | None = None) -> None:
+    """Every layer's formats, from what was observed. The model's input and embeddings have wide ones, see choose_origins."""
+    graph, rules, given = plan.graph, plan.rules, given or Given({})
 
     def choose(name: str, path: str) -> Format:
+        if name in given.plans:
+            return given.plans[name].formats[path]
         return _Formats(graph.node(name), rules, histograms).element(path)
 
-    def observed(origin: str) -> Format:
-        values, counts = histograms[origin, ""].magnitudes()
-        headroom = 1.25 if origin == INPUT else None  # an embedding has no other rows
-        return _format(Rule("fixed", 16, method="max", parameter=headroom), values, counts, False, origin)
-
-    forced = agree(graph, rules, choose, observed)
+    forced = agree(graph, rules, choose, lambda origin: _observed(origin, histograms, given))
     formats_of: dict[str, Format | None] = {INPUT: forced.get((INPUT, ""))}
     for node in graph.nodes:
         if node.kind == "embedding":
             formats_of[node.name] = forced.get((node.name, ""))
         elif node.kind == "program":
             sources = dict(zip(node.layer.program.inputs, (formats_of[source] for source in node.sources)))
-            plan.layers[node.name] = one = _plan_layer(node, rules, histograms, sources, forced)
+            if node.name in given.plans:
+                one = _given_layer(node.name, given.plans[node.name], sources, forced)
+            elif given.closed:
+                raise RindleError(f"{node.name} was not prepared, so its formats need data; give calibration=")
+            else:
+                one = plan_layer(node, rules, histograms, sources, forced, given.weights.get(node.name))
+            plan.layers[node.name] = one
             formats_of[node.name] = one.formats.get(one.program.output)
         else:
             formats_of[node.name] = formats_of[node.sources[0]]
+    plan.origins = {origin: fmt for (origin, path), fmt in forced.items() if not path}
+
+
+def choose_origins(plan: Plan, histograms: dict, given: Given | None = None) -> None:
+    """The formats of the model's input and of embeddings, which their readers decide."""
+    graph, rules, given = plan.graph, plan.rules, given or Given({})
+    forced, plan.origins = plan.origins, {}
     for origin in (() if graph.vocabulary else (INPUT,)) + tuple(node.name for node in graph.embeddings):
-        wide = forced.get((origin, "")) or origin_format(graph, origin, plan.layers, rules, observed)
+        wide = forced.get(origin) or origin_format(
+            graph, origin, plan.layers, rules, lambda one: _observed(one, histograms, given)
+        )
         if origin == INPUT:
             plan.input_format = wide
         else:
             plan.origins[origin] = wide
         for node, path in readers(graph, origin):
             plan.layers[node.name].formats[path] = wide
+
+
+def _observed(origin: str, histograms: dict, given: Given) -> Format:
+    """A 16-bit format for all that an origin was seen to hold."""
+    if (origin, "") not in histograms or (given.closed and origin == INPUT):
+        raise RindleError(f"the format of {origin} needs data; give calibration=")
+    values, counts = histograms[origin, ""].magnitudes()
+    headroom = 1.25 if origin == INPUT else None  # an embedding has no other rows
+    return _format(Rule("fixed", 16, method="max", parameter=headroom), values, counts, False, origin)
+
+
+def _given_layer(name: str, plan: LayerPlan, sources: dict[str, Format | None], forced: dict) -> LayerPlan:
+    """A copy in the place where it stands: with its sources' formats, and what a concat demands."""
+    program, formats = plan.program, dict(plan.formats)
+    for path in formats:
+        formats[path] = forced.get((name, program.format_name(path)), formats[path])
+    formats |= {path: fmt for path, fmt in sources.items() if fmt is not None}
+    return LayerPlan(program, formats, plan.weights)
 
 
 @torch.no_grad()
@@ -271,8 +295,12 @@ class _Formats:
         return _format(rule, values, counts, product, f"{self.name}/{path}")
 
 
-def _plan_layer(node, rules, histograms, sources: dict[str, Format | None], forced: dict) -> LayerPlan:
-    """sources: input path -> format, None while it is open, of an origin. forced: (node, path) -> format."""
+def plan_layer(
+    node, rules, histograms, sources: dict[str, Format | None], forced: dict, given: dict | None = None
+) -> LayerPlan:
+    """sources: input path -> format, None while it is open, of an origin. forced: (node, path) -> format. given: as
+    ``plan_weights``.
+    """
     program, blocks = node.layer.program, node.layer.blocks
     choose = _Formats(node, rules, histograms)
     formats: dict[str, Format] = {}
@@ -295,13 +323,24 @@ def _plan_layer(node, rules, histograms, sources: dict[str, Format | None], forc
                 formats[path] = formats[op.args[0]]
             elif path not in formats:
                 formats[path] = formats[program.format_name(path)]
+    return LayerPlan(lowered, formats, plan_weights(node.name, lowered, blocks, weight_rules, given))
+
+
+def plan_weights(name: str, lowered: Program, blocks: dict, rules: dict, given: dict | None = None) -> dict:
+    """Term name -> (Format, steps per row or None). rules: (gate, source) -> its own; given: "gate.source" -> such a pair."""
     weights = {}
     for op in lowered.affines:
         for term in op.terms:
+            if given is not None:
+                parts = [given[f"{gate}.{term.source}"] for gate in term.gates]
+                fmt, steps = parts[0]
+                weights[term.weight] = fmt, None if steps is None else np.concatenate([steps for _, steps in parts])
+                continue
             matrix = torch.cat([blocks[f"{gate}.{term.source}"] for gate in term.gates])
-            rule = weight_rules[term.gates[0], term.source]
-            weights[term.weight] = _weight_format(rule, matrix.double().numpy(), f"{node.name}/weight.{term.weight}")
-    return LayerPlan(lowered, formats, weights)
+            rule = rules[term.gates[0], term.source]
+            values = matrix.detach().cpu().double().numpy()
+            weights[term.weight] = _weight_format(rule, values, f"{name}/weight.{term.weight}")
+    return weights
 
 
 def _format(rule: Rule, values: np.ndarray, counts, product: bool, where: str) -> Format:

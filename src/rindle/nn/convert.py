@@ -12,6 +12,7 @@ from ..artifact import Artifact, Golden, Layer
 from ..codes import LIMIT, MAX_MULTIPLIER, MAX_SHIFT, Affine, Product, Rescale, check_elementwise
 from ..formats import Format, RindleError, encode, encode_input
 from ..graph import Embedding, Node
+from ..program import check_integer
 from ..tables import build
 from .calibrate import LayerPlan, Plan
 from .numerics import FloatLayer
@@ -37,6 +38,7 @@ def _convert_node(node: Node, plan: Plan) -> Node:
 
 def convert_layer(name: str, layer: FloatLayer, plan: LayerPlan) -> Layer:
     program, formats = plan.program, plan.formats
+    check_integer(program, name)
     blocks = {block: value.detach().double().numpy() for block, value in layer.blocks.items()}
     constants: dict[str, object] = {}
     for op in program.ops:

@@ -13,7 +13,7 @@ from ..cells import gru, linear, lstm
 from ..floats import dequantized
 from ..formats import RindleError
 from ..graph import INPUT, Node
-from ..program import Cell
+from ..tracer import Cell
 
 TORCH_CELLS = {"lstm": (nn.LSTM, nn.LSTMCell), "gru": (nn.GRU, nn.GRUCell)}
 

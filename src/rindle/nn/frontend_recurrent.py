@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from .. import cells
-from ..program import Cell
-from .modules import Recurrent, known_cell
+from ..tracer import Cell
+from .modules import Recurrent, chunks, known_cell, read_dimensions
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,14 @@ class Finals:
 ZEROS = object()  # an initial state
 
 
+def rnn_tanh(capture, fx):
+    return _torch_stack(capture, fx, cells.rnn_tanh, [fx.args[1]])
+
+
+def rnn_relu(capture, fx):
+    return _torch_stack(capture, fx, cells.rnn_relu, [fx.args[1]])
+
+
 def gru(capture, fx):
     return _torch_stack(capture, fx, cells.gru, [fx.args[1]])
 
@@ -32,31 +40,33 @@ def lstm(capture, fx):
     return _torch_stack(capture, fx, cells.lstm, fx.args[1])
 
 
+# torch's parameters of one direction of one layer, by their number
+PARAMETERS = {
+    2: ("weight_ih", "weight_hh"),
+    3: ("weight_ih", "weight_hh", "weight_hr"),
+    4: ("weight_ih", "weight_hh", "bias_ih", "bias_hh"),
+    5: ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"),
+}
+
+
 def _torch_stack(capture, fx, cell: Cell, initial):
-    """aten.gru.input and aten.lstm.input: (x, h0, parameters, has_biases, layers, dropout, train, bidirectional, batch_first)."""
-    flat, biases, layers, _, _, bidirectional, batch_first = fx.args[2:]
-    if any(capture.values.get(state) is not ZEROS for state in initial):
-        raise capture.refuse(
-            fx, "is given an initial state; only zeros (or none) are supported, and a stream carries the state"
-        )
-    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if biases else 2]
-    directions = (False, True) if bidirectional else (False,)
-    if len(flat) != layers * len(directions) * len(names):
-        raise capture.refuse(fx, "has a projection (proj_size), which is not supported yet")
-    value, arguments = capture.sequence(fx, batch_first), iter(flat)
-    source, finals = value.node, []
+    """aten.lstm.input and its kin: (x, h0, parameters, has_biases, layers, dropout, train, bidirectional, batch_first)."""
+    flat, _, layers, _, _, bidirectional, batch_first = fx.args[2:]
+    _only_zeros(capture, fx, initial)
+    value, directions = capture.sequence(fx, batch_first), (False, True)[: 1 + bidirectional]
+    names = PARAMETERS[len(flat) // (layers * len(directions))]
+    source, finals, arguments = value.node, [], iter(flat)
     for k in range(layers):
         made = []
         for reverse in directions:
             parameters = {name: capture.parameter(fx, next(arguments)) for name in names}
-            width, hidden = parameters["weight_ih"].shape[1], parameters["weight_hh"].shape[1]
-            made.append(_layer(capture, fx, k, source, cell, parameters, reverse, I=width, H=hidden))
+            sizes = {"I": parameters["weight_ih"].shape[1], "H": parameters["weight_hh"].shape[1]}
+            if "weight_hr" in parameters:
+                cell = cells.lstm_projection
+                sizes |= dict(zip("PH", parameters["weight_hr"].shape))
+            made.append(_layer(capture, fx, k, source, cell, parameters, reverse, sizes))
         finals += made
-        source = (
-            capture.add(f"{_layer_name(capture, fx, k, cell)}.concat", "concat", tuple(made))
-            if bidirectional
-            else made[0]
-        )
+        source = _joined(capture, fx, k, cell, made)
     # only the output's own state, h, can be read off the output sequence
     return (replace(value, node=source), Finals(tuple(finals)), None)[: 1 + len(initial)]
 
@@ -64,26 +74,46 @@ def _torch_stack(capture, fx, cell: Cell, initial):
 def recurrent(capture, fx):
     """One layer of our own Recurrent, whose module says which cell it is."""
     value = capture.sequence(fx, False)
-    hidden, k, name = fx.args[2], fx.args[3], fx.args[5]
+    _, tensors, initial, _, dimensions, k, bidirectional, name = fx.args
     module = capture.model.get_submodule(capture.path(fx)) if capture.model is not None else None
     if capture.model is not None and not isinstance(module, Recurrent):
         raise capture.refuse(fx, "is used outside a Recurrent module")
     cell = known_cell(name) if module is None else module.cell
-    tensors = [capture.parameter(fx, argument) for argument in fx.args[1]]
-    width = int(fx.args[0].meta["val"].shape[2])
-    made = _layer(capture, fx, k, value.node, cell, dict(zip(cell.layout, tensors)), I=width, H=hidden)
+    _only_zeros(capture, fx, initial)
+    sizes = {"I": int(fx.args[0].meta["val"].shape[2])} | read_dimensions(dimensions)
+    made = []
+    for reverse, one in enumerate(chunks(list(tensors), 1 + bidirectional)):
+        parameters = {name: capture.parameter(fx, argument) for name, argument in zip(cell.layout, one)}
+        made.append(_layer(capture, fx, k, value.node, cell, parameters, bool(reverse), sizes))
     program = cell.program
-    finals = [Finals((made,)) if following == program.output else None for _, following in program.states]
-    return [replace(value, node=made), *finals]
+    finals = [
+        Finals((node,)) if following == program.output else None for node in made for _, following in program.states
+    ]
+    return [replace(value, node=_joined(capture, fx, k, cell, made)), *finals]
+
+
+def _only_zeros(capture, fx, initial) -> None:
+    if any(capture.values.get(state) is not ZEROS for state in initial):
+        raise capture.refuse(
+            fx,
+            "is given an initial state; a captured model starts from zeros, so give zeros or none: a stream carries the state "
+            "from frame to frame, and saves and restores it",
+        )
 
 
 def _layer_name(capture, fx, k: int, cell: Cell) -> str:
     return f"{capture.path(fx) or cell.name}.l{k}"
 
 
-def _layer(capture, fx, k: int, source: str, cell: Cell, parameters: dict, reverse: bool = False, **sizes: int) -> str:
+def _layer(capture, fx, k: int, source: str, cell: Cell, parameters: dict, reverse: bool, sizes: dict) -> str:
     name = _layer_name(capture, fx, k, cell) + "_reverse" * reverse  # as torch names its weights
     return capture.program(name, source, cell, parameters, reverse, **sizes)
+
+
+def _joined(capture, fx, k: int, cell: Cell, made: list[str]) -> str:
+    if len(made) == 1:
+        return made[0]
+    return capture.add(f"{_layer_name(capture, fx, k, cell)}.concat", "concat", tuple(made))
 
 
 def final(capture, source: str):

@@ -9,7 +9,8 @@ import torch
 from ..codes import NumPy
 from ..formats import Format
 from ..graph import execute
-from ..program import Program
+from ..program import Program, check_integer
+from ..tables import GELU_TANH
 
 
 class RealArrays:
@@ -60,7 +61,12 @@ class FloatLayer:
     blocks: dict[str, torch.Tensor]
 
 
-FUNCTIONS = {"sigmoid": torch.sigmoid, "tanh": torch.tanh}
+FUNCTIONS = {
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "normal_cdf": torch.special.ndtr,
+    "normal_cdf_tanh": lambda x: (1 + torch.tanh(GELU_TANH * (x + 0.044715 * x**3))) / 2,
+}
 
 
 class Real:
@@ -127,6 +133,9 @@ class Real:
     def clip(self, op, x):
         return self.result(op.out[0], x.clamp(*op.bounds))
 
+    def layer_norm(self, op, x):
+        return self.result(op.out[0], torch.nn.functional.layer_norm(x, x.shape[-1:]))
+
     def table(self, op, x):
         return self.result(op.out[0], FUNCTIONS[op.function](x))
 
@@ -156,10 +165,12 @@ def fake_quantize(v: torch.Tensor, scale, fmt: Format) -> torch.Tensor:
 class FakeQuantized(Real):
     """float values that lie on the codes' grid: for training under quantization. No promise of equal bits (design 4).
 
-    plan: a calibrated ``calibrate.LayerPlan``, whose program is the layer's, lowered.
+    plan: a calibrated ``calibrate.LayerPlan``, whose program is the layer's, lowered. Raises RindleError for operations
+    that run in float alone.
     """
 
     def __init__(self, layer: FloatLayer, plan):
+        check_integer(plan.program, plan.program.cell)
         self.plan = plan
         super().__init__(FloatLayer(plan.program, layer.blocks))
 

@@ -17,10 +17,10 @@ from .source import source_of
 def quantize(model, scheme="int8", calibration=None, overrides=None):
     """Quantizes a trained model after training.
 
-    model: any ``nn.Module`` that maps one sequence, float or ids for an ``nn.Embedding``, to one tensor through
-        ``nn.LSTM``, ``nn.GRU`` (both of one direction or two), :class:`rindle.SRU` or :class:`rindle.Recurrent` layers,
-        ``nn.Linear``, ``torch.cat`` of features, and the last frame (``y[:, -1]`` or ``h[-1]``), the first, or the mean
-        over time; or the ``torch.export.ExportedProgram`` of one.
+    model: any ``nn.Module`` that maps one sequence, float or ids for an ``nn.Embedding``, to one tensor through recurrent
+        layers (``nn.LSTM``, ``nn.GRU``, :class:`rindle.Recurrent`) and what docs/operations.md lists: Linear, convolutions,
+        activations, arithmetic, joins and slices of features, mean, maximum, attention and the last frame over time; or the
+        ``torch.export.ExportedProgram`` of one.
     scheme: a preset's name (``rindle.SCHEMES``), or a dict like one.
     calibration: real sequences in the model's own layout ([B, T, I], or [T, B, I] where the model is not batch first;
         ids: [B, T] or [T, B]): a tensor, an array, or an iterable of them such as a DataLoader. Lengths may differ between
@@ -30,11 +30,11 @@ def quantize(model, scheme="int8", calibration=None, overrides=None):
     Returns a :class:`rindle.Model`, whose input is always batch first. Raises RindleError, which names what is
     wrong, the value and the remedy. Warns (RindleWarning) of constant paths and rows of zeros.
     """
-    return prepare(model, scheme, calibration, overrides).model()
+    return calibrated(model, scheme, calibration, overrides).model()
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Calibrated:
     """A calibrated plan, and what the file will say of where it came from."""
 
     plan: Plan
@@ -47,7 +47,7 @@ class Prepared:
         return Model(convert(self.plan, self.provenance))
 
 
-def prepare(model, scheme="int8", calibration=None, overrides=None) -> Prepared:
+def calibrated(model, scheme="int8", calibration=None, overrides=None) -> Calibrated:
     """:func:`quantize` up to its last step, where integers are made."""
     source = source_of(model)
     if calibration is None:
@@ -67,4 +67,4 @@ def prepare(model, scheme="int8", calibration=None, overrides=None) -> Prepared:
         "overrides": load_overrides(overrides),
         "calibration": {"batches": plan.batches, "frames": plan.frames},
     }
-    return Prepared(plan, provenance)
+    return Calibrated(plan, provenance)

@@ -9,6 +9,6 @@ from ..reference import run as run_reference
 from .numerics import DoubleCodes
 
 
-def run(artifact, x: np.ndarray, lengths: np.ndarray | None = None) -> Result:
+def run(artifact, x: np.ndarray, lengths: np.ndarray | None = None, states=None) -> Result:
     """As :func:`rindle.reference.run`, computed by torch in float64."""
-    return run_reference(artifact, x, lengths, xp=DoubleCodes)
+    return run_reference(artifact, x, lengths, xp=DoubleCodes, states=states)

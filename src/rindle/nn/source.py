@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 import warnings
 from collections import Counter
@@ -81,13 +82,14 @@ class Module:
         return self.model.state_dict()
 
     def capture(self, example: np.ndarray) -> tuple[Graph, bool]:
+        self.features = example.shape[2:]
         graph, self.batch_first = capture(self.model, torch.from_numpy(np.ascontiguousarray(example)))
         return graph, self.batch_first
 
     def check(self, x: torch.Tensor, y: torch.Tensor) -> None:
         """The captured graph must compute what the model does, before any of it is quantized."""
         was_training = self.model.training
-        _compare(self.name, self.model.eval(), x, y, self.batch_first)
+        _compare(self.name, self.model.eval(), x.unflatten(2, self.features) if x.ndim > 2 else x, y, self.batch_first)
         self.model.train(was_training)
 
 
@@ -109,10 +111,9 @@ class Exported:
 
     def capture(self, example: np.ndarray) -> tuple[Graph, bool]:
         graph, batch_first = read_exported(self.program)
-        if example.shape[2] != graph.input_size:
-            raise RindleError(
-                f"the calibration data have {example.shape[2]} features; the model takes {graph.input_size}"
-            )
+        features = math.prod(example.shape[2:])
+        if features != graph.input_size:
+            raise RindleError(f"the calibration data have {features} features; the model takes {graph.input_size}")
         users = set(self.program.graph_signature.user_inputs)
         (shape,) = (node.meta["val"].shape for node in self.program.graph.nodes if node.name in users)
         # a dynamic dimension keeps the example's size; 1 would be a special case to torch.export
@@ -120,8 +121,9 @@ class Exported:
             size if isinstance(size, int) else max(2, given) for size, given in zip(shape[:2], example.shape[:2])
         )
         fitted = example[np.arange(first) % example.shape[0]][:, np.arange(second) % example.shape[1]]
-        x = torch.from_numpy(np.ascontiguousarray(fitted if batch_first else fitted.transpose(1, 0, 2)))
-        _compare(self.name, self.program.module(), x, run_graph(graph, x), batch_first)
+        x = torch.from_numpy(np.ascontiguousarray(fitted if batch_first else fitted.swapaxes(0, 1)))
+        y = run_graph(graph, x.flatten(2) if x.ndim > 2 else x)
+        _compare(self.name, self.program.module(), x, y, batch_first)
         return graph, batch_first
 
 
@@ -129,8 +131,10 @@ class Exported:
 def _compare(name: str, model, x: torch.Tensor, y: torch.Tensor, batch_first: bool) -> None:
     wanted = model(x if batch_first else x.transpose(0, 1))
     wanted = wanted[0] if isinstance(wanted, tuple) else wanted
-    if wanted.ndim == 3 and not batch_first:
+    if y.ndim == 3 and not batch_first:
         wanted = wanted.transpose(0, 1)
+    if wanted.shape[: y.ndim - 1] == y.shape[:-1] and wanted.numel() == y.numel():
+        wanted = wanted.reshape(y.shape)  # features in several dimensions, or in none
     if wanted.shape != y.shape or not torch.allclose(wanted.float(), y, rtol=1e-3, atol=1e-4):
         off = (wanted.float() - y).abs().max().item() if wanted.shape == y.shape else float("nan")
         raise RindleError(

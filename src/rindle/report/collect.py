@@ -175,7 +175,9 @@ def activity(model: Model, data: Dataset, points: int = POINTS) -> list[dict]:
     held = {one.name: 0 for one in model.measure(data.x[:1], data.lengths[:1]).inputs if one.theta is None}
     counted = model.with_thresholds(held) if held else model
     longest = int(data.lengths.max())
-    edges = np.unique(np.linspace(0, longest, min(points, longest) + 1).astype(int))
+    least = min(model.artifact.graph.least_frames, longest)
+    edges = np.unique(np.linspace(least - 1, longest, min(points, longest - least + 1) + 1).astype(int))
+    edges[0] = 0
     inputs = {name: key for name, key in model.artifact.held_codes().items() if key in _recurrent(model)}
     before, spans = dict.fromkeys(inputs, (0, 0)), []
     for start, end in pairwise(edges):
@@ -185,6 +187,8 @@ def activity(model: Model, data: Dataset, points: int = POINTS) -> list[dict]:
             size = model.artifact.graph.node(node).layer.program.sizes[code]
             changed, frames = (now - was for now, was in zip(changes[key], before[name]))
             before[name] = changes[key]
+            if not frames:  # a strided window makes none of these
+                continue
             density = changed / (size * frames)
             spans.append({"input": name, "from": int(start), "to": int(end), "density": density, "frames": frames})
     return spans
