@@ -12,6 +12,7 @@ try:
         delta,
         demo,
         eval,
+        export,
         inspect,
         quantize,
         report,
