@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from browser import offline, open_report, requests, screenshot
-from support import FEATURES, OUTPUTS, quantized, sequences
+from support import FEATURES, OUTPUTS, quantized, quantized_graph, sequences
 
 import rindle
 from rindle import RindleError, cli, reference
@@ -100,6 +100,24 @@ def test_activity_along_the_sequence_is_what_the_reference_counts(models, data):
             changed, frames = counts[1][0] - counts[0][0], counts[1][1] - counts[0][1]
             assert span["frames"] == frames
             assert span["density"] == pytest.approx(changed / (one.size * frames))
+
+
+def test_what_looks_ahead_has_one_span():
+    """A reversed layer, and what stands behind one: a row cut off is another row to them."""
+    model, data = (
+        quantized_graph("mixed", "int8"),
+        dataset(sequences(6, 12), np.array([12, 3, 7, 12, 1, 9]), None, "some.npz"),
+    )
+    spans = activity(model, data, points=4)
+    counted = model.with_thresholds(dict.fromkeys(model.thresholds, 0)).measure(data.x, data.lengths)
+    whole = {one.name: one.density for one in counted.inputs}
+    ahead = {one["input"]: one for one in spans if not one["input"].startswith("gru.")}
+    assert {"lstm.l0/x", "lstm.l0_reverse/x", "lstm.l0_reverse/h", "sru.l0/x"} <= set(ahead)
+    assert len([one for one in spans if one["input"] == "gru.l0/x"]) == 4
+    for name in ("lstm.l0_reverse/x", "lstm.l0_reverse/h", "sru.l0/x"):
+        assert (ahead[name]["from"], ahead[name]["to"]) == (0, 12)
+        assert ahead[name]["density"] == whole[name]
+    assert all(0 <= one["density"] <= 1 for one in spans)
 
 
 def reference_changes(model, data, lengths):

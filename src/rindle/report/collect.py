@@ -17,6 +17,7 @@ from ..cost import sizes
 from ..dataset import Dataset
 from ..evaluate import score, task_of
 from ..formats import RindleError
+from ..graph import INPUT
 from ..program import NEXT
 from ..runtime import Model
 
@@ -170,7 +171,7 @@ def activity(model: Model, data: Dataset, points: int = POINTS) -> list[dict]:
 
     Frames count from 0; a span holds from..to−1, and the real frames of all rows that reach it. Inputs without a θ are held
     with θ = 0, which changes no integer, so that their own rest is seen. Exact: the core's counters over all rows cut off
-    at the span's end, less those at its start.
+    at the span's end, less those at its start. What depends on frames to come, by a reversed layer or a window, has one span.
     """
     held = {one.name: 0 for one in model.measure(data.x[:1], data.lengths[:1]).inputs if one.theta is None}
     counted = model.with_thresholds(held) if held else model
@@ -184,6 +185,10 @@ def activity(model: Model, data: Dataset, points: int = POINTS) -> list[dict]:
         changes = _changes(counted, data, int(end))
         for name, key in inputs.items():
             node, code = key
+            if _looks_ahead(model.artifact.graph, node):
+                if end < longest:
+                    continue
+                start = 0
             size = model.artifact.graph.node(node).layer.program.sizes[code]
             changed, frames = (now - was for now, was in zip(changes[key], before[name]))
             before[name] = changes[key]
@@ -192,6 +197,14 @@ def activity(model: Model, data: Dataset, points: int = POINTS) -> list[dict]:
             density = changed / (size * frames)
             spans.append({"input": name, "from": int(start), "to": int(end), "density": density, "frames": frames})
     return spans
+
+
+def _looks_ahead(graph, name: str) -> bool:
+    """Whether a node's value at a frame depends on later ones: then the first frames of a row are no row of their own."""
+    if name == INPUT:
+        return False
+    node = graph.node(name)
+    return bool(node.why_whole) or any(_looks_ahead(graph, source) for source in node.sources)
 
 
 def _recurrent(model: Model) -> set[tuple[str, str]]:
