@@ -7,14 +7,18 @@ import numpy as np
 import pytest
 import torch
 from exported import SANITIZED, WARNINGS, assert_exact, random_artifact, random_stream, replay, run, tool, with_extremes
+from random_models import random_layer, wild_layer
 from support import EVERY_CELL, GRAPHS, Words, is_float, quantized, quantized_graph, words
 from test_laws import some_thresholds
 
 import rindle
-from rindle import SCHEMES, RindleError, reference
+from rindle import SCHEMES, RindleError, fixed, reference
+from rindle.artifact import Artifact, Golden
+from rindle.codes import Rescale
 from rindle.export import TARGETS, to_c
 from rindle.export.c.model import ModelWriter
 from rindle.export.c.operations import _blocks as text_blocks
+from rindle.graph import INPUT, Graph, Node
 
 SEEDS = range(18)
 
@@ -84,6 +88,36 @@ int main(void)
     (tmp_path / "c" / "ids.c").write_text(main)
     assert run("cc", *SANITIZED, "net.c", "ids.c", "-o", "ids", cwd=tmp_path / "c").returncode == 0
     assert run("./ids", cwd=tmp_path / "c").returncode == 0
+
+
+@rindle.cell()
+def one_table(n, x):
+    return n.tanh(x)
+
+
+@rindle.cell()
+def one_shift(n, x):
+    return n.requantize(x)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("cell", [one_table, one_shift], ids=lambda cell: cell.name)
+def test_one_operation_on_all_codes(cell, seed, tmp_path):
+    """Of random tables with every flag, and of shifts, whose ties are half of all codes where they are by one bit."""
+    rng, x = np.random.default_rng(seed), fixed(16, 12)
+    layer = wild_layer(rng, random_layer(rng, cell, {"I": 64, "H": 64}, [x], "n"))
+    if cell is one_shift:
+        layer.constants[layer.program.ops[0].out[0]] = [
+            Rescale(1, 1),
+            Rescale(3, 7),
+            Rescale(5, 13),
+            Rescale(1 << 17, 18),
+            Rescale(3 << 17, 18),
+            Rescale(5 << 19, 25),
+        ][seed]  # in 32 bits, and in 64
+    artifact = Artifact(Graph(64, (Node("n", "program", INPUT, layer),), "n"), x, Golden(None, None, None), {})
+    codes = np.arange(-32768, 32768).astype(np.int16).reshape(1, 1024, 64)
+    assert_exact(artifact.with_golden(codes, np.array([1024])), tmp_path)
 
 
 def quiet_head():
