@@ -1,5 +1,6 @@
 """The exported C gives the reference's integers, whatever the model, asks nobody for anything, and says what it takes."""
 
+import json
 import re
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from support import EVERY_CELL, GRAPHS, Words, is_float, quantized, quantized_gr
 from test_laws import some_thresholds
 
 import rindle
-from rindle import SCHEMES, RindleError, fixed, reference
+from rindle import SCHEMES, RindleError, cli, fixed, reference
 from rindle.artifact import Artifact, Golden
 from rindle.codes import Rescale
 from rindle.export import TARGETS, to_c
@@ -355,3 +356,23 @@ def test_a_folder_is_written_whole_or_not_at_all(target, tmp_path, monkeypatch):
     TARGETS[target](artifact, folder, name="net", force=True)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     assert list(tmp_path.iterdir()) == [folder.parent] and list(folder.parent.iterdir()) == [folder]
+
+
+def test_the_verb_writes_and_says_what_it_takes(tmp_path, monkeypatch, capsys):
+    rindle.save(quantized("gru", "int8"), tmp_path / "9 speakers.rindle")
+
+    def call(*arguments) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["rindle", "export", str(tmp_path / "9 speakers.rindle"), *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code or 0, "".join(capsys.readouterr())
+
+    code, said = call("--to", "c", "-o", tmp_path / "c", "--json")
+    found = json.loads(said)
+    assert code == 0 and found["name"] == "model_9_speakers" and found["ram"] > 0
+    assert sorted(found["files"]) == sorted(path.name for path in (tmp_path / "c").iterdir())
+    assert run("sh", "-c", found["check"], cwd=tmp_path / "c").stdout == "golden: pass\n"
+    code, said = call("--to", "cobol", "-o", tmp_path / "d")
+    assert code == 2 and "'cobol'; there are c" in said and not (tmp_path / "d").exists()
+    code, said = call("--to", "c", "-o", tmp_path / "c")
+    assert code == 2 and "not empty" in said
