@@ -1,5 +1,6 @@
 """The exported C gives the reference's integers, whatever the model, asks nobody for anything, and says what it takes."""
 
+import json
 import re
 from dataclasses import replace
 
@@ -7,14 +8,18 @@ import numpy as np
 import pytest
 import torch
 from exported import SANITIZED, WARNINGS, assert_exact, random_artifact, random_stream, replay, run, tool, with_extremes
+from random_models import random_layer, wild_layer
 from support import EVERY_CELL, GRAPHS, Words, is_float, quantized, quantized_graph, words
 from test_laws import some_thresholds
 
 import rindle
-from rindle import SCHEMES, RindleError, reference
+from rindle import SCHEMES, RindleError, cli, fixed, reference
+from rindle.artifact import Artifact, Golden
+from rindle.codes import Rescale
 from rindle.export import TARGETS, to_c
 from rindle.export.c.model import ModelWriter
 from rindle.export.c.operations import _blocks as text_blocks
+from rindle.graph import INPUT, Graph, Node
 
 SEEDS = range(18)
 
@@ -84,6 +89,36 @@ int main(void)
     (tmp_path / "c" / "ids.c").write_text(main)
     assert run("cc", *SANITIZED, "net.c", "ids.c", "-o", "ids", cwd=tmp_path / "c").returncode == 0
     assert run("./ids", cwd=tmp_path / "c").returncode == 0
+
+
+@rindle.cell()
+def one_table(n, x):
+    return n.tanh(x)
+
+
+@rindle.cell()
+def one_shift(n, x):
+    return n.requantize(x)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("cell", [one_table, one_shift], ids=lambda cell: cell.name)
+def test_one_operation_on_all_codes(cell, seed, tmp_path):
+    """Of random tables with every flag, and of shifts, whose ties are half of all codes where they are by one bit."""
+    rng, x = np.random.default_rng(seed), fixed(16, 12)
+    layer = wild_layer(rng, random_layer(rng, cell, {"I": 64, "H": 64}, [x], "n"))
+    if cell is one_shift:
+        layer.constants[layer.program.ops[0].out[0]] = [
+            Rescale(1, 1),
+            Rescale(3, 7),
+            Rescale(5, 13),
+            Rescale(1 << 17, 18),
+            Rescale(3 << 17, 18),
+            Rescale(5 << 19, 25),
+        ][seed]  # in 32 bits, and in 64
+    artifact = Artifact(Graph(64, (Node("n", "program", INPUT, layer),), "n"), x, Golden(None, None, None), {})
+    codes = np.arange(-32768, 32768).astype(np.int16).reshape(1, 1024, 64)
+    assert_exact(artifact.with_golden(codes, np.array([1024])), tmp_path)
 
 
 def quiet_head():
@@ -321,3 +356,23 @@ def test_a_folder_is_written_whole_or_not_at_all(target, tmp_path, monkeypatch):
     TARGETS[target](artifact, folder, name="net", force=True)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     assert list(tmp_path.iterdir()) == [folder.parent] and list(folder.parent.iterdir()) == [folder]
+
+
+def test_the_verb_writes_and_says_what_it_takes(tmp_path, monkeypatch, capsys):
+    rindle.save(quantized("gru", "int8"), tmp_path / "9 speakers.rindle")
+
+    def call(*arguments) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["rindle", "export", str(tmp_path / "9 speakers.rindle"), *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code or 0, "".join(capsys.readouterr())
+
+    code, said = call("--to", "c", "-o", tmp_path / "c", "--json")
+    found = json.loads(said)
+    assert code == 0 and found["name"] == "model_9_speakers" and found["ram"] > 0
+    assert sorted(found["files"]) == sorted(path.name for path in (tmp_path / "c").iterdir())
+    assert run("sh", "-c", found["check"], cwd=tmp_path / "c").stdout == "golden: pass\n"
+    code, said = call("--to", "cobol", "-o", tmp_path / "d")
+    assert code == 2 and "'cobol'; there are c" in said and not (tmp_path / "d").exists()
+    code, said = call("--to", "c", "-o", tmp_path / "c")
+    assert code == 2 and "not empty" in said
