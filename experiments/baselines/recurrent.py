@@ -14,7 +14,8 @@ class LiGRU(nn.Module):
 
         z = σ(BN(W_z x) + U_z h)    a = ReLU(BN(W_a x) + U_a h)    h ← z h + (1 - z) a
 
-    The norm is over the frames of a batch, so a batch must not be padded; it has the only bias. In training a mask on a,
+    The norm is over the frames of a batch, so a batch must not be padded; it has the only bias. Under torchrun each process
+    has the statistics of its own share, so that two processes do not train what one does. In training a mask on a,
     drawn once per sequence, drops units (scaled by 1 / (1 - dropout), so that nothing is left to do in use). The
     directions have weights of their own; in the authors' pytorch-kaldi they share them.
     """
