@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import support
 import torch
+from operations import Model
 from support import FEATURES, HIDDEN, VOCABULARY, MixedCells, TorchModel, Words, sequences, words
 from torch import nn
 
@@ -15,19 +16,6 @@ from rindle.nn.frontend import capture
 from rindle.nn.numerics import RealArrays
 
 X = torch.from_numpy(sequences(3, 7))
-
-
-class Model(nn.Module):
-    """Modules by name, and a forward that uses them."""
-
-    def __init__(self, forward, **modules):
-        super().__init__()
-        for name, module in modules.items():
-            setattr(self, name, module)
-        self._forward = forward
-
-    def forward(self, x):
-        return self._forward(self, x)
 
 
 def gru(layers=1, **options):

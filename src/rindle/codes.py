@@ -174,13 +174,14 @@ def worst_case(op_kind: str, operands: tuple[Format, ...], result: Format) -> in
     elif op_kind == "sum_of_products":
         terms = [top[0] * top[1], top[2] * top[3]]
     else:
-        one = _one(operands[0])
+        one = one_of(operands[0])
         terms = [top[0] * top[1], max(abs(one - operands[0].lo), abs(one - operands[0].hi)) * top[2]]
     v = sum(term << left for term, left in zip(terms, lefts))
     return v + 2 ** (s - 1) if s >= 1 else v << -s
 
 
-def _one(z: Format) -> int:
+def one_of(z: Format) -> int:
+    """The code of 1 in a lerp weight's format, (13)."""
     return 2**z.frac if z.frac >= 0 else 0
 
 
@@ -290,7 +291,7 @@ class Codes:
         return self._elementwise(op, a * b, c * d)
 
     def lerp(self, op, z, a, b):
-        one = _one(self._format(op.args[0]))
+        one = one_of(self._format(op.args[0]))
         return self._elementwise(op, z * a, (one - z) * b)
 
     def clip(self, op, x):

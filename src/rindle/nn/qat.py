@@ -53,8 +53,8 @@ class Preparation:
 def prepare(model: nn.Module, scheme="int8", calibration=None, overrides=None, activations: bool = True) -> nn.Module:
     """A copy of a model, to be trained under quantization; then :func:`convert` makes integers of it.
 
-    model: any nn.Module. Weight norm and the like are evaluated, and registered modules replaced, as capture does. Its nn.LSTM, nn.GRU, nn.RNN, their cells, :class:`rindle.Recurrent` and nn.Linear compute on the codes'
-        grid; all else stays as it is. Their forward (initial states, packed sequences, …), attributes and parameters are those of
+    model: any nn.Module. Weight norm and the like are evaluated, and registered modules replaced, as capture does. Its nn.LSTM,
+        nn.GRU, nn.RNN, their cells, :class:`rindle.Recurrent` and nn.Linear compute on the codes' grid; all else stays as it is. Their forward (initial states, packed sequences, …), attributes and parameters are those of
         the origin, a float checkpoint loads into the copy, and :func:`float_state_dict` gives one back.
     scheme, overrides: as for :func:`rindle.quantize`; the layers' names are "path.l0", "path.l0_reverse" and, of a Linear, "path".
     calibration: real inputs of the model's own forward: a tensor or array, an iterable of batches (a pair counts as its first

@@ -155,9 +155,8 @@ class Prepared:
     def run(self, kind: type, input, *states):
         quantization = getattr(self, NAME)
         weights, stack = quantization.quantized(self), quantization.stack
-        if (
-            not quantization.activations
-        ):  # torch's own kernels; its parametrize would do the same, but cannot be pickled or copied
+        if not quantization.activations:
+            # torch's own kernels; its parametrize would do the same, but cannot be pickled or copied
             given = {f"module.{own}": weight for own, weight in weights.items()}
             return functional_call(_Origin(self, kind), given, (input, *states))
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .arrays import Names, comment, smallest
+from .expressions import INT32, finished, times
 
-INT32 = 2**31
 BLOCK = 16  # rows whose sums are on the stack at once
 
 
@@ -233,8 +233,6 @@ class AffineWriter:
 
     def _finish(self, op, matrices, first: int, rows: int, gates, acc: dict, row: str) -> str:
         """One row's code, (7). acc: of each matrix, an expression. row: index from ``first`` on."""
-        from .program import finished, times
-
         constant, fmt = self.layer.constants[op.out[0]], self.layer.formats[gates[0]]
         bias = constant.bias[first : first + rows]
         total = np.abs(bias).astype(object)

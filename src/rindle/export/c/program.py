@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from ...codes import _one as one_of
-from ...codes import alignment, worst_case
+from ...codes import alignment, one_of, worst_case
 from .affine import AffineWriter
 from .arrays import Constants, Names, Struct, comment
-
-INT32 = 2**31
+from .expressions import INT32, finished, times
 
 
 class Tables:
@@ -43,16 +41,6 @@ class Tables:
 
 def minus(x: str, value: int) -> str:
     return x if value == 0 else f"{x} - {value}" if value > 0 else f"{x} + {-value}"
-
-
-def finished(v: str, bound: int, shift: int, fmt) -> str:
-    """sat(round(v, s)), (14). bound: of |v| and the rounding; v is computed in 64 bits where it is not below 2^31."""
-    wide = bound >= INT32
-    if shift:
-        v = f"rindle_round64({v}, {shift})" if wide else f"rindle_round({v}, {shift})"
-    if wide and (bound >> shift) + 1 >= INT32:
-        return f"rindle_sat64({v}, {fmt.lo}, {fmt.hi})"
-    return f"rindle_sat({f'(int32_t){v}' if wide else v}, {fmt.lo}, {fmt.hi})"
 
 
 class ProgramWriter:
@@ -236,16 +224,3 @@ class ProgramWriter:
 
     def _copy(self, path: str, to: str) -> None:
         self.lines.append(f"rindle_copy({self.size(path)}, {self.places[path]}, {to});")
-
-
-def times(term: str, factor: int, wide: bool) -> str:
-    """term · factor, in 64 bits where wide."""
-    if wide:
-        term = f"(int64_t){term}" if " + " not in term else f"(int64_t)({term})"
-    if factor == 1:
-        return term
-    return f"{term} * {literal(factor)}"
-
-
-def literal(value: int) -> str:
-    return str(value) if -INT32 < value < INT32 else f"INT64_C({value})"
