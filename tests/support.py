@@ -82,7 +82,7 @@ def assert_agree(artifact, x, lengths=None):
 def assert_equal(artifact, found, wanted, name=""):
     """Outputs are equal; of float nodes, as close as docs/format.md asks of a replay."""
     if is_float(artifact):
-        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5, equal_nan=False, err_msg=name)
     else:
         np.testing.assert_array_equal(found, wanted, err_msg=name)
 
