@@ -38,7 +38,7 @@ def test_rules(text, rule):
     [
         ("float16", 'write for example "int8 max"'),
         ("", "write for example"),
-        ("int8 max max", "write for example"),
+        ("int8 max max", "unknown word"),
         ("int8 max(1.2.3)", "write for example"),
         ("int8 max(-1)", "write for example"),
         ("int8 max(.)", "write for example"),

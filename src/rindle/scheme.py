@@ -8,6 +8,8 @@ A scheme maps patterns to rules; a later rule wins. A rule is a format and how i
     "fixed16 max(1.25)" 16 bits, a power-of-two scale, with 25 % headroom
     "fixed(16,11)"      fraction bits given: nothing is calibrated
 
+Words may follow, those of MODIFIERS: "int4 mmse gptq".
+
 Keys are ``layer/path`` with shell wildcards; without a slash they hold for every layer. The paths of a layer:
 
     weight.<gate>.<source>   a block of a weight matrix              weight.g.h: the candidate's recurrent weights
@@ -45,11 +47,18 @@ class Rule:
     frac: int | None = None
     method: str = "max"
     parameter: float | None = None
+    modifiers: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
+        words = "".join(f" {word}" for word in sorted(self.modifiers))
         if self.frac is not None:
-            return f"fixed({self.bits},{self.frac})"
-        return f"{self.kind}{self.bits} {self.method}" + ("" if self.parameter is None else f"({self.parameter:g})")
+            return f"fixed({self.bits},{self.frac}){words}"
+        number = "" if self.parameter is None else f"({self.parameter:g})"
+        return f"{self.kind}{self.bits} {self.method}{number}{words}"
+
+
+# word -> the kinds of path whose rule it may stand in: "weight", "code", "element" (anything else)
+MODIFIERS: dict[str, frozenset[str]] = {}
 
 
 def parse_rule(text: str, where: str = "a rule") -> Rule:
@@ -58,11 +67,15 @@ def parse_rule(text: str, where: str = "a rule") -> Rule:
         hint = "; quote a key that has dots in it" if isinstance(text, dict) else ""
         raise RindleError(f'{where} is {text!r}; write for example "int8 max"{hint}')
     match = re.fullmatch(
-        r"\s*(int|fixed)\s*(?:(\d+)|\(\s*(\d+)\s*,\s*(-?\d+)\s*\))(?:\s+([a-z]+)(?:\((\d+(?:\.\d+)?)\))?)?\s*", text
+        r"\s*(int|fixed)\s*(?:(\d+)|\(\s*(\d+)\s*,\s*(-?\d+)\s*\))(?:\s+([a-z]+)(?:\((\d+(?:\.\d+)?)\))?)?((?:\s+[a-z]+)*)\s*",
+        text,
     )
     if not match:
         raise RindleError(f'{where} is {text!r}; write for example "int8 max", "fixed16 mmse" or "fixed(16,11)"')
-    kind, plain, bits, frac, method, parameter = match.groups()
+    kind, plain, bits, frac, method, parameter, words = match.groups()
+    words = words.split()
+    if method in MODIFIERS and parameter is None:
+        method, words = None, [method, *words]
     if frac is not None and (kind == "int" or method):
         raise RindleError(f"{where} is {text!r}; only a fixed format has given fraction bits, and then no calibration")
     if method not in (None, *QUANTIZERS):
@@ -75,7 +88,13 @@ def parse_rule(text: str, where: str = "a rule") -> Rule:
         None if frac is None else int(frac),
         method or "max",
         None if parameter is None else float(parameter),
+        frozenset(words),
     )
+    for word in words:
+        if word not in MODIFIERS:
+            near = get_close_matches(word, MODIFIERS, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(MODIFIERS) or 'none'}"
+            raise RindleError(f"{where} is {text!r}: unknown word {word!r}; {hint}")
     lowest, highest = QUANTIZERS[rule.method].PARAMETER
     if not 2 <= rule.bits <= 16:
         raise RindleError(f"{where} is {text!r}; a format has 2..16 bits")
@@ -147,7 +166,13 @@ def resolve(scheme, overrides, keys: dict[str, list[str]]) -> dict[tuple[str, st
     for layer, path in everything:
         if (layer, path) not in rules:
             raise RindleError(f'the scheme has no rule for {layer}/{path}; add one for "*"')
-        element_wise = not path.startswith(("weight.", "code."))
+        kind = path.split(".")[0] if path.startswith(("weight.", "code.")) else "element"
+        for word in rules[layer, path].modifiers:
+            if kind not in MODIFIERS[word]:
+                raise RindleError(
+                    f"{layer}/{path}: {word!r} stands at rules of {' and '.join(sorted(MODIFIERS[word]))} paths"
+                )
+        element_wise = kind == "element"
         if element_wise and rules[layer, path].kind != "fixed":
             raise RindleError(f"{layer}/{path} is element-wise, and so it must be fixed, not {rules[layer, path]}")
     return rules
