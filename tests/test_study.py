@@ -56,9 +56,7 @@ def test_the_front_is_that_of_all_pairs(tmp_path):
     beaten = [
         r
         for r in feasible
-        if any(
-            o.values != r.values and all(o.values[k] <= r.values[k] for k in GOALS) for o in feasible
-        )
+        if any(o.values != r.values and all(o.values[k] <= r.values[k] for k in GOALS) for o in feasible)
     ]
     assert {r.number for r in one.front()} == {r.number for r in feasible} - {r.number for r in beaten}
     assert len(one.front()) >= 3 and beaten
@@ -150,7 +148,9 @@ study(Path(sys.argv[1]), heartbeat=1, grace=3).grid(Toy(Path(sys.argv[1]) / "log
 
 def searcher(folder, seconds):
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    return subprocess.Popen([sys.executable, "-c", ALONE, str(folder), str(seconds)], env=os.environ | {"PYTHONPATH": path})
+    return subprocess.Popen(
+        [sys.executable, "-c", ALONE, str(folder), str(seconds)], env=os.environ | {"PYTHONPATH": path}
+    )
 
 
 def until(condition, seconds=90):
@@ -180,7 +180,7 @@ def test_two_processes_share_a_study_and_one_is_killed(tmp_path):
 
 def test_a_study_of_something_else_is_refused(tmp_path):
     study(tmp_path, key={"model": "a"})
-    with pytest.raises(RindleError, match="made of something else.*'model': 'a'.*'model': 'b'"):
+    with pytest.raises(RindleError, match=r"made of something else.*'model': 'a'.*'model': 'b'"):
         study(tmp_path, key={"model": "b"})
     with pytest.raises(RindleError, match="made of something else"):
         Study(tmp_path / "study.db", "test", SPACE | {"a": (2, 4)}, GOALS, {"model": "a"})
@@ -222,7 +222,9 @@ def test_a_value_that_is_no_number_is_refused(tmp_path):
 
 def test_hypervolume_of_two_points_by_hand():
     goals = {"error": "minimize", "speed": "maximize"}
-    records = [Record(k, {}, {"error": e, "speed": s}, {}, {}, 0.0) for k, (e, s) in enumerate([(1, 3), (2, 5), (2, 4)])]
+    records = [
+        Record(k, {}, {"error": e, "speed": s}, {}, {}, 0.0) for k, (e, s) in enumerate([(1, 3), (2, 5), (2, 4)])
+    ]
     # 4 x 3 and, above it, 3 x 2
     assert hypervolume(records, goals, {"error": 5, "speed": 0}) == 4 * 3 + 3 * 2
     assert [r.number for r in pareto(records, goals)] == [0, 1]

@@ -17,6 +17,8 @@ try:
         quantize,
         report,
         run,
+        search,
+        sweep,
         verify,
     )
     from .app import app

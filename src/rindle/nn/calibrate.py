@@ -38,7 +38,9 @@ class LayerPlan:
 
 @dataclass
 class Plan:
-    """origins: embedding -> format of its codes. samples: some calibration sequences [T, I] or [T], for the golden vector."""
+    """origins: embedding -> format of its codes. samples: some calibration sequences [T, I] or [T], for the golden vector.
+    histograms: (node, path) -> what was seen there: other formats can be chosen from them, see ``replan``.
+    """
 
     graph: Graph
     input_format: Format | None
@@ -48,6 +50,7 @@ class Plan:
     samples: list[np.ndarray] = field(default_factory=list)
     batches: int = 0
     frames: int = 0
+    histograms: dict[tuple[str, str], Histogram] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -144,8 +147,8 @@ def calibrate(
         others = {name: paths for name, paths in keys.items() if not any(name == node for node, _ in given.rules)}
         own = fitting(scheme, others) if isinstance(scheme, dict) else scheme
         rules = resolve(own, fitting(overrides, others), others) | given.rules
-    histograms: dict[tuple[str, str], Histogram] = {}
     plan = Plan(graph, None, {}, rules)
+    histograms = plan.histograms
     lengths: set[int] = set()
     for number, batch in enumerate(batches(calibration, batch_first)):
         batch = batch.reshape(*batch.shape[:2], -1) if batch.ndim > 3 else batch  # images, as features

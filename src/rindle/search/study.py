@@ -35,13 +35,12 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.engine import make_url
 
 from ..formats import RindleError
-from .workers import Candidate, Died, Outcome, Refused, Workers
+from .workers import Candidate, Died, Outcome, Refused, Space, Workers
 
 HEARTBEAT, GRACE = 5, 30  # seconds
 ATTEMPTS = 200  # draws of a sampler that all gave what the study has already: the space is as good as exhausted
 DEATHS = 2  # workers that a candidate may take with it
 
-Space = dict[str, tuple]  # parameter -> its choices, in their order
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -140,7 +139,7 @@ class Study:
     def records(self) -> list[Record]:
         """All that was evaluated, in order; each candidate once."""
         found: dict[tuple, Record] = {}
-        for trial in self.study.get_trials(deepcopy=False):
+        for trial in self._trials():
             if trial.state.is_finished() and not _failed(trial):
                 found.setdefault(self._name(trial), self._record(trial))
         return list(found.values())
@@ -180,13 +179,15 @@ class Study:
         self.queue(list(first)[:budget])
         if sampling.mohaq:  # its first population is random and four generations large
             drawn = np.random.default_rng(seed).integers
-            some = [{k: c[drawn(len(c))] for k, c in self.space.items()} for _ in range(min(sampling.population, budget))]
+            some = [
+                {k: c[drawn(len(c))] for k, c in self.space.items()} for _ in range(min(sampling.population, budget))
+            ]
             self.queue(some[: max(0, sampling.population - len(first))])
         self._run(evaluate, budget, lambda number: sampling.sampler(number), seed, **how)
 
     def queue(self, candidates: Sequence[Candidate]) -> None:
         """Puts candidates into the queue that the study has not had."""
-        had = {self._name(trial) for trial in self.study.get_trials(deepcopy=False) if not _failed(trial)}
+        had = {self._name(trial) for trial in self._trials() if not _failed(trial)}
         new = {}
         for one in candidates:
             indices = self._indices(one)
@@ -213,20 +214,22 @@ class Study:
         again: list[optuna.Trial] = []  # whose worker died
         deaths: dict[int, int] = {}
         begun: dict[int, float] = {}
+        evaluated = len(self.records())
         self.foreign.clear()
         with Workers(evaluate, workers, ray) as pool:
             try:
                 while True:
-                    self._requeue_the_dead(running)
+                    trials = self._requeue_the_dead({one.number for one in (*running.values(), *again)})
                     suspect = bool(again) or any(trial.number in deaths for trial in running.values())
                     while len(running) < (1 if suspect else workers):
-                        trial = again.pop(0) if again else self._next(budget, sampler, seed)
+                        trial = again.pop(0) if again else self._next(trials, budget, sampler, seed)
                         if trial is None:
                             break
                         begun.setdefault(trial.number, time.monotonic())
                         running[pool.submit(self._candidate(trial.params))] = trial
+                        trials = self._trials()
                     if not running:
-                        if not self.foreign and not self._waiting():
+                        if not self.foreign and not _waiting(trials):
                             return
                         time.sleep(self.heartbeat / 5)  # others are at work on the last ones
                         continue
@@ -249,19 +252,19 @@ class Study:
                             outcome = Refused(f"its worker died {DEATHS + 1} times: {outcome.reason}")
                         deaths.pop(trial.number, None)
                         record = self._finish(trial, outcome, time.monotonic() - begun[trial.number])
+                        evaluated += 1
                         if seen:
-                            seen(record, len(self.records()))
+                            seen(record, evaluated)
             except BaseException:  # an interruption, too: what was begun is left for the next
                 for trial in (*running.values(), *again):
                     self._give_back(trial)
                 raise
 
-    def _next(self, budget: int | None, sampler, seed: int) -> optuna.Trial | None:
+    def _next(self, trials: list[FrozenTrial], budget: int | None, sampler, seed: int) -> optuna.Trial | None:
         """A candidate that nobody has had: from the queue, else drawn. None when there is no more to do."""
         for attempt in range(ATTEMPTS):
-            had = [trial for trial in self.study.get_trials(deepcopy=False) if not _failed(trial)]
-            names = {self._name(trial) for trial in had}
-            if not self._waiting() and (budget is None or len(names) >= min(budget, self.size)):
+            names = {self._name(trial) for trial in trials if not _failed(trial)}
+            if not _waiting(trials) and (budget is None or len(names) >= min(budget, self.size)):
                 return None
             number = int(np.random.SeedSequence((seed, len(names), attempt)).generate_state(1)[0])
             self.study.sampler = sampler(number) if sampler else RandomSampler(number)
@@ -273,16 +276,13 @@ class Study:
                 return trial
             trial.set_user_attr("discarded", "the study has this candidate")
             self.study.tell(trial, state=TrialState.FAIL)
+            trials = self._trials()
         return None
 
     def _had_before(self, trial: optuna.Trial) -> bool:
         """Whether an earlier one is the same. One that another process is just drawing is waited for."""
         for _ in range(50):
-            earlier = [
-                one
-                for one in self.study.get_trials(deepcopy=False)
-                if one.number < trial.number and not _failed(one)
-            ]
+            earlier = [one for one in self._trials() if one.number < trial.number and not _failed(one)]
             if any(self._name(one) == self._name(trial) for one in earlier):
                 return True
             if all(len(one.params) == len(self.space) for one in earlier):
@@ -290,24 +290,25 @@ class Study:
             time.sleep(0.05)
         return False
 
-    def _requeue_the_dead(self, running: dict[Future, optuna.Trial]) -> None:
-        own = {trial.number for trial in running.values()}
-        others = [
-            one
-            for one in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-            if one.number not in own
-        ]
+    def _requeue_the_dead(self, own: set[int]) -> list[FrozenTrial]:
+        """The study's trials, after those of processes that gave no sign of life for too long were queued again."""
+        trials = self._trials()
+        others = [one for one in trials if one.state == TrialState.RUNNING and one.number not in own]
         for one in others:
-            if one.number not in self.foreign:  # or one that was killed before its first sign of life would stay for ever
+            if (
+                one.number not in self.foreign
+            ):  # or one that was killed before its first sign of life would stay for ever
                 self._alive(one)
         self.foreign = {one.number for one in others}
-        if others:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                fail_stale_trials(self.study)
+        if not others:
+            return trials
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            fail_stale_trials(self.study)
+        return self._trials()
 
-    def _waiting(self) -> bool:
-        return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+    def _trials(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)
 
     def _alive(self, trial: optuna.Trial | FrozenTrial) -> None:
         self.backend.record_heartbeat(trial._trial_id)
@@ -330,7 +331,7 @@ class Study:
             for name, value in outcome.constraints.items():
                 trial.set_constraint(name, value)
             self.study.tell(trial, [float(outcome.values[name]) for name in self.objectives])
-        return self._record(self.study.get_trials(deepcopy=False)[trial.number])
+        return self._record(self._trials()[trial.number])
 
     def _record(self, trial: FrozenTrial) -> Record:
         values = dict(zip(self.objectives, trial.values)) if trial.state == TrialState.COMPLETE else {}
@@ -355,11 +356,7 @@ class Study:
 def pareto(records: Sequence[Record], objectives: dict[str, str]) -> list[Record]:
     """Those that no other beats: as good in every objective, and better in one."""
     losses = np.array([_losses(one, objectives) for one in records])
-    return [
-        one
-        for one, mine in zip(records, losses)
-        if not ((losses <= mine).all(1) & (losses < mine).any(1)).any()
-    ]
+    return [one for one, mine in zip(records, losses) if not ((losses <= mine).all(1) & (losses < mine).any(1)).any()]
 
 
 def hypervolume(records: Sequence[Record], objectives: dict[str, str], reference: dict[str, float]) -> float:
@@ -387,6 +384,10 @@ def _signs(objectives: dict[str, str]) -> np.ndarray:
 def _failed(trial: FrozenTrial) -> bool:
     """Of no account: discarded, or given back. A refused candidate was evaluated."""
     return trial.state == TrialState.FAIL and "refused" not in trial.user_attrs.get("result", {})
+
+
+def _waiting(trials: list[FrozenTrial]) -> bool:
+    return any(trial.state == TrialState.WAITING for trial in trials)
 
 
 def _retry() -> RetryHeartbeatStaleTrialCallback:

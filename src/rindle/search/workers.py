@@ -15,7 +15,8 @@ from ..formats import RindleError
 OBJECT_STORE = 100 * 2**20  # bytes, of a local Ray: it only carries the model and the data
 
 
-Candidate = dict[str, object]
+Candidate = dict[str, object]  # parameter -> its choice, as plain data
+Space = dict[str, tuple]  # parameter -> its choices, in their order
 
 
 @dataclass(frozen=True)
