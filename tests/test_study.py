@@ -63,9 +63,9 @@ def test_the_front_is_that_of_all_pairs(tmp_path):
     assert any(not r.feasible and not r.refused for r in one.records())
 
 
-@pytest.mark.parametrize("sampling", ["default", "mohaq"])
+@pytest.mark.parametrize("sampling", [Sampling(6, 4), Sampling(6, 4, mohaq=True)], ids=["default", "mohaq"])
 def test_an_exploration_interrupted_anywhere_ends_where_it_would_have_ended(tmp_path, sampling):
-    space = {f"b{k}": (2, 4, 8, 16) for k in range(5)}
+    space = {f"b{k}": (2, 4, 8, 16) for k in range(3)}
 
     def evaluate(candidate):
         bits = list(candidate.values())
@@ -75,43 +75,39 @@ def test_an_exploration_interrupted_anywhere_ends_where_it_would_have_ended(tmp_
         return Study(tmp_path / f"{name}.db", "test", space, GOALS)
 
     first = [dict.fromkeys(space, 16)]
-    make("whole").explore(evaluate, 70, sampling, seed=3, first=first)
-    stops = iter((5, 29, 52))
-    stop = next(stops)
+    make("whole").explore(evaluate, 18, sampling, seed=3, first=first)
+    stops = [3, 11]
 
     def interrupt(record, number):
-        nonlocal stop
-        if number == stop:
-            stop = next(stops, None)
+        if number in stops:
+            stops.remove(number)
             raise KeyboardInterrupt
 
-    for _ in range(3):
+    for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            make("cut").explore(evaluate, 70, sampling, seed=3, first=first, seen=interrupt)
-    make("cut").explore(evaluate, 70, sampling, seed=3, first=first)
+            make("cut").explore(evaluate, 18, sampling, seed=3, first=first, seen=interrupt)
+    make("cut").explore(evaluate, 18, sampling, seed=3, first=first)
     found = {name: [r.candidate for r in make(name).records()] for name in ("whole", "cut")}
     assert found["cut"] == found["whole"]
-    assert len(found["whole"]) == 70 == len({tuple(c.values()) for c in found["whole"]})
+    assert len(found["whole"]) == 18 == len({tuple(c.values()) for c in found["whole"]})
     assert found["whole"][0] == first[0]
-    make("other").explore(evaluate, 70, sampling, seed=4, first=first)
-    assert [r.candidate for r in make("other").records()] != found["whole"]
 
 
 def test_nsga2_finds_a_better_front_than_chance(tmp_path):
-    """Of 4^10 candidates 150: selection must be worth something, in hypervolume."""
-    space = {f"b{k}": (2, 4, 8, 16) for k in range(10)}
+    """Of 4^8 candidates 60: selection must be worth something, in hypervolume."""
+    space = {f"b{k}": (2, 4, 8, 16) for k in range(8)}
 
     def evaluate(candidate):
         bits = list(candidate.values())
         return Outcome({"error": sum(4.0**k * 2.0**-b for k, b in enumerate(bits)), "bytes": sum(bits)})
 
-    def volume(name, sampling, budget):
+    def volume(name, sampling):
         one = Study(tmp_path / f"{name}.db", "test", space, GOALS)
-        one.explore(evaluate, budget, sampling, seed=0)
-        return hypervolume(one.front(), GOALS, {"error": 1.2e5, "bytes": 161})
+        one.explore(evaluate, 60, sampling, seed=0)
+        return hypervolume(one.front(), GOALS, {"error": 6e3, "bytes": 129})
 
-    chance = volume("chance", Sampling(150, 150), 150)  # all of the first generation
-    assert volume("evolved", "default", 150) > 1.02 * chance
+    # a first generation of all is chance
+    assert volume("evolved", Sampling(12, 6)) > 1.02 * volume("chance", Sampling(60, 60))
 
 
 def test_what_a_worker_that_is_killed_was_doing_is_done_by_another(tmp_path):

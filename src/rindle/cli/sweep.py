@@ -97,6 +97,6 @@ def sweep(
     show(
         as_json,
         left,
-        front_table(left, f"{model}: the front of {len(left['records'])} candidates"),
+        front_table(left, f"the front of {len(left['records'])} candidates"),
         f"{files[1]}: all of it",
     )

@@ -43,7 +43,7 @@ def table(data: dict) -> tuple[list[str], list[list[str]]]:
     for one in front:
         cells = [str(one["candidate"][name]) for name in varied]
         cells += [
-            f"{one['values'][name]:,}" if name.endswith("bytes") else f"{one['values'][name]:.4g}" for name in names
+            f"{one['values'][name]:,.0f}" if name.endswith("bytes") else f"{one['values'][name]:.4g}" for name in names
         ]
         rows.append([*cells, f"{one['more']['weight bytes']:,}", f"{one['more']['score']:.4g}"])
     metric = front[0]["more"]["metric"] if front else "score"

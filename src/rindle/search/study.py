@@ -30,6 +30,8 @@ import numpy as np
 import optuna
 from optuna.distributions import IntDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler
+from optuna.samplers.nsgaii import PolynomialMutation, SBXCrossover
+from optuna.samplers.nsgaii._elite_population_selection_strategy import NSGAIIElitePopulationSelectionStrategy
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.engine import make_url
@@ -75,18 +77,18 @@ class Sampling:
 
     def sampler(self, seed: int) -> NSGAIISampler:
         # the number of a generation's members is Optuna's population_size; who survives is up to the strategy
-        from optuna.samplers.nsgaii._elite_population_selection_strategy import NSGAIIElitePopulationSelectionStrategy
-
-        elite = NSGAIIElitePopulationSelectionStrategy(population_size=self.population)
-        more = {}
-        if self.mohaq:
-            from optuna.samplers.nsgaii import PolynomialMutation, SBXCrossover
-
-            more = {"crossover": SBXCrossover(eta=3.0), "crossover_prob": 1.0, "mutation": PolynomialMutation(eta=3.0)}
+        survivors = NSGAIIElitePopulationSelectionStrategy(population_size=self.population)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            operators = {}
+            if self.mohaq:
+                operators = {
+                    "crossover": SBXCrossover(eta=3.0),
+                    "crossover_prob": 1.0,
+                    "mutation": PolynomialMutation(eta=3.0),
+                }
             return NSGAIISampler(
-                population_size=self.offspring, seed=seed, elite_population_selection_strategy=elite, **more
+                population_size=self.offspring, seed=seed, elite_population_selection_strategy=survivors, **operators
             )
 
 
