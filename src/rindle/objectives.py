@@ -5,6 +5,7 @@ A measure is a line in MEASURES: from a model and its run to a number. ``minimiz
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ from .artifact import Artifact
 from .cost import Measurement, sizes
 from .dataset import Dataset
 from .evaluate import Score, score
-from .formats import RindleError
+from .formats import RindleError, RindleWarning
 from .hardware import HARDWARE, workload_of
 from .runtime import Model
 from .search.grid import scheme_of
@@ -103,7 +104,9 @@ class Evaluation:
     task: str | None = None
 
     def __call__(self, candidate: Candidate, parameters: dict | None = None) -> Outcome:
-        model = self.make(candidate) if parameters is None else self.make(candidate, parameters)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", RindleWarning)
+            model = self.make(candidate) if parameters is None else self.make(candidate, parameters)
         seen = model.measure(self.data.x, self.data.lengths)
         run = Run(model, seen, score(seen.output, self.data, self.reference, self.task), self.data)
         values = {name: MEASURES[name].value(run) for name in {*self.objectives, *self.limits}}
@@ -121,6 +124,7 @@ class Evaluation:
             "weight bytes": parts["weights"],
             "eliminated": seen.eliminated(),
             "saturations": int(sum(seen.saturations.values())),
+            "warnings": [str(one.message) for one in caught if issubclass(one.category, RindleWarning)],
         }
         return Outcome({name: float(values[name]) for name in self.objectives}, violated, more)
 
