@@ -8,7 +8,7 @@ A scheme maps patterns to rules; a later rule wins. A rule is a format and how i
     "fixed16 max(1.25)" 16 bits, a power-of-two scale, with 25 % headroom
     "fixed(16,11)"      fraction bits given: nothing is calibrated
 
-Words may follow, those of MODIFIERS: "int4 mmse gptq".
+Words may follow, those of MODIFIERS: "int4 mmse gptq corrected" (docs/rounding.md).
 
 Keys are ``layer/path`` with shell wildcards; without a slash they hold for every layer. The paths of a layer:
 
@@ -58,7 +58,12 @@ class Rule:
 
 
 # word -> the kinds of path whose rule it may stand in: "weight", "code", "element" (anything else)
-MODIFIERS: dict[str, frozenset[str]] = {}
+MODIFIERS: dict[str, frozenset[str]] = {
+    "gptq": frozenset({"weight"}),  # nn/rounding/gptq.py
+    "actorder": frozenset({"weight"}),  # of gptq
+    "learned": frozenset({"weight"}),  # nn/rounding/learned.py
+    "corrected": frozenset({"weight"}),  # nn/rounding/bias.py
+}
 
 
 def parse_rule(text: str, where: str = "a rule") -> Rule:

@@ -28,12 +28,15 @@ class LayerPlan:
     """How one layer will be converted.
 
     program: lowered, so that every product has one code and one weight format. formats: path -> Format, of element-wise
-    paths, codes and vectors. weights: term name -> (Format, steps per row or None).
+    paths, codes and vectors. weights: term name -> (Format, steps per row or None). What ``nn/rounding`` chose: codes: term
+    name -> int64 [rows, columns], else the nearest ones; biases: gate -> real values [rows], else the layer's own.
     """
 
     program: Program
     formats: dict[str, Format]
     weights: dict[str, tuple[Format, np.ndarray | None]] = field(default_factory=dict)
+    codes: dict[str, np.ndarray] = field(default_factory=dict)
+    biases: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass
