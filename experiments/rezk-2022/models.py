@@ -6,6 +6,7 @@
 takes a `Network`, too.
 """
 
+import copy
 import math
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,8 @@ from torch.nn import functional as F
 
 import rindle
 from rindle.nn.fold import norm_of_product
-from rindle.nn.modules import filled
+from rindle.nn.foreign.sru import Beside
+from rindle.nn.modules import filled, known_cell
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Gated(nn.Module):
 
     def forward(self, x, lengths=None):
         """x [T, B, inputs] -> h [T, B, units x directions]."""
-        read = self.input(x).float()
+        read = wide(self.input(x))
         if self.norm is not None:
             read = self.norm(read.flatten(0, 1)).view(read.shape)
         batch = x.shape[1]
@@ -121,9 +123,9 @@ class Sru(nn.Module):
     def forward(self, x, lengths=None):
         """x [T, B, inputs] -> h [T, B, 2 x units]."""
         kept = x * self._mask(x[0])
-        read = self.input(kept if self.project is None else self.project(kept)).float()
+        read = wide(self.input(kept if self.project is None else self.project(kept)))
         u, f, r, *skip = both_ways(read.unflatten(-1, (2 * self.gates, self.units)), lengths).flatten(2).chunk(self.gates, -1)
-        skip = skip[0] if skip else ALPHA * both_ways(x.float().unflatten(-1, (2, self.units)), lengths).flatten(2)
+        skip = skip[0] if skip else ALPHA * both_ways(wide(x).unflatten(-1, (2, self.units)), lengths).flatten(2)
         c = recurrences.sru(u, f + self.bias[0], self.peep[0])
         before = torch.cat([torch.zeros_like(c[:1]), c[:-1]])
         r = torch.addcmul(r + self.bias[1], self.peep[1], before).sigmoid()
@@ -156,6 +158,11 @@ class Network(nn.Module):
         return self.output(frames)
 
 
+def wide(x):
+    """What a product under autocast gives, in float32."""
+    return x.float() if x.dtype.itemsize < 4 else x
+
+
 def reverse(x, lengths=None):
     """x [T, B, …] from each row's last frame to its first; what stands behind a row's end stays there."""
     if lengths is None:
@@ -177,3 +184,75 @@ def network(kind: str, size: str = "paper", **changes) -> Network:
         known = ", ".join(f"{name} {one}" for name, kinds in CONFIGURATIONS.items() for one in kinds)
         raise rindle.RindleError(f"there is no model {size} {kind}; there are {known}")
     return Network(replace(table[kind], **changes))
+
+
+class Deployed(nn.Module):
+    """What a Network computes in evaluation, in layers that Rindle knows; its first tensor names its shape as the Network's."""
+
+    def __init__(self, layers: list[nn.Module], output: nn.Linear):
+        super().__init__()
+        self.layers, self.output = nn.ModuleList(layers), output
+
+    def forward(self, frames):
+        """frames float32 [T, B, inputs] -> scores [T, B, outputs]."""
+        for layer in self.layers:
+            frames, _ = layer(frames)
+        return self.output(frames)
+
+
+def deploy(network: Network) -> Deployed:
+    """Layers of each model: `layers.0.l0`, `layers.1.l0`, … (`layers.0.l0_reverse` of the other direction), of SRU
+    `layers.1.rnn.l0` behind `layers.1.project`; of the streams one module, `layers.0.l0` and `layers.0.l1`.
+    """
+    about = network.about
+    if not about.bidirectional:
+        layers = [_in_torchs_layout(network)]
+    else:
+        layers = [_sru_layer(one) if isinstance(one, Sru) else _gated_layer(about.cell, one) for one in network.layers]
+    return Deployed(layers, copy.deepcopy(network.output)).eval()
+
+
+def _gated_layer(cell: str, layer: Gated) -> nn.Module:
+    weight, bias = layer.folded()
+    values = {"weight_ih": weight, "weight_hh": layer.recurrent.detach(), "bias_ih": bias, "bias_hh": 0 * bias}
+    if cell == "ligru":
+        values = {"weight_x": weight, "weight_h": layer.recurrent.detach(), "bias": bias}
+    sizes = weight.shape[1], layer.units
+    return filled(rindle.Recurrent(rindle.CELLS[cell], *sizes, bidirectional=layer.both, shared=layer.both), values)
+
+
+def _sru_layer(layer: Sru) -> nn.Module:
+    weight, peep, bias = (
+        value.detach().unflatten(-1 if value.shape[0] == 2 else 0, shape)
+        for value, shape in (
+            (layer.input.weight, (layer.gates, 2, layer.units)),
+            (layer.peep, (2, layer.units)),
+            (layer.bias, (2, layer.units)),
+        )
+    )
+    parameters = []
+    for k in range(2):
+        found = {"weight_x": weight[:, k].flatten(0, 1), "bias": bias[:, k].flatten(), "v_f": peep[0, k], "v_r": peep[1, k]}
+        if layer.gates == 3:
+            found["alpha"] = torch.full((layer.units,), ALPHA, dtype=peep.dtype)
+        parameters.append(found)
+    cell = known_cell("sru_beside_rescale" if layer.gates == 3 else "sru_highway")
+    made = filled(rindle.Recurrent(cell, weight.shape[-1], layer.units, bidirectional=True), *parameters)
+    if layer.gates == 4:
+        return made
+    return Beside(made, None if layer.project is None else layer.project.weight.detach())
+
+
+def _in_torchs_layout(network: Network) -> nn.Module:
+    about, state = network.about, {}
+    for k, layer in enumerate(network.layers):
+        weight, bias = layer.folded()
+        own = {"weight_ih": weight, "weight_hh": layer.recurrent, "bias_ih": bias}
+        own["bias_hh"] = getattr(layer, "recurrent_bias", torch.zeros_like(bias))
+        state |= {f"{name}_l{k}": value.detach() for name, value in own.items()}
+    made = {"lstm": nn.LSTM, "gru": nn.GRU}[about.cell](about.inputs, about.units, about.layers)
+    made.to(bias.dtype).load_state_dict(state)
+    return made
+
+
+rindle.nn.register(Network, deploy)
