@@ -91,9 +91,9 @@ def measure(model: Model, data: Dataset, engine: str) -> Measurement:
             raise RindleError(f"the simulation needs {error.name}: pip install 'rindle[torch]'") from None
     model.run(data.x[:1], data.lengths[:1])  # the reference trusts its input; the model checks that it fits
     found = run(model.artifact, data.x, data.lengths)
-    inputs = measured_inputs(model.artifact, found.changes, data.lengths)
+    inputs, others = (measured_inputs(model.artifact, found.changes, data.lengths, one) for one in (True, False))
     y = found.codes if model.is_float else decode(found.codes, model.artifact.output_format)
-    return Measurement(y, inputs, found.saturations)
+    return Measurement(y, inputs, found.saturations, others)
 
 
 def _result(file: str, model: Model, data: Dataset, seen: Measurement, found: Score) -> dict:
