@@ -44,7 +44,7 @@ def test_aciq_limits_are_where_the_expected_noise_is_least(bits):
         assert found == pytest.approx(best, abs=0.06)
 
 
-@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("bits", [4, 6, 8])
 @pytest.mark.parametrize("which", ["normal", "laplace"])
 def test_aciq_tells_the_distributions_apart(bits, which):
     draw = getattr(np.random.default_rng(bits), which)

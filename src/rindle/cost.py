@@ -74,7 +74,6 @@ def measured_inputs(
         if bool(node.layer.program.states) != recurrent:
             continue
         layer = node.layer
-        states = {state for state, _ in layer.program.states}
         frames = sum(artifact.graph.frames(node.name, int(length)) for length in lengths if length)
         for code in layer.program.codes:
             macs = bits = 0
