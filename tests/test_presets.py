@@ -111,9 +111,9 @@ def test_layers_count_by_what_stands_before_them_not_by_their_names():
     for direction in ("", "_reverse"):
         assert rules[f"rnn.l0{direction}/weight.z.x"] == "int8 mmse"
         assert rules[f"rnn.l1{direction}/weight.z.x"] == "int2 mmse"
-        assert rules[f"rnn.l1{direction}/weight.a.h"] == "fixed16 max"
+        assert rules[f"rnn.l1{direction}/weight.a.h"] == "fixed16 max(4)"
     rules = rindle.scheme_rules(net(), "rezk-m2", sequences())
-    assert rules["first/weight.y.x"] == "fixed16 max"
+    assert rules["first/weight.y.x"] == "fixed16 max(4)"
     assert rules["last/weight.y.x"] == "int4 mmse" and rules["last/code.y.x"] == "int4 max(0.8) median"
 
 
@@ -122,15 +122,15 @@ def test_any_scheme_may_skip():
     assert rules == rindle.SCHEMES["int8"] | {
         f"rnn.l{k}/{key}": text
         for k in range(3)
-        for key, text in (("weight.nh.h", "fixed16 max"), ("code.nh.h", "fixed16 max(1.25)"))
+        for key, text in (("weight.nh.h", "fixed16 max(4)"), ("code.nh.h", "fixed16 max(1.25)"))
     }
 
 
 def test_overrides_come_after_a_preset():
-    model = rindle.quantize(net(), "rezk-m1 skip=all", sequences(), {"rnn.l1/weight.g.h": "int3 max"})
+    model = rindle.quantize(net(), "rezk-m1 skip=all", sequences(), {"rnn.l1/weight.i.h": "int3 max"})
     (op,) = model.artifact.graph.node("rnn.l1").layer.program.affines
     products = model.artifact.graph.node("rnn.l1").layer.constants["i"].products
-    assert {t.gates: p.format.bits for t, p in zip(op.terms, products)}["g",] == 3
+    assert {t.gates: p.format.bits for t, p in zip(op.terms, products)}["i",] == 3
 
 
 @pytest.mark.parametrize(

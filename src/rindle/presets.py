@@ -21,7 +21,9 @@ from .program import Program
 from .scheme import SCHEMES
 
 MODES = ("none", "all", "first")
-WEIGHT, CODE = "fixed16 max", "fixed16 max(1.25)"  # of a skipped path, and of layers before the first recurrent one
+# Of a skipped path, and of layers before the first recurrent one. Two of the weights' bits stay unused: the shift that a
+# product of 16 by 16 bits needs must leave room for the multipliers of coarse ones in the same affine, numerics (8a).
+WEIGHT, CODE = "fixed16 max(4)", "fixed16 max(1.25)"
 
 
 @dataclass(frozen=True)

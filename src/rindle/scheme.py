@@ -8,7 +8,7 @@ A scheme maps patterns to rules; a later rule wins. A rule is a format and how i
     "fixed16 max(1.25)" 16 bits, a power-of-two scale, with 25 % headroom
     "fixed(16,11)"      fraction bits given: nothing is calibrated
 
-Words may follow, those of MODIFIERS: "int4 mmse gptq".
+Words may follow, those of MODIFIERS: "int4 mmse gptq corrected" (docs/rounding.md).
 
 Keys are ``layer/path`` with shell wildcards; without a slash they hold for every layer. The paths of a layer:
 
@@ -59,9 +59,13 @@ class Rule:
 
 # word -> the kinds of path whose rule it may stand in: "weight", "code", "element" (anything else)
 MODIFIERS: dict[str, frozenset[str]] = {
-    "median": frozenset(
-        {"code", "element"}
-    ),  # of the steps that every calibration sequence alone would give: nn/median.py
+MODIFIERS: dict[str, frozenset[str]] = {
+    "median": frozenset({"code", "element"}),  # of the steps that each calibration sequence alone would give: nn/median.py
+    "gptq": frozenset({"weight"}),  # nn/rounding/gptq.py
+    "actorder": frozenset({"weight"}),  # of gptq
+    "learned": frozenset({"weight"}),  # nn/rounding/learned.py
+    "corrected": frozenset({"weight"}),  # nn/rounding/bias.py
+}
 }
 
 

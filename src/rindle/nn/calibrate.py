@@ -30,17 +30,22 @@ class LayerPlan:
     """How one layer will be converted.
 
     program: lowered, so that every product has one code and one weight format. formats: path -> Format, of element-wise
-    paths, codes and vectors. weights: term name -> (Format, steps per row or None).
+    paths, codes and vectors. weights: term name -> (Format, steps per row or None). What ``nn/rounding`` chose: codes: term
+    name -> int64 [rows, columns], else the nearest ones; biases: gate -> real values [rows], else the layer's own.
     """
 
     program: Program
     formats: dict[str, Format]
     weights: dict[str, tuple[Format, np.ndarray | None]] = field(default_factory=dict)
+    codes: dict[str, np.ndarray] = field(default_factory=dict)
+    biases: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass
 class Plan:
-    """origins: embedding -> format of its codes. samples: some calibration sequences [T, I] or [T], for the golden vector."""
+    """origins: embedding -> format of its codes. samples: some calibration sequences [T, I] or [T], for the golden vector.
+    histograms: (node, path) -> what was seen there: other formats can be chosen from them.
+    """
 
     graph: Graph
     input_format: Format | None
@@ -50,6 +55,7 @@ class Plan:
     samples: list[np.ndarray] = field(default_factory=list)
     batches: int = 0
     frames: int = 0
+    histograms: dict[tuple[str, str], Histogram] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,7 @@ class Given:
     plans: dict[str, LayerPlan] = field(default_factory=dict)
     weights: dict[str, dict] = field(default_factory=dict)
     closed: bool = False
+    memo: dict | None = None
 
 
 class Recorder(Real):
@@ -146,8 +153,8 @@ def calibrate(
         others = {name: paths for name, paths in keys.items() if not any(name == node for node, _ in given.rules)}
         own = fitting(scheme, others) if isinstance(scheme, dict) else scheme
         rules = resolve(own, fitting(overrides, others), others) | given.rules
-    histograms: dict[tuple[str, str], Histogram] = {}
     plan, medians = Plan(graph, None, {}, rules), medians_of(graph, rules)
+    histograms = plan.histograms
     lengths: set[int] = set()
     for number, batch in enumerate(batches(calibration, batch_first)):
         batch = batch.reshape(*batch.shape[:2], -1) if batch.ndim > 3 else batch  # images, as features
@@ -219,7 +226,7 @@ def choose_formats(plan: Plan, histograms: dict, given: Given | None = None) -> 
             elif given.closed:
                 raise RindleError(f"{node.name} was not prepared, so its formats need data; give calibration=")
             else:
-                one = plan_layer(node, rules, histograms, sources, forced, given.weights.get(node.name))
+                one = plan_layer(node, rules, histograms, sources, forced, given.weights.get(node.name), given.memo)
             plan.layers[node.name] = one
             formats_of[node.name] = one.formats.get(one.program.output)
         else:
@@ -313,9 +320,9 @@ def medians_of(graph: Graph, rules: dict) -> Medians:
 
 
 def plan_layer(
-    node, rules, histograms, sources: dict[str, Format | None], forced: dict, given: dict | None = None
+    node, rules, histograms, sources: dict[str, Format | None], forced: dict, given: dict | None = None, memo=None
 ) -> LayerPlan:
-    """sources: input path -> format, None while it is open, of an origin. forced: (node, path) -> format. given: as
+    """sources: input path -> format, None while it is open, of an origin. forced: (node, path) -> format. given, memo: as
     ``plan_weights``.
     """
     program, blocks = node.layer.program, node.layer.blocks
@@ -340,12 +347,16 @@ def plan_layer(
                 formats[path] = formats[op.args[0]]
             elif path not in formats:
                 formats[path] = formats[program.format_name(path)]
-    return LayerPlan(lowered, formats, plan_weights(node.name, lowered, blocks, weight_rules, given))
+    return LayerPlan(lowered, formats, plan_weights(node.name, lowered, blocks, weight_rules, given, memo))
 
 
-def plan_weights(name: str, lowered: Program, blocks: dict, rules: dict, given: dict | None = None) -> dict:
-    """Term name -> (Format, steps per row or None). rules: (gate, source) -> its own; given: "gate.source" -> such a pair."""
-    weights = {}
+def plan_weights(
+    name: str, lowered: Program, blocks: dict, rules: dict, given: dict | None = None, memo: dict | None = None
+) -> dict:
+    """Term name -> (Format, steps per row or None). rules: (gate, source) -> its own; given: "gate.source" -> such a pair.
+    memo: of the same blocks, what was chosen before; it is read and added to.
+    """
+    weights, memo = {}, {} if memo is None else memo
     for op in lowered.affines:
         for term in op.terms:
             if given is not None:
@@ -353,10 +364,13 @@ def plan_weights(name: str, lowered: Program, blocks: dict, rules: dict, given: 
                 fmt, steps = parts[0]
                 weights[term.weight] = fmt, None if steps is None else np.concatenate([steps for _, steps in parts])
                 continue
-            matrix = torch.cat([blocks[f"{gate}.{term.source}"] for gate in term.gates])
             rule = rules[term.gates[0], term.source]
-            values = matrix.detach().cpu().double().numpy()
-            weights[term.weight] = _weight_format(rule, values, f"{name}/weight.{term.weight}")
+            key = name, term.weight, rule
+            if key not in memo:
+                matrix = torch.cat([blocks[f"{gate}.{term.source}"] for gate in term.gates])
+                values = matrix.detach().cpu().double().numpy()
+                memo[key] = _weight_format(rule, values, f"{name}/weight.{term.weight}")
+            weights[term.weight] = memo[key]
     return weights
 
 

@@ -20,13 +20,13 @@ from .numerics import FloatLayer
 
 def convert(plan: Plan, provenance: dict) -> Artifact:
     """The artifact of a calibrated plan, golden vector included. Raises RindleError where no integers fit, with the numbers."""
-    nodes = tuple(_convert_node(node, plan) for node in plan.graph.nodes)
+    nodes = tuple(convert_node(node, plan) for node in plan.graph.nodes)
     graph = replace(plan.graph, nodes=nodes)
     artifact = Artifact(graph, plan.input_format, Golden(None, None, None), provenance)
     return artifact.with_golden(*golden_inputs(plan))
 
 
-def _convert_node(node: Node, plan: Plan) -> Node:
+def convert_node(node: Node, plan: Plan) -> Node:
     if node.kind == "program":
         return replace(node, layer=convert_layer(node.name, node.layer, plan.layers[node.name]))
     if node.kind == "embedding":
@@ -70,13 +70,16 @@ def _affine(name: str, op, blocks: dict, plan: LayerPlan) -> Affine:
     starts = dict(zip(op.out, np.cumsum([0, *(size[gate] for gate in op.out)])))
     rows = sum(size[gate] for gate in op.out)
     y_scale = np.concatenate([np.full(size[gate], formats[gate].scale) for gate in op.out])
-    bias = np.concatenate([blocks[gate] if gate in op.biased else np.zeros(size[gate]) for gate in op.out])
+    own = {gate: blocks[gate] if gate in op.biased else np.zeros(size[gate]) for gate in op.out}
+    bias = np.concatenate([plan.biases.get(gate, own[gate]) for gate in op.out])
     weights, ratios, reaches = [], [], []
     for term in op.terms:
         matrix = np.concatenate([blocks[f"{gate}.{term.source}"] for gate in term.gates])
         fmt, steps = plan.weights[term.weight]
         scale = np.full(len(matrix), fmt.scale) if steps is None else steps.astype(np.float64)
-        codes = encode(matrix, scale[:, None], fmt.lo, fmt.hi)
+        codes = plan.codes.get(term.weight)
+        if codes is None:
+            codes = encode(matrix, scale[:, None], fmt.lo, fmt.hi)
         span = slice(starts[term.gates[0]], starts[term.gates[0]] + len(matrix))
         code_format = formats[term.code]
         ratio, reach = np.zeros(rows), np.zeros(rows)

@@ -33,6 +33,7 @@ from .convert import hash_of
 from .drop_in import drop_in
 from .observe import Observer
 from .quantized import NAME, PREPARED, Quantization, weights_by_block
+from .rounding import refuse_words
 from .source import source_of
 from .stacks import RECURRENT, Stack, kind_of, stack_of
 
@@ -87,6 +88,7 @@ def prepare(model: nn.Module, scheme="int8", calibration=None, overrides=None, a
             f"prepare(model, rindle.scheme_rules(model, {scheme!r}, example), …)"
         )
     rules = resolve(scheme, overrides, {name: ks for graph in graphs.values() for name, ks in keys_of(graph).items()})
+    refuse_words(rules, "prepare trains the weights that the nearest codes are taken of")
     state = Preparation(scheme, load_overrides(overrides), rules, stacks, activations)
     state.provenance = {"class": type(model).__name__, "sha256": hash_of(model.state_dict())}
     plans = None

@@ -12,10 +12,11 @@ from ..formats import RindleError
 from ..scheme import SCHEMES, load_overrides
 from .calibrate import Plan, batches, calibrate
 from .convert import convert, hash_of
+from .rounding import Rounding, refine
 from .source import source_of
 
 
-def quantize(model, scheme="int8", calibration=None, overrides=None):
+def quantize(model, scheme="int8", calibration=None, overrides=None, rounding: Rounding | None = None):
     """Quantizes a trained model after training.
 
     model: any ``nn.Module`` that maps one sequence, float or ids for an ``nn.Embedding``, to one tensor through recurrent
@@ -27,11 +28,12 @@ def quantize(model, scheme="int8", calibration=None, overrides=None):
         ids: [B, T] or [T, B]): a tensor, an array, or an iterable of them such as a DataLoader. Lengths may differ between
         batches. Or a :class:`rindle.dataset.Dataset`, which is batch first whatever the model is.
     overrides: path -> rule, as a dict or a .toml or .json file; see ``rindle.scheme``.
+    rounding: steps, seed and progress of what the rules' words ask for (``gptq``, ``learned``, ``corrected``).
 
     Returns a :class:`rindle.Model`, whose input is always batch first. Raises RindleError, which names what is
     wrong, the value and the remedy. Warns (RindleWarning) of constant paths and rows of zeros.
     """
-    return calibrated(model, scheme, calibration, overrides).model()
+    return calibrated(model, scheme, calibration, overrides, rounding).model()
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Calibrated:
         return Model(convert(self.plan, self.provenance))
 
 
-def calibrated(model, scheme="int8", calibration=None, overrides=None) -> Calibrated:
+def calibrated(model, scheme="int8", calibration=None, overrides=None, rounding: Rounding | None = None) -> Calibrated:
     """:func:`quantize` up to its last step, where integers are made."""
     source = source_of(model)
     if calibration is None:
@@ -62,12 +64,15 @@ def calibrated(model, scheme="int8", calibration=None, overrides=None) -> Calibr
             calibration = list(calibration)
         graph, batch_first = source.capture(next(iter(batches(calibration, True))))
     plan = calibrate(graph, calibration, batch_first, scheme, overrides, source.check)
+    rounded = refine(plan, calibration, batch_first, rounding)
     provenance = {
         "model": {"class": source.name, "sha256": hash_of(source.state_dict())},
         "scheme": scheme,
         "overrides": load_overrides(overrides),
         "calibration": {"batches": plan.batches, "frames": plan.frames},
     }
+    if rounded:
+        provenance["rounding"] = rounded
     return Calibrated(plan, provenance)
 
 
