@@ -59,13 +59,13 @@ class Rule:
 
 # word -> the kinds of path whose rule it may stand in: "weight", "code", "element" (anything else)
 MODIFIERS: dict[str, frozenset[str]] = {
-MODIFIERS: dict[str, frozenset[str]] = {
-    "median": frozenset({"code", "element"}),  # of the steps that each calibration sequence alone would give: nn/median.py
+    "median": frozenset(
+        {"code", "element"}
+    ),  # of the steps that each calibration sequence alone would give: nn/median.py
     "gptq": frozenset({"weight"}),  # nn/rounding/gptq.py
     "actorder": frozenset({"weight"}),  # of gptq
     "learned": frozenset({"weight"}),  # nn/rounding/learned.py
     "corrected": frozenset({"weight"}),  # nn/rounding/bias.py
-}
 }
 
 
