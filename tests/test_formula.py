@@ -272,3 +272,43 @@ def test_the_reset_state_counts_as_hidden():
     assert {one.name: one.hidden for one in seen.inputs} == {
         f"rnn.l{k}/{name}": hidden for k in (0, 1) for name, hidden in (("x", False), ("h", True), ("rh", True))
     }
+
+
+# --------------------------------------------------------------------------------------------------------- verbs
+
+
+def test_the_verbs_say_both_counts(tmp_path, capsys, monkeypatch):
+    import json
+    import sys
+
+    from rindle import cli
+    from rindle.dataset import dataset
+
+    model = quantized("lstm", "int8", "last")
+    held_ = held(model)
+    rindle.save(model, tmp_path / "m.rindle")
+    dataset(sequences(), None, model.run(sequences()).argmax(1)).save(tmp_path / "d.npz")
+
+    def verb(*arguments):
+        monkeypatch.setattr(sys, "argv", ["rindle", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code or 0, *capsys.readouterr()
+
+    file, data = tmp_path / "m.rindle", tmp_path / "d.npz"
+    code, out, _ = verb("eval", file, "--data", data, "--formula", "rezk", "--json")
+    found, size = json.loads(out)["files"][0]["rezk"], size_of(model.artifact)
+    assert code == 0 and found["megabytes"] == size.megabytes and found["compression"] == size.compression
+    assert found["executed"] == executed_of(held_.artifact, held_.measure(sequences())) < 1
+    assert found["eliminated"] == 1 - found["executed"]
+    code, out, _ = verb("inspect", file, "--formula", "rezk", "--json")
+    assert json.loads(out)["rezk"]["megabytes"] == size.megabytes
+    assert "rezk" in verb("eval", file, "--data", data, "--formula", "rezk")[1]
+    assert f"compression {size.compression:.1%}" in verb("inspect", file, "--formula", "rezk")[1]
+    for arguments, words in (
+        (("eval", file, "--data", data, "--formula", "other"), "unknown formula 'other'; there are rezk"),
+        (("inspect", file, "--formula", "other"), "unknown formula 'other'"),
+        (("inspect", file, "--formula", "rezk", "--diff", file), "leave out --diff and --data"),
+    ):
+        code, _, err = verb(*arguments)
+        assert code == 2 and words in err

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .cost import Input, Measurement
+from .formats import RindleError
 from .graph import Node
 
 FORMULAS = ("rezk",)
@@ -55,6 +56,11 @@ class Part:
     macs: float
     density: float
     wide: float = 0.0
+
+
+def check_formula(name: str | None) -> None:
+    if name not in (None, *FORMULAS):
+        raise RindleError(f"unknown formula {name!r}; there are {', '.join(FORMULAS)}")
 
 
 def executed(parts: Iterable[Part]) -> float:
