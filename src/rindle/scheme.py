@@ -59,6 +59,9 @@ class Rule:
 
 # word -> the kinds of path whose rule it may stand in: "weight", "code", "element" (anything else)
 MODIFIERS: dict[str, frozenset[str]] = {
+    "median": frozenset(
+        {"code", "element"}
+    ),  # of the steps that each calibration sequence alone would give: nn/median.py
     "gptq": frozenset({"weight"}),  # nn/rounding/gptq.py
     "actorder": frozenset({"weight"}),  # of gptq
     "learned": frozenset({"weight"}),  # nn/rounding/learned.py
@@ -100,6 +103,8 @@ def parse_rule(text: str, where: str = "a rule") -> Rule:
             near = get_close_matches(word, MODIFIERS, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(MODIFIERS) or 'none'}"
             raise RindleError(f"{where} is {text!r}: unknown word {word!r}; {hint}")
+    if frac is not None and "median" in words:
+        raise RindleError(f"{where} is {text!r}; nothing of given fraction bits is calibrated, so there is no median")
     lowest, highest = QUANTIZERS[rule.method].PARAMETER
     if not 2 <= rule.bits <= 16:
         raise RindleError(f"{where} is {text!r}; a format has 2..16 bits")

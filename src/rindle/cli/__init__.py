@@ -17,6 +17,7 @@ try:
         quantize,
         report,
         run,
+        sensitivity,
         verify,
     )
     from .app import app

@@ -12,6 +12,7 @@ from ..cost import measured_inputs, sizes
 from ..dataset import load_data
 from ..diff import compare, shortened
 from ..formats import RindleError
+from ..formula import FORMULAS, check_formula, size_of
 from ..graph import INPUT
 from ..runtime import Model, load
 from .app import File, Json, MaybeData, app, notes, plain, progress, show
@@ -33,6 +34,9 @@ def inspect(
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="a safetensors file for --model package.module:factory")] = None,
     rows: Annotated[int | None, typer.Option(help="with --data: use only its first ROWS sequences", min=1)] = None,
+    formula: Annotated[
+        str | None, typer.Option(help=f"also the size by a published convention: {', '.join(FORMULAS)}")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show a model: its nodes, formats, thresholds, operations and bytes.
@@ -49,16 +53,21 @@ def inspect(
         raise RindleError("--diff compares two files, --data runs one: give one or the other")
     if data is None and (model, weights, rows) != (None, None, None):
         raise RindleError("--model, --weights and --rows say what --data is compared with: give --data")
+    check_formula(formula)
+    if formula and (diff is not None or data is not None):
+        raise RindleError(
+            "--formula is for the model itself; leave out --diff and --data (rindle eval has operations, too)"
+        )
     one = load(file)
     if diff is not None:
         raise typer.Exit(_diff(file, one, diff, load(diff), as_json))
     if data is not None:
         _noise(file, one, data, model, weights, rows, as_json)
         return
-    _show(file, one, as_json)
+    _show(file, one, formula, as_json)
 
 
-def _show(file: Path, model: Model, as_json: bool) -> None:
+def _show(file: Path, model: Model, formula: str | None, as_json: bool) -> None:
     artifact = model.artifact
     about = [f"{file}: {len(model.data):,} bytes, id {model.id[:16]}…"]
     about += [shortened(f"{key}: {value}") for key, value in artifact.provenance.items()]
@@ -129,8 +138,19 @@ def _show(file: Path, model: Model, as_json: bool) -> None:
         "sizes": parts,
         "provenance": artifact.provenance,
     }
+    published = []
+    if formula:
+        size = size_of(artifact)
+        result[formula] = {
+            "megabytes": size.megabytes,
+            "float_megabytes": size.float_megabytes,
+            "compression": size.compression,
+        }
+        published.append(
+            f"as {formula} counts: {size.megabytes:.4g} MB of 2^20 bytes, no overhead; compression {size.compression:.1%}"
+        )
     macs = f"recurrent multiply-accumulates per frame, dense: {recurrent:,}"
-    show(as_json, result, *about, nodes, paths, products, macs, holds)
+    show(as_json, result, *about, nodes, paths, products, macs, holds, *published)
 
 
 def _diff(file: Path, one: Model, diff: Path, other: Model, as_json: bool) -> int:

@@ -10,6 +10,7 @@ from rich.table import Table
 from ..dataset import load_data
 from ..evaluate import score
 from ..formats import RindleError, RindleWarning
+from ..presets import REZK
 from ..runtime import Model, save
 from ..scheme import SCHEMES
 from .app import Force, Json, app, check_output, notes, progress, show
@@ -31,7 +32,11 @@ def quantize(
         Path,
         typer.Option(metavar="FILE", help="real sequences, a .npz or .npy file; a hundred or so are usually enough"),
     ],
-    scheme: Annotated[str, typer.Option(help=f"a preset: {', '.join(SCHEMES)}")] = "int8",
+    scheme: Annotated[str, typer.Option(help=f"a preset: {', '.join((*SCHEMES, *REZK))}")] = "int8",
+    skip: Annotated[
+        str,
+        typer.Option(help="leave the published path of each cell at 16 bits: of all layers, the first ones, or none"),
+    ] = "none",
     overrides: Annotated[Path | None, typer.Option(help="path -> rule, a .toml or .json file")] = None,
     weights: Annotated[Path | None, typer.Option(help="a safetensors file of the factory's model.state_dict()")] = None,
     kernel: Annotated[str | None, typer.Option(help="the kernel that evaluates the result")] = None,
@@ -53,6 +58,7 @@ def quantize(
             raise
         raise RindleError("rindle quantize needs torch: pip install 'rindle[torch]'") from None
     check_output(output, force)
+    scheme = f"{scheme} skip={skip}" if skip != "none" else scheme
     data = load_data(calibration)
     with progress() as bar, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RindleWarning)

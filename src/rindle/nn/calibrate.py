@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
+from .. import presets
 from ..formats import FRAC_LIMIT, MIN_STEP, Format, RindleError, RindleWarning, integer
 from ..graph import INPUT, Graph
 from ..program import Op, Program, Term, check_integer
@@ -16,6 +17,7 @@ from ..quantizers import QUANTIZERS
 from ..scheme import Rule, fitting, resolve
 from ..tables import FUNCTIONS
 from .histogram import Histogram
+from .median import WORD, Medians, median_of
 from .numerics import Real, run_real
 from .origins import agree, origin_format, origin_of, readers
 
@@ -41,7 +43,9 @@ class LayerPlan:
 
 @dataclass
 class Plan:
-    """origins: embedding -> format of its codes. samples: some calibration sequences [T, I] or [T], for the golden vector."""
+    """origins: embedding -> format of its codes. samples: some calibration sequences [T, I] or [T], for the golden vector.
+    histograms: (node, path) -> what was seen there: other formats can be chosen from them.
+    """
 
     graph: Graph
     input_format: Format | None
@@ -51,6 +55,7 @@ class Plan:
     samples: list[np.ndarray] = field(default_factory=list)
     batches: int = 0
     frames: int = 0
+    histograms: dict[tuple[str, str], Histogram] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,7 @@ class Given:
     plans: dict[str, LayerPlan] = field(default_factory=dict)
     weights: dict[str, dict] = field(default_factory=dict)
     closed: bool = False
+    memo: dict | None = None
 
 
 class Recorder(Real):
@@ -140,15 +146,15 @@ def calibrate(
     """
     for node in graph.programs:
         check_integer(node.layer.program, node.name)
-    keys = keys_of(graph)
+    keys, scheme = keys_of(graph), presets.rules(scheme, graph)
     if given is None:
         rules = resolve(scheme, overrides, keys)
     else:
         others = {name: paths for name, paths in keys.items() if not any(name == node for node, _ in given.rules)}
         own = fitting(scheme, others) if isinstance(scheme, dict) else scheme
         rules = resolve(own, fitting(overrides, others), others) | given.rules
-    histograms: dict[tuple[str, str], Histogram] = {}
-    plan = Plan(graph, None, {}, rules)
+    plan, medians = Plan(graph, None, {}, rules), medians_of(graph, rules)
+    histograms = plan.histograms
     lengths: set[int] = set()
     for number, batch in enumerate(batches(calibration, batch_first)):
         batch = batch.reshape(*batch.shape[:2], -1) if batch.ndim > 3 else batch  # images, as features
@@ -165,6 +171,7 @@ def calibrate(
                 if not torch.isfinite(together).all():
                     raise RindleError(f"{node.name}/{path} becomes NaN or infinite on calibration batch {number}")
                 histograms.setdefault(key, Histogram()).add(together)
+            medians.add(node.name, program, observed, histograms)
         if not graph.vocabulary:
             histograms.setdefault((INPUT, ""), Histogram()).add(x)
         time = batch.shape[1]
@@ -219,7 +226,7 @@ def choose_formats(plan: Plan, histograms: dict, given: Given | None = None) -> 
             elif given.closed:
                 raise RindleError(f"{node.name} was not prepared, so its formats need data; give calibration=")
             else:
-                one = plan_layer(node, rules, histograms, sources, forced, given.weights.get(node.name))
+                one = plan_layer(node, rules, histograms, sources, forced, given.weights.get(node.name), given.memo)
             plan.layers[node.name] = one
             formats_of[node.name] = one.formats.get(one.program.output)
         else:
@@ -288,20 +295,34 @@ class _Formats:
         path = self.program.format_name(path)
         if rule.frac is not None:
             return Format(rule.bits, frac=rule.frac, product=product)
-        histogram, bounds = self.histograms.get((self.name, path)), self.bounds
-        values, counts = histogram.magnitudes() if histogram else (np.zeros(1), np.ones(1))
-        if not product and rule.method == "max" and path in bounds:
+        histogram, where = self.histograms.get((self.name, path)), f"{self.name}/{path}"
+        if not product and rule.method == "max" and path in self.bounds:
             # 16 bits are enough for all that can ever come
-            values, counts, rule = np.array([bounds[path]]), None, replace(rule, parameter=None)
-        limit = min(bounds.get(path, np.inf), np.inf if product else self.saturating.get(path, np.inf))
-        values = np.minimum(values, limit / (rule.parameter or 1.0) if rule.method == "max" else limit)
-        return _format(rule, values, counts, product, f"{self.name}/{path}")
+            return _format(replace(rule, parameter=None), np.array([self.bounds[path]]), None, product, where)
+        if WORD in rule.modifiers:
+            return _format_of(rule, median_of(rule, histogram, product, where), histogram.largest, product, where)
+        return _format(rule, *self._within(path, rule, product, histogram), product, where)
+
+    def step(self, path: str, rule: Rule, product: bool, histogram: Histogram) -> float:
+        """Of a part of the data alone."""
+        return _step(rule, *self._within(path, rule, product, histogram))
+
+    def _within(self, path: str, rule: Rule, product: bool, histogram: Histogram | None):
+        """(|v|, counts), up to where a path's values can matter."""
+        values, counts = histogram.magnitudes() if histogram else (np.zeros(1), np.ones(1))
+        limit = min(self.bounds.get(path, np.inf), np.inf if product else self.saturating.get(path, np.inf))
+        return np.minimum(values, limit / (rule.parameter or 1.0) if rule.method == "max" else limit), counts
+
+
+def medians_of(graph: Graph, rules: dict) -> Medians:
+    """What the rules want of every calibration sequence by itself."""
+    return Medians(graph.programs, rules, {node.name: _Formats(node, rules, {}).step for node in graph.programs})
 
 
 def plan_layer(
-    node, rules, histograms, sources: dict[str, Format | None], forced: dict, given: dict | None = None
+    node, rules, histograms, sources: dict[str, Format | None], forced: dict, given: dict | None = None, memo=None
 ) -> LayerPlan:
-    """sources: input path -> format, None while it is open, of an origin. forced: (node, path) -> format. given: as
+    """sources: input path -> format, None while it is open, of an origin. forced: (node, path) -> format. given, memo: as
     ``plan_weights``.
     """
     program, blocks = node.layer.program, node.layer.blocks
@@ -326,12 +347,16 @@ def plan_layer(
                 formats[path] = formats[op.args[0]]
             elif path not in formats:
                 formats[path] = formats[program.format_name(path)]
-    return LayerPlan(lowered, formats, plan_weights(node.name, lowered, blocks, weight_rules, given))
+    return LayerPlan(lowered, formats, plan_weights(node.name, lowered, blocks, weight_rules, given, memo))
 
 
-def plan_weights(name: str, lowered: Program, blocks: dict, rules: dict, given: dict | None = None) -> dict:
-    """Term name -> (Format, steps per row or None). rules: (gate, source) -> its own; given: "gate.source" -> such a pair."""
-    weights = {}
+def plan_weights(
+    name: str, lowered: Program, blocks: dict, rules: dict, given: dict | None = None, memo: dict | None = None
+) -> dict:
+    """Term name -> (Format, steps per row or None). rules: (gate, source) -> its own; given: "gate.source" -> such a pair.
+    memo: of the same blocks, what was chosen before; it is read and added to.
+    """
+    weights, memo = {}, {} if memo is None else memo
     for op in lowered.affines:
         for term in op.terms:
             if given is not None:
@@ -339,10 +364,13 @@ def plan_weights(name: str, lowered: Program, blocks: dict, rules: dict, given: 
                 fmt, steps = parts[0]
                 weights[term.weight] = fmt, None if steps is None else np.concatenate([steps for _, steps in parts])
                 continue
-            matrix = torch.cat([blocks[f"{gate}.{term.source}"] for gate in term.gates])
             rule = rules[term.gates[0], term.source]
-            values = matrix.detach().cpu().double().numpy()
-            weights[term.weight] = _weight_format(rule, values, f"{name}/weight.{term.weight}")
+            key = name, term.weight, rule
+            if key not in memo:
+                matrix = torch.cat([blocks[f"{gate}.{term.source}"] for gate in term.gates])
+                values = matrix.detach().cpu().double().numpy()
+                memo[key] = _weight_format(rule, values, f"{name}/weight.{term.weight}")
+            weights[term.weight] = memo[key]
     return weights
 
 
@@ -350,9 +378,17 @@ def _format(rule: Rule, values: np.ndarray, counts, product: bool, where: str) -
     """values: |v| [N]."""
     if rule.frac is not None:
         return Format(rule.bits, frac=rule.frac, product=product)
-    hi = 2 ** (rule.bits - 1) - 1
+    return _format_of(rule, _step(rule, values, counts), values.max(), product, where)
+
+
+def _step(rule: Rule, values: np.ndarray, counts) -> float:
     grid = GRID if rule.kind == "fixed" else None
-    (step,) = QUANTIZERS[rule.method].step(values[None], counts, hi, grid, rule.parameter)
+    (step,) = QUANTIZERS[rule.method].step(values[None], counts, 2 ** (rule.bits - 1) - 1, grid, rule.parameter)
+    return float(step)
+
+
+def _format_of(rule: Rule, step: float, largest: float, product: bool, where: str) -> Format:
+    """largest: of |v|. A step of 0 is that of a path of zeros."""
     if not step > 0:
         warnings.warn(
             f"{where} is 0 throughout the calibration data; its scale is set to 1", RindleWarning, stacklevel=2
@@ -360,9 +396,9 @@ def _format(rule: Rule, values: np.ndarray, counts, product: bool, where: str) -
         step = 1.0
     if not MIN_STEP <= step <= 1 / MIN_STEP:
         raise RindleError(
-            f"{where} reaches {values.max():.3g}: its scale would be {step:.3g}, outside 2^-64..2^64; rescale the data"
+            f"{where} reaches {largest:.3g}: its scale would be {step:.3g}, outside 2^-64..2^64; rescale the data"
         )
-    if grid is None:
+    if rule.kind == "int":
         return integer(rule.bits, step)
     return Format(rule.bits, frac=int(-np.log2(step)), product=product)
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
+from .. import presets
 from ..dataset import Dataset
 from ..formats import RindleError
-from ..scheme import load_overrides
+from ..scheme import SCHEMES, load_overrides
 from .calibrate import Plan, batches, calibrate
 from .convert import convert, hash_of
 from .rounding import Rounding, refine
@@ -22,7 +23,7 @@ def quantize(model, scheme="int8", calibration=None, overrides=None, rounding: R
         layers (``nn.LSTM``, ``nn.GRU``, :class:`rindle.Recurrent`) and what docs/operations.md lists: Linear, convolutions,
         activations, arithmetic, joins and slices of features, mean, maximum, attention and the last frame over time; or the
         ``torch.export.ExportedProgram`` of one.
-    scheme: a preset's name (``rindle.SCHEMES``), or a dict like one.
+    scheme: a preset's name (``rindle.SCHEMES``, or ``rindle.presets``: "rezk-m1 skip=all"), or a dict of rules.
     calibration: real sequences in the model's own layout ([B, T, I], or [T, B, I] where the model is not batch first;
         ids: [B, T] or [T, B]): a tensor, an array, or an iterable of them such as a DataLoader. Lengths may differ between
         batches. Or a :class:`rindle.dataset.Dataset`, which is batch first whatever the model is.
@@ -73,3 +74,12 @@ def calibrated(model, scheme="int8", calibration=None, overrides=None, rounding:
     if rounded:
         provenance["rounding"] = rounded
     return Calibrated(plan, provenance)
+
+
+def scheme_rules(model, scheme: str, example) -> dict[str, str]:
+    """The plain rules that a preset (``rindle.presets``) is for this model, for :func:`rindle.prepare` or to change them.
+
+    example: one batch in the model's own layout.
+    """
+    graph, _ = source_of(model).capture(next(iter(batches(example, True))))
+    return dict(SCHEMES[scheme] if scheme in SCHEMES else presets.rules(scheme, graph))

@@ -11,7 +11,7 @@ import vl_convert
 
 from ..formats import RindleError
 from .figures import FIGURES, figures
-from .style import DARK, LIGHT, percent, say
+from .style import DARK, LIGHT, Figure, percent, say
 
 SCHEMA = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])  # the Vega-Lite that altair writes
 
@@ -99,10 +99,16 @@ def image(data: dict, name: str, form: str) -> bytes:
             f"this report has no figure {name!r}; there are {here}"
             + (" (all: " + ", ".join(FIGURES) + ")" if name in FIGURES else "")
         )
-    one = found[name]
+    return drawn(found[name], form)
+
+
+def drawn(one: Figure, form: str) -> bytes:
+    """A figure as "svg", "png" or "html", which asks nobody for anything either, dark on white, with its title."""
     spec = _replaced(one.spec(), "#24292f")
     spec["config"]["background"] = LIGHT
     spec |= {"width": 640, "title": {"text": wrap(one.title, 72), "anchor": "start"}, "padding": 16}
+    if form == "html":
+        return vl_convert.vegalite_to_html(spec, vl_version=SCHEMA, bundle=True).encode()
     if form == "svg":
         return vl_convert.vegalite_to_svg(spec, vl_version=SCHEMA).encode()
     return vl_convert.vegalite_to_png(spec, vl_version=SCHEMA, scale=2)

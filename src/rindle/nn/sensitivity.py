@@ -1,0 +1,30 @@
+"""Models of one calibration under other rules, for ``rindle.sensitivity``: the data are looked at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..runtime import Model
+from ..scheme import parse_rule
+from .calibrate import Given, Plan, choose_formats, choose_origins
+from .quantize import Calibrated
+from .rounding import refuse_words
+
+
+class Variants:
+    """A callable: overrides, "layer/path" -> rule, to the model that :func:`rindle.quantize` would make with them. A rule with
+    ``median`` can only be one that the calibration had.
+    """
+
+    def __init__(self, first: Calibrated):
+        refuse_words(first.plan.rules, "sensitivity is that of a scheme's formats")
+        self.first, self.memo = first, {}
+
+    def __call__(self, overrides: dict[str, str]) -> Model:
+        changed = {tuple(key.rpartition("/")[::2]): parse_rule(text) for key, text in overrides.items()}
+        seen: Plan = self.first.plan
+        plan = replace(seen, input_format=None, layers={}, origins={}, rules=seen.rules | changed)
+        given = Given({}, memo=self.memo)
+        choose_formats(plan, seen.histograms, given)
+        choose_origins(plan, seen.histograms, given)
+        return Calibrated(plan, self.first.provenance | {"overrides": overrides}).model()
