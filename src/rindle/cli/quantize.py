@@ -31,8 +31,13 @@ def quantize(
         Path,
         typer.Option(metavar="FILE", help="real sequences, a .npz or .npy file; a hundred or so are usually enough"),
     ],
-    scheme: Annotated[str, typer.Option(help=f"a preset: {', '.join(SCHEMES)}")] = "int8",
+    scheme: Annotated[
+        str, typer.Option(help=f"{', '.join(SCHEMES)}, or fixed-W-A: weights of W bits, codes of A, shifts only")
+    ] = "int8",
     overrides: Annotated[Path | None, typer.Option(help="path -> rule, a .toml or .json file")] = None,
+    accumulator: Annotated[
+        int | None, typer.Option(metavar="BITS", help="refuse a product whose partial sums need more bits")
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help="a safetensors file of the factory's model.state_dict()")] = None,
     kernel: Annotated[str | None, typer.Option(help="the kernel that evaluates the result")] = None,
     force: Force = False,
@@ -59,7 +64,7 @@ def quantize(
         bar.add_task("loading the model", total=None)
         source = load_model(model, weights)
         bar.add_task(f"calibrating on {data.frames:,} frames, converting", total=None)
-        planned = calibrated(source, scheme, data, overrides)
+        planned = calibrated(source, scheme, data, overrides, accumulator)
         made = planned.model()
         made = Model(made.artifact, made.data, kernel)
         bar.add_task("comparing with the float model", total=None)

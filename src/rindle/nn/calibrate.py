@@ -11,13 +11,14 @@ import torch
 
 from ..formats import FRAC_LIMIT, MIN_STEP, Format, RindleError, RindleWarning, integer
 from ..graph import INPUT, Graph
+from ..paths import bounds_of, keys_of, saturating
 from ..program import Op, Program, Term, check_integer
 from ..quantizers import QUANTIZERS
 from ..scheme import Rule, fitting, resolve
-from ..tables import FUNCTIONS
+from ..tables import TableRule
 from .histogram import Histogram
 from .numerics import Real, run_real
-from .origins import agree, origin_format, origin_of, readers
+from .origins import agree, origin_format, readers
 
 KEPT = 3  # calibration sequences that go into the golden vector
 GRID = 2.0 ** np.arange(-FRAC_LIMIT, FRAC_LIMIT + 1)
@@ -28,12 +29,15 @@ class LayerPlan:
     """How one layer will be converted.
 
     program: lowered, so that every product has one code and one weight format. formats: path -> Format, of element-wise
-    paths, codes and vectors. weights: term name -> (Format, steps per row or None).
+    paths, codes and vectors. weights: term name -> (Format, steps per row or None). tables: result -> its rule, and
+    accumulators: gate -> bits, where they were given.
     """
 
     program: Program
     formats: dict[str, Format]
     weights: dict[str, tuple[Format, np.ndarray | None]] = field(default_factory=dict)
+    tables: dict[str, TableRule] = field(default_factory=dict)
+    accumulators: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -110,22 +114,6 @@ def batches(calibration, batch_first: bool) -> Iterable[np.ndarray]:
         yield array
     if empty:
         raise RindleError("the calibration data are empty; give at least one sequence")
-
-
-def keys_of(graph: Graph) -> dict[str, list[str]]:
-    """Layer -> the paths that a scheme can choose a format for."""
-    keys = {}
-    for node in graph.programs:
-        program = node.layer.program
-        fixed_elsewhere = {op.out[0] for op in program.ops if op.kind == "clip"}
-        for source, path in zip(node.sources, program.inputs):
-            if origin_of(graph, source) is None:
-                fixed_elsewhere.add(path)
-        keys[node.name] = [path for path in (*program.paths, *program.vectors) if path not in fixed_elsewhere]
-        keys[node.name] += [
-            f"{kind}.{gate}.{source}" for kind in ("weight", "code") for gate, source in program.products
-        ]
-    return keys
 
 
 def calibrate(
@@ -251,11 +239,11 @@ def _observed(origin: str, histograms: dict, given: Given) -> Format:
 
 def _given_layer(name: str, plan: LayerPlan, sources: dict[str, Format | None], forced: dict) -> LayerPlan:
     """A copy in the place where it stands: with its sources' formats, and what a concat demands."""
-    program, formats = plan.program, dict(plan.formats)
+    formats = dict(plan.formats)
     for path in formats:
-        formats[path] = forced.get((name, program.format_name(path)), formats[path])
+        formats[path] = forced.get((name, plan.program.format_name(path)), formats[path])
     formats |= {path: fmt for path, fmt in sources.items() if fmt is not None}
-    return LayerPlan(program, formats, plan.weights)
+    return replace(plan, formats=formats)
 
 
 @torch.no_grad()
@@ -271,7 +259,8 @@ class _Formats:
     def __init__(self, node, rules: dict, histograms: dict):
         self.name, self.program = node.name, node.layer.program
         self.rules, self.histograms = rules, histograms
-        self.bounds, self.saturating = bounds_of(self.program), _saturating(self.program)
+        self.tables = _tables(node, rules)
+        self.bounds, self.saturating = bounds_of(self.program), saturating(self.program, self.tables)
 
     def element(self, path: str) -> Format:
         """Of an element-wise path, by its rule."""
@@ -293,6 +282,16 @@ class _Formats:
         limit = min(bounds.get(path, np.inf), np.inf if product else self.saturating.get(path, np.inf))
         values = np.minimum(values, limit / (rule.parameter or 1.0) if rule.method == "max" else limit)
         return _format(rule, values, counts, product, f"{self.name}/{path}")
+
+
+def _tables(node, rules: dict) -> dict[str, TableRule]:
+    """Result -> the rule of its table, where one was given. RindleError where it does not suit the function."""
+    found = {}
+    for op in node.layer.program.ops:
+        if (node.name, f"table.{op.out[0]}") in rules:
+            found[op.out[0]] = rule = rules[node.name, f"table.{op.out[0]}"]
+            rule.check(op.function, f"{node.name}/{op.out[0]}")
+    return found
 
 
 def plan_layer(
@@ -323,7 +322,14 @@ def plan_layer(
                 formats[path] = formats[op.args[0]]
             elif path not in formats:
                 formats[path] = formats[program.format_name(path)]
-    return LayerPlan(lowered, formats, plan_weights(node.name, lowered, blocks, weight_rules, given))
+    accumulators = {
+        gate: rules[key].bits
+        for op in program.affines
+        for gate in op.out
+        if (key := (node.name, f"accumulator.{gate}")) in rules
+    }
+    weights = plan_weights(node.name, lowered, blocks, weight_rules, given)
+    return LayerPlan(lowered, formats, weights, choose.tables, accumulators)
 
 
 def plan_weights(name: str, lowered: Program, blocks: dict, rules: dict, given: dict | None = None) -> dict:
@@ -380,57 +386,6 @@ def _weight_format(rule: Rule, matrix: np.ndarray, where: str) -> tuple[Format, 
         )
         steps[empty] = 1.0
     return Format(rule.bits, step=1.0, product=True), steps
-
-
-def bounds_of(program: Program) -> dict[str, float]:
-    """Magnitudes that hold whatever the data: of tables' results, and of what is made of them alone.
-
-    Path -> bound, infinite ones left out. A fixed point over the states, which start at 0; what still grows in the
-    third round has no bound.
-    """
-    states, round_ = {state: 0.0 for state, _ in program.states}, 0
-    while True:
-        known = _propagate(program, states)
-        after = {state: max(states[state], known[following]) for state, following in program.states}
-        if after == states:
-            return {program.format_name(path): bound for path, bound in known.items() if np.isfinite(bound)}
-        round_ += 1
-        states = {s: np.inf if round_ > 2 and after[s] > states[s] else after[s] for s in states}
-
-
-def _propagate(program: Program, states: dict[str, float]) -> dict[str, float]:
-    known = {**dict.fromkeys(program.inputs, np.inf), **dict.fromkeys(program.vectors, np.inf), **states}
-    unit = set()  # paths within 0..1
-    for op in program.ops:
-        a = [known[path] for path in op.args]
-        bound = np.inf
-        if op.kind == "table":
-            bound = FUNCTIONS[op.function].bound
-            unit |= {op.out[0]} if FUNCTIONS[op.function].flag == "sigmoid" else set()
-        elif op.kind in ("add", "sub"):
-            bound = a[0] + a[1]
-        elif op.kind == "lerp" and op.args[0] in unit:
-            bound = max(a[1:])
-        elif op.kind in ("clip", "requantize"):
-            bound = a[0]
-        elif op.kind in ("mul", "sum_of_products") and np.isfinite(a).all():
-            bound = a[0] * a[1] + (a[2] * a[3] if op.kind == "sum_of_products" else 0.0)
-        known |= dict.fromkeys(op.out, bound)
-    return known
-
-
-def _saturating(program: Program) -> dict[str, float]:
-    """Paths that only tables read need no range beyond where the tables are flat."""
-    readers: dict[str, set] = {}
-    for op in program.ops:
-        for path in op.args:
-            readers.setdefault(program.format_name(path), set()).add(op.function)
-    kept = {program.output, *(state for state, _ in program.states), *(following for _, following in program.states)}
-    return {
-        path: max(FUNCTIONS[f].saturates for f in functions)
-        for path, functions in readers.items()
-        if None not in functions and path not in kept
-    }
 
 
 def lower(

@@ -14,23 +14,25 @@ from .convert import convert, hash_of
 from .source import source_of
 
 
-def quantize(model, scheme="int8", calibration=None, overrides=None):
+def quantize(model, scheme="int8", calibration=None, overrides=None, accumulator: int | None = None):
     """Quantizes a trained model after training.
 
     model: any ``nn.Module`` that maps one sequence, float or ids for an ``nn.Embedding``, to one tensor through recurrent
         layers (``nn.LSTM``, ``nn.GRU``, :class:`rindle.Recurrent`) and what docs/operations.md lists: Linear, convolutions,
         activations, arithmetic, joins and slices of features, mean, maximum, attention and the last frame over time; or the
         ``torch.export.ExportedProgram`` of one.
-    scheme: a preset's name (``rindle.SCHEMES``), or a dict like one.
+    scheme: a preset's name (``rindle.SCHEMES``), "fixed(w,a)" with weights of w and codes of a bits, or a dict of rules.
     calibration: real sequences in the model's own layout ([B, T, I], or [T, B, I] where the model is not batch first;
         ids: [B, T] or [T, B]): a tensor, an array, or an iterable of them such as a DataLoader. Lengths may differ between
         batches. Or a :class:`rindle.dataset.Dataset`, which is batch first whatever the model is.
     overrides: path -> rule, as a dict or a .toml or .json file; see ``rindle.scheme``.
+    accumulator: bits of the widest accumulator that a product may need, 32 for example; refused where one needs more, from the codes
+        themselves. Short for the override "accumulator.*".
 
     Returns a :class:`rindle.Model`, whose input is always batch first. Raises RindleError, which names what is
     wrong, the value and the remedy. Warns (RindleWarning) of constant paths and rows of zeros.
     """
-    return calibrated(model, scheme, calibration, overrides).model()
+    return calibrated(model, scheme, calibration, overrides, accumulator).model()
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,13 @@ class Calibrated:
         return Model(convert(self.plan, self.provenance))
 
 
-def calibrated(model, scheme="int8", calibration=None, overrides=None) -> Calibrated:
+def calibrated(model, scheme="int8", calibration=None, overrides=None, accumulator: int | None = None) -> Calibrated:
     """:func:`quantize` up to its last step, where integers are made."""
     source = source_of(model)
+    overrides = load_overrides(overrides)
+    if accumulator is not None:
+        overrides = {"accumulator.*": str(accumulator)} | overrides
+        load_overrides(overrides)
     if calibration is None:
         raise RindleError("calibration is missing; give real sequences, a hundred or so are usually enough")
     if isinstance(calibration, Dataset):
@@ -64,7 +70,7 @@ def calibrated(model, scheme="int8", calibration=None, overrides=None) -> Calibr
     provenance = {
         "model": {"class": source.name, "sha256": hash_of(source.state_dict())},
         "scheme": scheme,
-        "overrides": load_overrides(overrides),
+        "overrides": overrides,
         "calibration": {"batches": plan.batches, "frames": plan.frames},
     }
     return Calibrated(plan, provenance)
