@@ -290,3 +290,98 @@ def _memory(graph, products, sums, tables) -> dict[str, int]:
         "states": states,
         "held inputs": held,
     }
+
+
+# ------------------------------------------------------------------------------------------------------- the page
+
+
+def markdown(found: Hardware, title: str) -> str:
+    """The guideline of one model as a page."""
+    arithmetic = "shifts only: every rescaling is by a power of two"
+    if not found.shifts_only:
+        widest = max(one.multiplier for one in found.products)
+        arithmetic = (
+            f"rescaling multiplies, by numbers of up to {widest} bits" if widest else "requantizations multiply"
+        )
+    element = max(found.elementwise.values(), default=0)
+    memory = [(what, f"{bits:,}", f"{-(-bits // 8):,}") for what, bits in found.memory.items() if bits]
+    total = sum(found.memory.values())
+    parts = [
+        f"# {title}",
+        f"- arithmetic: {arithmetic}",
+        f"- widest accumulator: {found.accumulator} bits, of {_worst(found.products)}",
+        f"- widest sum of accumulators and bias: {max((one.bits for one in found.sums), default=0)} bits",
+        f"- widest element-wise intermediate: {element} bits",
+        "\n## Formats",
+        "Why each is as it is; *reach* is the largest value that it holds.\n",
+        *_rows("path | elements | format | reach | rule | reason", (_cells(one) for one in found.choices)),
+        "\n## Products",
+        "*accumulator*: signed bits for Σ\\|w\\|·max\\|x\\| of the worst row, from the codes themselves: no data can pass it.\n",
+        *_rows(
+            "matrix | rows x columns | weights | rule | code | worst row | Σ\\|w\\|·max\\|x\\| | accumulator | rescaling",
+            (
+                (
+                    one.name,
+                    f"{one.rows} x {one.columns}",
+                    one.weight,
+                    one.rule,
+                    one.code,
+                    one.row,
+                    f"{one.reach:,}",
+                    f"{one.accumulator} bits",
+                    f"x {one.multiplier} bits" if one.multiplier else "shift",
+                )
+                for one in found.products
+            ),
+        ),
+        "\n## Sums and element-wise operations",
+        "Signed bits before the rounding shift; of a sum, Σ M·acc + b, from the codes, of the rest from the formats.\n",
+        *_rows(
+            "path | kind | bits | bias | shift",
+            [(one.name, f"sum of {one.terms}", one.bits, one.bias or "none", one.shift) for one in found.sums]
+            + [(name, "element-wise", bits, "", "") for name, bits in found.elementwise.items()],
+        ),
+    ]
+    if found.tables:
+        parts += [
+            "\n## Tables",
+            "Of \\|x\\|, the other half mirrored; *error* is the largest one over all codes, against the real function.\n",
+            *_rows(
+                "function | form | segments | \\|x\\| up to | bits | error | used by",
+                (
+                    (
+                        t.function,
+                        t.form,
+                        t.segments,
+                        f"{t.reach:g}",
+                        f"{t.bits:,}",
+                        f"{t.max_error:.2g}",
+                        ", ".join(t.used_by),
+                    )
+                    for t in found.tables
+                ),
+            ),
+        ]
+    parts += ["\n## Memory", "Packed without padding.\n", *_rows("what | bits | bytes", memory)]
+    parts += [f"| **total** | {total:,} | {-(-total // 8):,} |"]
+    return "\n".join(parts) + "\n"
+
+
+def _worst(products) -> str:
+    if not products:
+        return "no product"
+    worst = max(products, key=lambda one: one.reach)
+    return f"row {worst.row} of {worst.name}"
+
+
+def _cells(one: Choice) -> tuple:
+    return one.name, one.size, one.format, f"{one.reach:.6g}", one.rule, one.reason.replace("|", "\\|")
+
+
+def _rows(head: str, rows):
+    """Lines of a Markdown table. head: its columns between bars, those in a word escaped."""
+    columns = head.replace("\\|", "\0").count("|") + 1
+    yield f"| {head} |"
+    yield "|" + "---|" * columns
+    for row in rows:
+        yield "| " + " | ".join(map(str, row)) + " |"
