@@ -38,6 +38,12 @@ def quantize(
     accumulator: Annotated[
         int | None, typer.Option(metavar="BITS", help="refuse a product whose partial sums need more bits")
     ] = None,
+    search_formats: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="search fraction bits by what they do to the outputs on these sequences; not test data"
+        ),
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help="a safetensors file of the factory's model.state_dict()")] = None,
     kernel: Annotated[str | None, typer.Option(help="the kernel that evaluates the result")] = None,
     force: Force = False,
@@ -51,6 +57,7 @@ def quantize(
     Example: rindle quantize nets:speaker --weights speaker.safetensors --calibration train.npz -o speaker.rindle
     """
     try:
+        from ..nn import fractions
         from ..nn.quantize import calibrated
         from ..nn.source import float_outputs, load_model
     except ModuleNotFoundError as error:
@@ -65,6 +72,16 @@ def quantize(
         source = load_model(model, weights)
         bar.add_task(f"calibrating on {data.frames:,} frames, converting", total=None)
         planned = calibrated(source, scheme, data, overrides, accumulator)
+        searched = None
+        if search_formats is not None:
+            line = bar.add_task("searching fraction bits", total=None)
+            log = output.with_name(f"{output.name}.formats.jsonl")
+
+            def seen(trial, number):
+                bar.update(line, description=f"searching fraction bits: {number} evaluated, drift {trial.drift:.3g}")
+
+            searched = fractions.search_formats(planned, load_data(search_formats), log, seen)
+            planned = searched.calibrated
         made = planned.model()
         made = Model(made.artifact, made.data, kernel)
         bar.add_task("comparing with the float model", total=None)
@@ -86,6 +103,14 @@ def quantize(
         "quantized": {"value": after.value, **after.more},
         "warnings": remarks,
     }
+    if searched:
+        start, chosen = searched.found.start.drift, searched.found.chosen.drift
+        result["searched"] = {
+            "drift": [start, chosen],
+            "overrides": searched.overrides,
+            "evaluations": len(searched.found.trials),
+        }
+        notes.print(f"{len(searched.found.trials)} evaluations, kept in {log}: drift {start:.4g} -> {chosen:.4g}")
     table = Table("model", after.metric, "bytes", title=f"{output}, on the calibration data")
     if before:
         table.add_row("float", str(before), "")

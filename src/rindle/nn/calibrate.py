@@ -42,12 +42,13 @@ class LayerPlan:
 
 @dataclass
 class Plan:
-    """origins: embedding -> format of its codes. samples: some calibration sequences [T, I] or [T], for the golden vector."""
+    """histograms: (layer, path) -> what was observed. origins: embedding -> format of its codes. samples: some calibration sequences [T, I] or [T], for the golden vector."""
 
     graph: Graph
     input_format: Format | None
     layers: dict[str, LayerPlan]
     rules: dict[tuple[str, str], Rule]
+    histograms: dict = field(default_factory=dict, repr=False)
     origins: dict[str, Format] = field(default_factory=dict)
     samples: list[np.ndarray] = field(default_factory=list)
     batches: int = 0
@@ -133,7 +134,7 @@ def calibrate(
         own = fitting(scheme, others) if isinstance(scheme, dict) else scheme
         rules = resolve(own, fitting(overrides, others), others) | given.rules
     histograms: dict[tuple[str, str], Histogram] = {}
-    plan = Plan(graph, None, {}, rules)
+    plan = Plan(graph, None, {}, rules, histograms)
     lengths: set[int] = set()
     for number, batch in enumerate(batches(calibration, batch_first)):
         batch = batch.reshape(*batch.shape[:2], -1) if batch.ndim > 3 else batch  # images, as features
@@ -169,6 +170,14 @@ def calibrate(
     choose_formats(plan, histograms, given)
     choose_origins(plan, histograms, given)
     return plan
+
+
+def replan(plan: Plan, rules: dict[tuple[str, str], Rule]) -> Plan:
+    """The plan that other rules give on what was observed. rules: those that change."""
+    changed = replace(plan, input_format=None, layers={}, rules=plan.rules | rules, origins={})
+    choose_formats(changed, plan.histograms)
+    choose_origins(changed, plan.histograms)
+    return changed
 
 
 def _check_batch(graph: Graph, batch: np.ndarray, number: int) -> None:
