@@ -18,13 +18,12 @@ import time
 import warnings
 from pathlib import Path
 
+import methods
 import numpy as np
 import torch
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parents[1])]
-
-import methods
+sys.path.insert(0, str(HERE.parents[1]))
 
 import rindle
 from experiments.baselines import run as baselines
