@@ -13,7 +13,7 @@ from support import TorchModel, sequences
 import rindle
 from rindle import RindleError, RindleWarning, cli
 from rindle.dataset import dataset, load_data
-from rindle.nn.candidates import Candidates, candidates_of, replan
+from rindle.nn.candidates import Candidates, candidates_of
 from rindle.nn.quantize import calibrated
 from rindle.objectives import MEASURES, Evaluation, Mixed, Region, Swept, directions, thetas_of
 from rindle.search.precision import space_of, uniform
@@ -94,7 +94,11 @@ def test_a_plan_from_what_was_seen_is_that_of_calibrating_anew(first, scheme, ov
 
 def test_a_scheme_that_does_not_fit_is_refused(first):
     with pytest.raises(RindleError, match=r"no path fits 'weight\.q\.h'"):
-        replan(first.plan, "int8", {"weight.q.h": "int4 max"})
+        Candidates(first, None)("int8", {"weight.q.h": "int4 max"})
+
+
+def record_tables(record):
+    return {rule for path, rule in record["overrides"].items() if path.startswith("table.")}
 
 
 def test_a_sweep_leaves_what_makes_its_candidates_again(call, folder):
@@ -123,6 +127,7 @@ def test_a_sweep_leaves_what_makes_its_candidates_again(call, folder):
     for one in records.values():
         bits = one["candidate"]
         scheme = one["scheme"]
+        assert record_tables(one) == {f"linear {bits['table']}"}
         assert scheme["weight.*"].startswith(f"{bits['family']}{bits['weights']} ")
         assert scheme["code.*"].startswith(f"{bits['family']}{bits['activations']} ")
     for number in found["front"]:
@@ -138,20 +143,7 @@ def test_a_sweep_leaves_what_makes_its_candidates_again(call, folder):
     for name in ("heat-0", "heat-1", "front-0"):
         assert f'<figure id="{name}">' in page
         assert (folder / f"out/{name}.svg").read_text().startswith("<svg")
-    again = call(
-        "sweep",
-        *COMMON,
-        "-o",
-        "out",
-        "--weight-bits",
-        "2,8",
-        "--activation-bits",
-        "3,8",
-        "--family",
-        "int",
-        "--family",
-        "fixed",
-    )
+    again = call("sweep", *asked)
     assert again[0] == 0 and "8 candidates are known already" in again[2]
     assert json.loads((folder / "out/sweep.json").read_text())["records"] == found["records"]
     code, _, err = call("sweep", *COMMON, "-o", "out", "--weight-bits", "2,4", "--activation-bits", "3,8")

@@ -168,8 +168,9 @@ class Model:
         y = self._empty(batch, np.float32)
         self._call(stream.run, batch, y, lengths)
         saturations, changes = self._counts(stream)
-        inputs = measured_inputs(self.artifact, changes, [batch.shape[1]] * len(batch) if lengths is None else lengths)
-        return Measurement(self._as_given(x, y), inputs, saturations)
+        frames = [batch.shape[1]] * len(batch) if lengths is None else lengths
+        inputs, others = (measured_inputs(self.artifact, changes, frames, recurrent) for recurrent in (True, False))
+        return Measurement(self._as_given(x, y), inputs, saturations, others)
 
     def stream(self) -> Stream:
         """A new stream with zero states. RindleError if the graph needs whole sequences; it names the node."""

@@ -18,6 +18,7 @@ try:
         report,
         run,
         search,
+        sensitivity,
         sweep,
         verify,
     )

@@ -10,6 +10,7 @@ from rich.table import Table
 from ..dataset import load_data
 from ..evaluate import score
 from ..formats import RindleError, RindleWarning
+from ..presets import REZK
 from ..runtime import Model, save
 from ..scheme import SCHEMES
 from .app import Force, Json, app, check_output, notes, progress, show
@@ -31,8 +32,24 @@ def quantize(
         Path,
         typer.Option(metavar="FILE", help="real sequences, a .npz or .npy file; a hundred or so are usually enough"),
     ],
-    scheme: Annotated[str, typer.Option(help=f"a preset: {', '.join(SCHEMES)}")] = "int8",
+    scheme: Annotated[
+        str,
+        typer.Option(help=f"{', '.join((*SCHEMES, *REZK))}, or fixed-W-A: weights of W bits, codes of A, shifts only"),
+    ] = "int8",
+    skip: Annotated[
+        str,
+        typer.Option(help="leave the published path of each cell at 16 bits: of all layers, the first ones, or none"),
+    ] = "none",
     overrides: Annotated[Path | None, typer.Option(help="path -> rule, a .toml or .json file")] = None,
+    accumulator: Annotated[
+        int | None, typer.Option(metavar="BITS", help="refuse a product whose partial sums need more bits")
+    ] = None,
+    search_formats: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="search fraction bits by what they do to the outputs on these sequences; not test data"
+        ),
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help="a safetensors file of the factory's model.state_dict()")] = None,
     kernel: Annotated[str | None, typer.Option(help="the kernel that evaluates the result")] = None,
     force: Force = False,
@@ -46,6 +63,7 @@ def quantize(
     Example: rindle quantize nets:speaker --weights speaker.safetensors --calibration train.npz -o speaker.rindle
     """
     try:
+        from ..nn import fractions
         from ..nn.quantize import calibrated
         from ..nn.source import float_outputs, load_model
     except ModuleNotFoundError as error:
@@ -53,13 +71,24 @@ def quantize(
             raise
         raise RindleError("rindle quantize needs torch: pip install 'rindle[torch]'") from None
     check_output(output, force)
+    scheme = f"{scheme} skip={skip}" if skip != "none" else scheme
     data = load_data(calibration)
     with progress() as bar, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RindleWarning)
         bar.add_task("loading the model", total=None)
         source = load_model(model, weights)
         bar.add_task(f"calibrating on {data.frames:,} frames, converting", total=None)
-        planned = calibrated(source, scheme, data, overrides)
+        planned = calibrated(source, scheme, data, overrides, accumulator)
+        searched = None
+        if search_formats is not None:
+            line = bar.add_task("searching fraction bits", total=None)
+            log = output.with_name(f"{output.name}.formats.jsonl")
+
+            def seen(trial, number):
+                bar.update(line, description=f"searching fraction bits: {number} evaluated, drift {trial.drift:.3g}")
+
+            searched = fractions.search_formats(planned, load_data(search_formats), log, seen)
+            planned = searched.calibrated
         made = planned.model()
         made = Model(made.artifact, made.data, kernel)
         bar.add_task("comparing with the float model", total=None)
@@ -81,6 +110,14 @@ def quantize(
         "quantized": {"value": after.value, **after.more},
         "warnings": remarks,
     }
+    if searched:
+        start, chosen = searched.found.start.drift, searched.found.chosen.drift
+        result["searched"] = {
+            "drift": [start, chosen],
+            "overrides": searched.overrides,
+            "evaluations": len(searched.found.trials),
+        }
+        notes.print(f"{len(searched.found.trials)} evaluations, kept in {log}: drift {start:.4g} -> {chosen:.4g}")
     table = Table("model", after.metric, "bytes", title=f"{output}, on the calibration data")
     if before:
         table.add_row("float", str(before), "")

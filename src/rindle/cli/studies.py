@@ -20,6 +20,7 @@ from ..dataset import Dataset, load_data
 from ..evaluate import Score, score
 from ..formats import RindleError, RindleWarning
 from ..objectives import MEASURES, directions
+from ..paths import keys_of
 from .app import notes, plain, progress
 
 MODEL = Annotated[
@@ -108,7 +109,6 @@ class Subject:
 def subject(model: str, weights: Path | None, calibration: Path, data: Path, task: str | None) -> Subject:
     """Loads and calibrates, once."""
     try:
-        from ..nn.calibrate import keys_of
         from ..nn.candidates import candidates_of
         from ..nn.source import float_outputs
     except ModuleNotFoundError as error:

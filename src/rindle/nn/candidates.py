@@ -1,40 +1,26 @@
-"""Many schemes for one model: its calibration data are looked at once, and every scheme's formats are chosen from what was seen."""
+"""Many schemes for one model: its calibration data are looked at once, and every scheme's formats are chosen from what was seen.
+
+Rules with words (``median``, ``gptq``, …) ask the data themselves, and so calibrate anew.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from .. import presets
 from ..dataset import Dataset
 from ..formats import RindleError
+from ..paths import keys_of
 from ..scheme import load_overrides, resolve
-from .calibrate import Plan, choose_formats, choose_origins, keys_of
+from .calibrate import replan
 from .quantize import Calibrated, calibrated
 from .source import load_model
-
-
-def rule_words(rule) -> frozenset[str]:
-    return getattr(rule, "modifiers", frozenset())
-
-
-def replan(plan: Plan, scheme, overrides=None) -> Plan:
-    """A plan by another scheme, from what ``plan`` has seen. Equal to calibrating anew, in a fraction of the time.
-
-    Raises RindleError for rules that want more of the data than their histograms: those with words.
-    """
-    rules = resolve(scheme, overrides, keys_of(plan.graph))
-    words = sorted({word for rule in rules.values() for word in rule_words(rule)})
-    if words:
-        raise RindleError(f"rules with {', '.join(words)} want the data themselves; calibrate anew")
-    made = replace(plan, input_format=None, layers={}, rules=rules, origins={})
-    choose_formats(made, plan.histograms)
-    choose_origins(made, plan.histograms)
-    return made
 
 
 @dataclass(frozen=True)
@@ -45,17 +31,19 @@ class Candidates:
 
     first: Calibrated
     again: Callable[..., Calibrated]
+    memo: dict = field(default_factory=dict, repr=False, compare=False)  # weights' formats by their rules
 
     def __call__(self, scheme, overrides: dict | None = None, parameters: dict[str, np.ndarray] | None = None):
         """The :class:`rindle.Model`. parameters: retrained ones, by their names in the module. RindleError where the scheme does
         not fit, or no integers do.
         """
         overrides = load_overrides(overrides)
-        rules = resolve(scheme, overrides, keys_of(self.first.plan.graph))
-        if parameters is not None or any(rule_words(rule) for rule in rules.values()):
+        graph = self.first.plan.graph
+        rules = resolve(presets.rules(scheme, graph), overrides, keys_of(graph))
+        if parameters is not None or any(getattr(rule, "modifiers", ()) for rule in rules.values()):
             return self.again(scheme, overrides, parameters).model()
         provenance = self.first.provenance | {"scheme": scheme, "overrides": overrides}
-        return Calibrated(replan(self.first.plan, scheme, overrides), provenance).model()
+        return Calibrated(replan(self.first.plan, rules, self.memo), provenance).model()
 
 
 @dataclass(frozen=True)

@@ -109,10 +109,12 @@ def image(data: dict, name: str, form: str) -> bytes:
 
 
 def drawn(one: Figure, form: str) -> bytes:
-    """A figure by itself, as "svg" or "png", dark on white, with its title."""
+    """A figure as "svg", "png" or "html", which asks nobody for anything either, dark on white, with its title."""
     spec = _replaced(one.spec(), "#24292f")
     spec["config"]["background"] = LIGHT
     spec |= {"width": 640, "title": {"text": wrap(one.title, 72), "anchor": "start"}, "padding": 16}
+    if form == "html":
+        return vl_convert.vegalite_to_html(spec, vl_version=SCHEMA, bundle=True).encode()
     if form == "svg":
         return vl_convert.vegalite_to_svg(spec, vl_version=SCHEMA).encode()
     return vl_convert.vegalite_to_png(spec, vl_version=SCHEMA, scale=2)

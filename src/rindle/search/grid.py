@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from ..formats import RindleError
+from ..scheme import named_scheme
 from .workers import Candidate, Space
 
 # family -> rules of (weights, activations); inside always 16 bits
 FAMILIES = {
     "int": lambda w, a: {"*": "fixed16 max(1.25)", "weight.*": f"int{w} mmse", "code.*": f"int{a} mmse"},
-    "fixed": lambda w, a: {"*": "fixed16 max(1.25)", "weight.*": f"fixed{w} mmse", "code.*": f"fixed{a} mmse"},
+    "fixed": lambda w, a: named_scheme(f"fixed({w},{a})"),
 }
 TABLE = "linear {}"  # a rule of so many segments
 
