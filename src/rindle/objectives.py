@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .accelerators import ACCELERATORS, workload_of
+from .hardware import HARDWARE, workload_of
 from .artifact import Artifact
 from .cost import Measurement, sizes
 from .dataset import Dataset
@@ -64,8 +64,8 @@ def step_time(run: Run) -> float:
         return in_turns([Contender("rindle", "step", loop)], 21)[0].median
 
 
-def _accelerator(name: str, what: str) -> Callable[[Run], float]:
-    return lambda run: ACCELERATORS[name](workload_of(run.model.artifact))[what]
+def _hardware(name: str, what: str) -> Callable[[Run], float]:
+    return lambda run: HARDWARE[name](workload_of(run.model.artifact))[what]
 
 
 MEASURES: dict[str, Measure] = {
@@ -74,9 +74,9 @@ MEASURES: dict[str, Measure] = {
     "weight bytes": Measure(lambda run: sizes(run.model.artifact)["weights"], "of the weights alone"),
     "operations": Measure(lambda run: 1.0 - run.seen.eliminated(), "share of recurrent MACs that is left"),
     "time": Measure(step_time, "µs per step"),
-    "silago speedup": Measure(_accelerator("silago", "speedup"), "×", "maximize"),
-    "silago energy": Measure(_accelerator("silago", "energy"), "µJ per step"),
-    "bitfusion speedup": Measure(_accelerator("bitfusion", "speedup"), "×", "maximize"),
+    "silago speedup": Measure(_hardware("silago", "speedup"), "×", "maximize"),
+    "silago energy": Measure(_hardware("silago", "energy"), "µJ per step"),
+    "bitfusion speedup": Measure(_hardware("bitfusion", "speedup"), "×", "maximize"),
 }
 
 

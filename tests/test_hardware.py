@@ -8,7 +8,7 @@ from support import TorchModel, quantized, sequences
 
 import rindle
 from rindle import RindleError
-from rindle.accelerators import ACCELERATORS, Products, Workload, workload_of
+from rindle.hardware import HARDWARE, Products, Workload, workload_of
 from rindle.cost import measured_inputs
 
 # SRU with four layers of 550 units in both directions, projections of 256 and 1904 outputs (MOHAQ)
@@ -24,7 +24,7 @@ def sru4(w, a):
 )
 def test_silago_in_its_corners(bits, megabytes, energy, speedup):
     one = sru4(bits, bits)
-    found = ACCELERATORS["silago"](one)
+    found = HARDWARE["silago"](one)
     assert one.operations == 5_637_500
     assert one.bits / 8 / 2**20 == pytest.approx(megabytes, abs=0.0051)
     assert found["energy"] == pytest.approx(energy, abs=0.0051)
@@ -32,22 +32,22 @@ def test_silago_in_its_corners(bits, megabytes, energy, speedup):
 
 
 def test_silago_takes_the_wider_operand_and_has_no_2_bits():
-    assert ACCELERATORS["silago"](sru4(4, 8))["speedup"] == ACCELERATORS["silago"](sru4(8, 8))["speedup"]
-    assert ACCELERATORS["silago"](sru4(5, 4))["speedup"] == ACCELERATORS["silago"](sru4(8, 8))["speedup"]
+    assert HARDWARE["silago"](sru4(4, 8))["speedup"] == HARDWARE["silago"](sru4(8, 8))["speedup"]
+    assert HARDWARE["silago"](sru4(5, 4))["speedup"] == HARDWARE["silago"](sru4(8, 8))["speedup"]
     with pytest.raises(RindleError, match="m0 multiplies 8-bit weights and 2-bit codes; SiLago has 4, 8, 16"):
-        ACCELERATORS["silago"](sru4(8, 2))
+        HARDWARE["silago"](sru4(8, 2))
 
 
 @pytest.mark.parametrize(
     "w, a, fused", [(16, 16, 1), (16, 8, 2), (8, 8, 4), (8, 4, 8), (4, 4, 16), (4, 2, 32), (2, 2, 64), (3, 5, 8)]
 )
 def test_bitfusion(w, a, fused):
-    assert ACCELERATORS["bitfusion"](sru4(w, a))["speedup"] == pytest.approx(fused * sum(MACS) / 5_637_500)
+    assert HARDWARE["bitfusion"](sru4(w, a))["speedup"] == pytest.approx(fused * sum(MACS) / 5_637_500)
 
 
 def test_bitfusion_in_its_corners():
-    assert ACCELERATORS["bitfusion"](sru4(2, 2))["speedup"] == pytest.approx(63, abs=0.05)
-    assert ACCELERATORS["bitfusion"](sru4(2, 4))["speedup"] == pytest.approx(31.5, abs=0.05)
+    assert HARDWARE["bitfusion"](sru4(2, 2))["speedup"] == pytest.approx(63, abs=0.05)
+    assert HARDWARE["bitfusion"](sru4(2, 4))["speedup"] == pytest.approx(31.5, abs=0.05)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "sru"])
@@ -75,4 +75,4 @@ def test_a_workload_sees_the_widths_of_every_gate():
     model = rindle.quantize(TorchModel("gru", "all").eval(), "int8", sequences(), overrides)
     narrow = [p for p in workload_of(model.artifact).products if (p.weight_bits, p.code_bits) == (4, 2)]
     assert narrow and all(p.name.endswith("/z.h") for p in narrow)
-    assert np.isclose(ACCELERATORS["bitfusion"](Workload((replace(narrow[0], macs=10),), 0, 0))["speedup"], 32)
+    assert np.isclose(HARDWARE["bitfusion"](Workload((replace(narrow[0], macs=10),), 0, 0))["speedup"], 32)
