@@ -13,7 +13,7 @@ from rindle import RindleError, reference
 from rindle.analysis import analyse, over_time
 from rindle.codes import Codes, NumPy, product_of
 from rindle.container import dumps
-from rindle.dataset import Dataset
+from rindle.dataset import dataset
 from rindle.formats import encode
 from rindle.nn.quantize import calibrated
 from rindle.nn.rounding import Rounding, gptq
@@ -287,9 +287,7 @@ def test_a_corrected_bias_takes_the_mean_shift_away(bias):
 def test_a_model_without_a_bias_can_still_be_compared_with_its_origin():
     planned = calibrated(model(bias=False), scheme("corrected"), sequences())
     made = planned.model()
-    x = sequences(2, 6)
-    data = Dataset("x", x, np.array([6, 6]), None)
-    found = analyse(made.artifact, data, float_parameters(planned.plan.graph))
+    found = analyse(made.artifact, dataset(sequences(2, 6)), float_parameters(planned.plan.graph))
     assert [one.name for one in over_time(made.artifact, found)] == ["rnn.l0/c.next", "rnn.l0/h.next", "last/y"]
 
 
