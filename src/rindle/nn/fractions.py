@@ -14,6 +14,7 @@ from ..formats import RindleError, RindleWarning
 from ..scheme import Rule
 from ..search.fractions import Fractions, Trial, search_fractions
 from .calibrate import Plan, replan
+from .rounding import refuse_words
 from .source import float_outputs
 
 
@@ -69,6 +70,7 @@ def search_formats(
     conversion and a run over the data per candidate, about two per tensor and pass.
     """
     plan = calibrated.plan
+    refuse_words(plan.rules, "the search over fraction bits takes the nearest codes")
     data.check_fits(plan.graph)
     tensors, wanted = tensors_of(plan), float_outputs(plan.graph, data)
     task = task_of(data, wanted.shape[-1], task)
