@@ -15,8 +15,8 @@ from ..diff import compare, shortened
 from ..formats import RindleError
 from ..formula import FORMULAS, check_formula, size_of
 from ..graph import INPUT
-from ..hardware import hardware as needs
-from ..hardware import markdown
+from ..guideline import hardware as needs
+from ..guideline import markdown
 from ..runtime import Model, load
 from .app import File, Force, Json, MaybeData, app, check_output, notes, plain, progress, show
 
