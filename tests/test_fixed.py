@@ -1,7 +1,6 @@
 """fixed(w,a): any width of weights and codes, shifts only; accumulators that are wide enough; Qm.n by search."""
 
 import json
-import math
 
 import numpy as np
 import pytest
@@ -155,7 +154,7 @@ def valley(best):
 
     def drift(fractions):
         off = [abs(fractions[name] - best[name]) for name in best]
-        return math.inf if max(off) > 3 else 0.1 + sum(d * (1 + 0.1 * k) for k, d in enumerate(off))
+        return None if max(off) > 3 else (0.1 + sum(d * (1 + 0.1 * k) for k, d in enumerate(off)),) * 8
 
     return drift
 
@@ -171,8 +170,12 @@ def test_the_search_finds_the_lowest_point_and_only_keeps_what_helps():
 
 
 def test_chance_is_no_reason_for_a_step():
-    found = search_fractions(lambda f: 1.0 - 0.001 * f["a"], {"a": 0})
+    found = search_fractions(lambda f: (1.0 - 0.001 * f["a"],), {"a": 0})
     assert found.changes == {}
+    few_rows = search_fractions(lambda f: (1 - f["a"] / 8, *[1.0 + f["a"] / 100] * 7), {"a": 0})
+    assert few_rows.changes == {} and min(one.drift for one in few_rows.trials) < few_rows.start.drift * 0.99
+    most_rows = search_fractions(lambda f: (1 + f["a"] / 100, *[1.0 - f["a"] / 8] * 7), {"a": 0})
+    assert most_rows.changes == {"a": 4}
 
 
 def test_a_killed_search_goes_on_and_another_key_begins_anew(tmp_path):

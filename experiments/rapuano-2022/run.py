@@ -22,8 +22,7 @@ import methods
 import numpy as np
 import torch
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import rindle
 from experiments.baselines import run as baselines
@@ -34,6 +33,7 @@ from experiments.baselines.tasks.ptb import LENGTH, columns
 from rindle import metrics
 from rindle.container import write_file
 
+HERE = Path(__file__).resolve().parent
 VALID_WORDS = 20_000  # of PTB's 73,760: enough to choose by; test is measured whole
 COLUMNS = 10  # PTB is read in so many columns, as the float baseline is
 

@@ -11,6 +11,7 @@ this decodes phones with a bigram. On the sample of 160 utterances it is a check
 """
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ class Mboshi(baseline.Task):
         for row, utterance in enumerate(self.parts["train"]):
             length = len(utterance.labels)
             cuts = np.linspace(0, length, -(-length // self.limit(epoch)) + 1).astype(int)
-            pieces += [(row, int(start), int(end)) for start, end in zip(cuts[:-1], cuts[1:])]
+            pieces += [(row, int(start), int(end)) for start, end in pairwise(cuts)]
         lengths = [end - start for _, start, end in pieces]
         return [[pieces[k] for k in one] for one in shuffled(len(pieces), self.batch, self.seed, epoch, lengths)]
 

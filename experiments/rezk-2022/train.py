@@ -38,7 +38,7 @@ SHORT = Settings(epochs=3, lr=3e-3, schedule="cosine", warmup=0.03, weight_decay
 SETTINGS = {
     "paper": PAPER,
     "small": dict.fromkeys(models.CONFIGURATIONS["small"], SHORT),
-    "stream": dict.fromkeys(models.CONFIGURATIONS["stream"], dataclasses.replace(SHORT, epochs=4, lr=2e-3)),
+    "stream": dict.fromkeys(models.CONFIGURATIONS["stream"], dataclasses.replace(SHORT, epochs=2, lr=2e-3)),
 }
 # Sequences in a batch, and epochs before the longest sequence doubles: short pieces are more steps for the same time.
 BATCHES = {"paper": (8, 1), "small": (32, 2), "stream": (64, 2)}

@@ -149,22 +149,22 @@ def build(function: str, x: Format, y: Format, rule: TableRule = DEFAULT) -> Tab
     if FUNCTIONS[function].flag == "sigmoid" and not 0 <= y.frac <= 30:
         raise RindleError(f"a table of {function} mirrors at 1, so its result needs 0..30 fraction bits, not {y}")
     rule.check(function, "the table")
-    exact = FUNCTIONS[function]
+    exact, codes = FUNCTIONS[function], np.arange(x.lo, x.hi + 1)
+    values = exact.values(codes * x.scale)
+
+    def error(table: Table, wanted: np.ndarray = values) -> float:
+        return float(np.abs(evaluate_table(table, codes, y) * y.scale - wanted).max())
+
     if rule.form in PIECES:
         made = _of_pieces(exact, PIECES[rule.form][function], x, y)
     else:
-        wanted = exact
+        wanted, near = exact, values
         if rule.reach is not None:
             wanted = replace(exact, values=lambda v: exact.values(np.clip(v, -rule.reach, rule.reach)))
+            near = wanted.values(codes * x.scale)
         fit = _lines if rule.form == "linear" else _constants
-        made = min((fit(wanted, x, y, rule.segments, p) for p in range(16)), key=lambda one: _error(one, wanted, x, y))
-    return replace(made, max_error=_error(made, exact, x, y))
-
-
-def _error(table: Table, function: Function, x: Format, y: Format) -> float:
-    """The largest one, over all codes."""
-    codes = np.arange(x.lo, x.hi + 1)
-    return float(np.abs(evaluate_table(table, codes, y) * y.scale - function.values(codes * x.scale)).max())
+        made = min((fit(wanted, x, y, rule.segments, p) for p in range(16)), key=lambda table: error(table, near))
+    return replace(made, max_error=error(made))
 
 
 def _start(function: Function, x: Format, segments: int, p: int) -> int:

@@ -15,8 +15,8 @@ from ..diff import compare, shortened
 from ..formats import RindleError
 from ..formula import FORMULAS, check_formula, size_of
 from ..graph import INPUT
-from ..hardware import hardware as needs
-from ..hardware import markdown
+from ..guideline import hardware as needs
+from ..guideline import markdown
 from ..runtime import Model, load
 from .app import File, Force, Json, MaybeData, app, check_output, notes, plain, progress, show
 
@@ -244,9 +244,6 @@ def _noise_tables(found: Analysis, file: Path):
     table = Table("path", "format", title="range, saturation, noise")
     for name in ("range used", "max |code|", "saturated", "SQNR dB"):
         table.add_column(name, justify="right")
-    growth = Table("path", title="SQNR in dB along the sequence, 0 % its first frame")
-    for position in found.positions:
-        growth.add_column(f"{position:.0%}", justify="right")
     for path in found.paths:
         clipped = (
             ""
@@ -256,6 +253,15 @@ def _noise_tables(found: Analysis, file: Path):
             else "0"
         )
         table.add_row(path.name, str(path.format), f"{path.used:.1%}", f"{path.largest:,}", clipped, f"{path.sqnr:.1f}")
+    return about, table, growth_table(found, found.paths)
+
+
+def growth_table(found: Analysis, paths) -> Table:
+    """Of those paths that have one value per frame."""
+    growth = Table("path", title="SQNR in dB along the sequence, 0 % its first frame")
+    for position in found.positions:
+        growth.add_column(f"{position:.0%}", justify="right")
+    for path in paths:
         if path.growth:
             growth.add_row(path.name, *(f"{value:.1f}" for value in path.growth))
-    return about, table, growth
+    return growth

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,7 +13,10 @@ from ..formats import RindleError, RindleWarning
 from ..scheme import Rule
 from ..search.fractions import Fractions, Trial, search_fractions
 from .calibrate import Plan, replan
+from .rounding import refuse_words
 from .source import float_outputs
+
+PARTS = 8  # of the rows, whose drifts are looked at apart
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ def search_formats(
     conversion and a run over the data per candidate, about two per tensor and pass.
     """
     plan = calibrated.plan
+    refuse_words(plan.rules, "the search over fraction bits takes the nearest codes")
     data.check_fits(plan.graph)
     tensors, wanted = tensors_of(plan), float_outputs(plan.graph, data)
     task = task_of(data, wanted.shape[-1], task)
@@ -88,12 +91,15 @@ def search_formats(
             warnings.simplefilter("ignore", RindleWarning)  # calibration has said it once
             return replace(calibrated, plan=replan(plan, rules(fractions)))
 
-    def evaluate(fractions: dict[str, int]) -> float:
+    folds = [slice(k, None, PARTS) for k in range(min(PARTS, len(data)))]
+
+    def evaluate(fractions: dict[str, int]) -> tuple[float, ...] | None:
         try:
             model = planned(fractions).model()
         except RindleError:  # no integers fit
-            return math.inf
-        return drift(model.run(data.x, data.lengths), wanted, data, task)
+            return None
+        output = model.run(data.x, data.lengths)
+        return tuple(drift(output[fold], wanted[fold], data.rows(fold), task) for fold in folds)
 
     start = {name: one.frac for name, one in tensors.items()}
     key = hashlib.sha256(f"{calibrated.model().id} {data.sha256} {task}".encode()).hexdigest()[:16]

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import torch
 
 from .. import presets
+from ..analysis import Analysis, analyse, few
 from ..dataset import Dataset
 from ..formats import RindleError
 from ..scheme import load_overrides, named_scheme
 from .calibrate import Plan, batches, calibrate
 from .convert import convert, hash_of
 from .rounding import Rounding, refine
-from .source import source_of
+from .source import float_parameters, source_of
 
 
 def quantize(
@@ -58,6 +59,12 @@ class Calibrated:
         from ..runtime import Model
 
         return Model(convert(self.plan, self.provenance))
+
+    def analysis(self, model, data: Dataset) -> Analysis:
+        """How the model differs from its float origin, path by path and along the sequences; of some rows of data, if there
+        are many. ``rindle.analysis.over_time`` picks the states and outputs.
+        """
+        return analyse(model.artifact, few(data), float_parameters(self.plan.graph))
 
 
 def calibrated(

@@ -2,8 +2,11 @@
 
 Calibration chooses each format by its own tensor. A bit that clips a tensor may still help the outputs, and the other way
 round, so that this search tries: from the calibrated fraction bits, one tensor at a time, one bit up or down, and on as long
-as it helps (coordinate descent). A step must lower the drift by a share that chance on few rows would not give. Formats of
-the same width have the same bytes, so that there is nothing to trade.
+as it helps (coordinate descent). Formats of the same width have the same bytes, so that there is nothing to trade.
+
+Drift on few rows is made by few of them, and a walk that follows its mean follows chance: on spoken digits, 3-bit codes, it
+went down by 30 % on the 150 rows searched and up by 20 % on 300 others. So the rows are evaluated in parts, and a step must
+lower the drift in all but an eighth of them.
 """
 
 from __future__ import annotations
@@ -24,10 +27,23 @@ PASSES = 3  # over all tensors; it ends before where one changes nothing
 
 @dataclass(frozen=True)
 class Trial:
-    """Fraction bits of every tensor by name, and how far the outputs drift; infinite where no model can be made of them."""
+    """Fraction bits of every tensor by name, and how far the outputs drift on each part of the rows; None where no model
+    can be made of them.
+    """
 
     fractions: dict[str, int]
-    drift: float
+    parts: tuple[float, ...] | None
+
+    @property
+    def drift(self) -> float:
+        """Their mean."""
+        return math.inf if self.parts is None else sum(self.parts) / len(self.parts)
+
+    def beats(self, other: Trial) -> bool:
+        """By a share of the drift, and in nearly all parts."""
+        if self.parts is None or not self.drift < other.drift * (1 - LEAST):
+            return False
+        return other.parts is None or sum(a < b for a, b in zip(self.parts, other.parts)) >= len(self.parts) * 7 / 8
 
 
 @dataclass(frozen=True)
@@ -45,14 +61,14 @@ class Fractions:
 
 
 def search_fractions(
-    evaluate: Callable[[dict[str, int]], float],
+    evaluate: Callable[[dict[str, int]], tuple[float, ...] | None],
     start: dict[str, int],
     *,
     log: str | os.PathLike | None = None,
     key: str = "",
     seen: Callable[[Trial, int], None] | None = None,
 ) -> Fractions:
-    """evaluate: fraction bits by name -> drift, 0 or more, or infinity. start: the calibrated ones.
+    """evaluate: fraction bits by name -> drift on each part of the rows, 0 or more; None where no model can be made. start: the calibrated ones.
 
     log: a file of evaluations, which is read first and added to; key: what they depend on besides the fractions (model,
     data). seen(trial, number): called for every evaluation.
@@ -65,10 +81,7 @@ def search_fractions(
         if name not in known:
             known[name] = Trial(dict(fractions), evaluate(dict(fractions)))
             if log:
-                drift = known[name].drift
-                journal.append(
-                    log, {"key": key, "fractions": fractions, "drift": drift if math.isfinite(drift) else None}
-                )
+                journal.append(log, {"key": key, "fractions": fractions, "parts": known[name].parts})
         if name not in trials:
             trials[name] = known[name]
             if seen:
@@ -83,7 +96,7 @@ def search_fractions(
                 stood = best
                 while abs(best.fractions[name] + direction - start[name]) <= SPAN:
                     trial = look_up(best.fractions | {name: best.fractions[name] + direction})
-                    if not trial.drift < best.drift * (1 - LEAST):
+                    if not trial.beats(best):
                         break
                     best = trial
                 if best is not stood:
@@ -98,4 +111,4 @@ def _name(fractions: dict[str, int]) -> str:
 
 
 def _parse(entry: dict) -> Trial:
-    return Trial(dict(entry["fractions"]), math.inf if entry["drift"] is None else float(entry["drift"]))
+    return Trial(dict(entry["fractions"]), None if entry["parts"] is None else tuple(map(float, entry["parts"])))
