@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .hardware import HARDWARE, workload_of
 from .artifact import Artifact
 from .cost import Measurement, sizes
 from .dataset import Dataset
 from .evaluate import Score, score
 from .formats import RindleError, RindleWarning
+from .hardware import HARDWARE, workload_of
 from .runtime import Model
 from .search.grid import scheme_of
 from .search.precision import overrides_of, shares_of

@@ -65,8 +65,8 @@ def _check(plan: Plan, name: str, words: set[str]) -> None:
     if {"gptq", "learned"} <= words:
         raise RindleError(f"{name}: its weights are to be rounded by gptq and learned; one layer takes one of the two")
     for (layer, path), rule in plan.rules.items():
-        words = words_of(rule)
-        if layer == name and "actorder" in words and "gptq" not in words:
+        own = words_of(rule)
+        if layer == name and "actorder" in own and "gptq" not in own:
             raise RindleError(f'{name}/{path}: "actorder" is the order in which gptq goes; write "gptq actorder"')
 
 
