@@ -113,6 +113,9 @@ def test_nsga2_finds_a_better_front_than_chance(monkeypatch):
     def volume(sampling, seed):
         one = Study("", "test", space, GOALS)
         one.explore(evaluate, 60, sampling, seed)
+        attributes = one.backend.get_study_system_attrs(one.study._study_id)
+        survivors = [len(ids) for name, ids in attributes.items() if ":parent:" in name]
+        assert max(survivors, default=12) == 12 and (len(survivors) > 5 or sampling != "default")
         return hypervolume(one.front(), GOALS, {"error": 70, "bytes": 129})
 
     chance = sum(volume(Sampling(60, 60), seed) for seed in range(4))  # a first generation of all
