@@ -206,7 +206,7 @@ def test_a_killed_search_goes_on_and_another_key_begins_anew(tmp_path):
 def test_searched_formats_are_overrides_that_make_the_same_model(tmp_path):
     torch.manual_seed(0)
     net, x = TorchModel("gru", layers=1).eval(), sequences(rows=4, time=8)
-    bad = {"code.*.h": "fixed(4,0)", "last/weight.y.x": "fixed(5,1)"}  # far from what calibration would give
+    bad = {"code.*.h": "fixed(4,6)", "last/weight.y.x": "fixed(5,8)"}  # they clip nearly everything
     planned = calibrated(net, "fixed(5,4)", x, bad)
     tensors = tensors_of(planned.plan)
     assert {"rnn.l0/h", "rnn.l0/h.code", "last/weight.y.x"} <= set(tensors)
@@ -216,7 +216,7 @@ def test_searched_formats_are_overrides_that_make_the_same_model(tmp_path):
     seen = []
     searched = search_formats(planned, dataset(x), tmp_path / "log.jsonl", lambda trial, number: seen.append(trial))
     assert searched.found.chosen.drift < searched.found.start.drift / 2
-    assert searched.found.changes["rnn.l0/h.code"] >= 2 and searched.found.changes["last/weight.y.x"] >= 3
+    assert searched.found.changes["last/weight.y.x"] < 8
     assert len(seen) == len(searched.found.trials)
     model = searched.calibrated.model()
     direct = rindle.quantize(net, "fixed(5,4)", x, bad | searched.overrides)
