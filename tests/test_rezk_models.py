@@ -177,6 +177,10 @@ def test_a_dropped_unit_is_dropped_in_every_frame_and_others_make_up_for_it():
         alive = (layer.train()(x) != 0).any(0)
         assert 0.4 < alive.double().mean() < 0.6 and (alive[0] != alive[1]).any()
         assert (layer.eval()(x) != 0).any(0).double().mean() > 0.9  # a unit of Li-GRU may rest by itself
+    layer = models.network("ligru", "small", units=50, inputs=4, layers=1, dropout=0.5, norm=False).layers[0]
+    x = torch.randn(1, 6, 4)
+    kept, whole = layer.train()(x), layer.eval()(x)
+    torch.testing.assert_close(kept[kept != 0], 2 * whole[kept != 0])
 
 
 def test_the_norm_is_over_all_frames_and_does_not_count_padding():
@@ -305,7 +309,7 @@ def test_parts_of_mboshi_share_no_text():
     ids = {part: {one.id for one in rows} for part, rows in task.parts.items()}
     assert not ids["test"] & (ids["search"] | ids["calibration"] | ids["train"] | ids["valid"])
     assert not texts["search"] & texts["train"]
-    assert all(one.shape[::2] == (1, 40) and one.dtype == np.float32 for one in task.calibration())
+    assert all(one.shape[1:] == (1, 40) and one.dtype == np.float32 for one in task.calibration())
 
 
 @needs_data
