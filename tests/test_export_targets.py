@@ -133,7 +133,7 @@ EVEN = {
     ("cortex-m4", "LSTM", "int8"): 0.4,
     ("cortex-m55 clang", "LSTM", "int8"): 0.35,
     ("rv32imc", "GRU", "int8"): 0.6,
-    ("cortex-m4", "LSTM", "w4a8"): 0.5,
+    ("cortex-m4", "LSTM", "w4a8"): 0.45,
 }
 
 
