@@ -29,14 +29,26 @@ def rows(w: int, a: int):
     return ELEMENTWISE | {"weight.*": f"int{w} mmse", "code.*": f"int{a} mmse"}, None
 
 
-METHODS = {"plain": plain, "shifts": shifts, "rows": rows}
+def feedback(w: int, a: int):
+    """As `rows`, and the weights' codes with error feedback over the joint columns of x and h, on what the quantized recurrence
+    gives (GPTQ), and the biases corrected: docs/rounding.md.
+    """
+    return ELEMENTWISE | {"weight.*": f"int{w} mmse gptq corrected", "code.*": f"int{a} mmse"}, None
+
+
+def recurrent(w: int, a: int):
+    """w bits in the recurrent matrices alone, as `feedback` has them, and 8 in all others."""
+    scheme, _ = feedback(w, a)
+    return scheme | {"weight.*": "int8 mmse", "weight.*.h": scheme["weight.*"]}, None
+
+
+METHODS = {"plain": plain, "shifts": shifts, "rows": rows, "feedback": feedback, "recurrent": recurrent}
 
 PTB = [
-    *[(method, 11, 10) for method in ("plain", "shifts")],
-    *[(method, 8, 8) for method in METHODS],
-    *[(method, 8, 3) for method in METHODS],
-    *[(method, 4, 8) for method in ("plain", "rows")],
-    ("rows", 3, 8),
+    ("plain", 11, 10),
+    *[(method, 8, 8) for method in ("plain", "shifts", "rows")],
+    *[(method, 8, 3) for method in ("plain", "rows", "feedback")],
+    ("feedback", 3, 8),
 ]
-IMDB = [(method, w, 8) for w in (8, 4, 3) for method in ("plain", "rows")]
+IMDB = [("rows", 8, 8), *[(method, 3, 8) for method in ("plain", "feedback", "recurrent")]]
 ROWS = {"ptb-lstm": PTB, "ptb-gru": PTB, "imdb-lstm": IMDB, "imdb-gru": IMDB}

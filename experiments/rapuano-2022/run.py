@@ -18,13 +18,12 @@ import time
 import warnings
 from pathlib import Path
 
+import methods
 import numpy as np
 import torch
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import methods
 import rindle
 from experiments.baselines import run as baselines
 from experiments.baselines import tasks
@@ -34,6 +33,7 @@ from experiments.baselines.tasks.ptb import LENGTH, columns
 from rindle import metrics
 from rindle.container import write_file
 
+HERE = Path(__file__).resolve().parent
 VALID_WORDS = 20_000  # of PTB's 73,760: enough to choose by; test is measured whole
 COLUMNS = 10  # PTB is read in so many columns, as the float baseline is
 
@@ -74,9 +74,7 @@ class Subject:
         self.name = name
         self.task_name, self.kind = name.split("-")
         self.adapter, module = TASKS[self.task_name], tasks.load(self.task_name)
-        self.model = baselines.load(
-            module.model(self.kind), baselines.HERE / "checkpoints" / f"{name}.safetensors"
-        )
+        self.model = baselines.load(module.model(self.kind), baselines.HERE / "checkpoints" / f"{name}.safetensors")
         self.task = module.Task()
         self.calibration = self.adapter.calibration(self.task)
         if quick:
@@ -125,7 +123,12 @@ def sizes(model: rindle.Model) -> dict:
         for op in node.layer.program.affines:
             for product in node.layer.constants[op.out[0]].products:
                 bits, weights = bits + product.weight.size * product.format.bits, weights + product.weight.size
-    return {"file": len(model.data), **kinds, "recurrent weights, bits each": bits / weights, "recurrent weights": weights}
+    return {
+        "file": len(model.data),
+        **kinds,
+        "recurrent weights, bits each": bits / weights,
+        "recurrent weights": weights,
+    }
 
 
 def main() -> None:
@@ -133,7 +136,9 @@ def main() -> None:
     parser.add_argument("subjects", nargs="*", metavar="TASK-CELL", help=f"some of {', '.join(methods.ROWS)}")
     parser.add_argument("--method", action="append", choices=sorted(methods.METHODS), help="only this one (repeatable)")
     parser.add_argument("--part", action="append", choices=("valid", "test"), help="measure there (default: both)")
-    parser.add_argument("--quick", action="store_true", help="a few words or reviews, to see that it runs; no log by default")
+    parser.add_argument(
+        "--quick", action="store_true", help="a few words or reviews, to see that it runs; no log by default"
+    )
     parser.add_argument("--log", type=Path, help="default: results.json beside this file")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()

@@ -18,7 +18,7 @@ from fnmatch import fnmatchcase
 from .formats import RindleError
 from .graph import INPUT, Graph
 from .program import Program
-from .scheme import SCHEMES
+from .scheme import named_scheme
 
 MODES = ("none", "all", "first")
 # Of a skipped path, and of layers before the first recurrent one. Two of the weights' bits stay unused: the shift that a
@@ -71,18 +71,16 @@ def rules(scheme, graph: Graph):
     if not is_preset(scheme):
         return scheme
     name, mode = _parts(scheme)
-    if name not in REZK and name not in SCHEMES:
-        known = (*SCHEMES, *REZK)
-        near = get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-        raise RindleError(f"unknown scheme {name!r}; {hint}")
-    base = SCHEMES[name] if name in SCHEMES else rezk(REZK[name], graph)
+    if name.startswith("rezk") and name not in REZK:
+        near = get_close_matches(name, REZK, 1)
+        raise RindleError(f"unknown scheme {name!r}; did you mean {near[0]!r}? There are {', '.join(REZK)}")
+    base = rezk(REZK[name], graph) if name in REZK else named_scheme(name)
     return {**base, **skip(graph, mode)}
 
 
 def is_preset(scheme) -> bool:
     """Whether a scheme is one of this file: a string that rindle.scheme does not know."""
-    return isinstance(scheme, str) and (" " in scheme.strip() or scheme.startswith("rezk"))
+    return isinstance(scheme, str) and ("skip=" in scheme or scheme.startswith("rezk"))
 
 
 def rezk(row: Row, graph: Graph) -> dict[str, str]:
@@ -150,7 +148,7 @@ def _published(cell: str, layer: str) -> tuple[tuple[str, str] | None, int]:
 
 
 def _parts(scheme: str) -> tuple[str, str]:
-    match = re.fullmatch(r"\s*(\S+)(?:\s+skip=(\S+))?\s*", scheme)
+    match = re.fullmatch(r"\s*(\S.*?)(?:\s+skip=(\S+))?\s*", scheme)
     if not match:
         raise RindleError(f'the scheme is {scheme!r}; write a name, or for example "rezk-m1 skip=all"')
     return match[1], match[2] or "none"

@@ -54,8 +54,12 @@ class Task:
         self.data = mboshi.load()
         step = 60 if quick else 1
         self.parts = {part: getattr(self.data, part)[::step] for part in ("train", "valid", "test")}
+        self.count(len(self.data.phones))
+
+    def count(self, phones: int) -> None:
+        """Priors and bigram of the training part's labels."""
         labels = [u.labels[u.labels != mboshi.UNLABELLED] for u in self.parts["train"]]
-        counts = np.bincount(np.concatenate(labels), minlength=len(self.data.phones)) + 1
+        counts = np.bincount(np.concatenate(labels), minlength=phones) + 1
         self.priors = np.log(counts / counts.sum())
         self.bigram = decode.bigram([decode.merge(row.tolist()) for row in labels], len(counts))
 
@@ -64,8 +68,10 @@ class Task:
         return shuffled(len(lengths), BATCH, self.seed, epoch, lengths=lengths)
 
     def loss(self, model, rows, share, carry):
+        return self.cost(model, [self.parts["train"][row] for row in rows], share)
+
+    def cost(self, model, utterances, share):
         """A batch is of nearly equal lengths and is cut to the shortest: nothing is padded."""
-        utterances = [self.parts["train"][row] for row in rows]
         length = min(len(u.codes) for u in utterances)
         pieces = [self.tensors(u, length) for u in share(utterances)]
         frames, labels = (torch.stack(part, 1) for part in zip(*pieces))

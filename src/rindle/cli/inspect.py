@@ -8,14 +8,17 @@ import typer
 from rich.table import Table
 
 from ..analysis import Analysis, analyse
+from ..container import write_file
 from ..cost import measured_inputs, sizes
 from ..dataset import load_data
 from ..diff import compare, shortened
 from ..formats import RindleError
 from ..formula import FORMULAS, check_formula, size_of
 from ..graph import INPUT
+from ..guideline import hardware as needs
+from ..guideline import markdown
 from ..runtime import Model, load
-from .app import File, Json, MaybeData, app, notes, plain, progress, show
+from .app import File, Force, Json, MaybeData, app, check_output, notes, plain, progress, show
 
 
 @app.command()
@@ -37,6 +40,16 @@ def inspect(
     formula: Annotated[
         str | None, typer.Option(help=f"also the size by a published convention: {', '.join(FORMULAS)}")
     ] = None,
+    hardware: Annotated[
+        bool,
+        typer.Option(
+            "--hardware", help="what a circuit needs: formats and why, accumulators, tables, memory; in Markdown"
+        ),
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="with --hardware: the .md file to write")
+    ] = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Show a model: its nodes, formats, thresholds, operations and bytes.
@@ -48,7 +61,13 @@ def inspect(
     Examples: rindle inspect m.rindle --data validation.npz --model nets:speaker --weights speaker.safetensors
 
     rindle inspect dense.rindle --diff sparse.rindle
+
+    rindle inspect m.rindle --hardware -o m.md
     """
+    if hardware and (diff is not None or data is not None):
+        raise RindleError("--hardware describes one file: leave out --diff and --data")
+    if output is not None and not hardware:
+        raise RindleError("--output is for --hardware")
     if diff is not None and data is not None:
         raise RindleError("--diff compares two files, --data runs one: give one or the other")
     if data is None and (model, weights, rows) != (None, None, None):
@@ -64,7 +83,23 @@ def inspect(
     if data is not None:
         _noise(file, one, data, model, weights, rows, as_json)
         return
+    if hardware:
+        _hardware(file, one, output, force, as_json)
+        return
     _show(file, one, formula, as_json)
+
+
+def _hardware(file: Path, model: Model, output: Path | None, force: bool, as_json: bool) -> None:
+    found = needs(model.artifact)
+    text = markdown(found, f"Hardware needs of {file.name}")
+    if output is not None:
+        check_output(output, force)
+        write_file(output, text.encode())
+        show(as_json, {"file": file, "output": output, **plain(found)}, f"written to {output}")
+    elif as_json:
+        show(True, {"file": file, **plain(found)})
+    else:
+        print(text, end="")
 
 
 def _show(file: Path, model: Model, formula: str | None, as_json: bool) -> None:
@@ -85,8 +120,9 @@ def _show(file: Path, model: Model, formula: str | None, as_json: bool) -> None:
         kind += ", reversed" if node.reverse else ""
         nodes.add_row(node.name, kind, ", ".join(node.sources), shape, fmt)
 
-    paths = Table("path", "size", "format", "made by", "max error", title="formats")
-    products = Table("product", "weights", "code", "θ", title="products")
+    paths = Table("path", "size", "format", "made by", "table: max error", title="formats")
+    products = Table("product", "weights", "code", "accumulator", "θ", title="products")
+    accumulators = iter(needs(artifact).products)
     listed = {"paths": [], "products": []}
     for node in artifact.graph.programs:
         layer, program = node.layer, node.layer.program
@@ -94,7 +130,9 @@ def _show(file: Path, model: Model, formula: str | None, as_json: bool) -> None:
         for path in (*program.inputs, *(state for state, _ in program.states), *program.vectors, *made):
             size, op = program.sizes[path], made.get(path)
             table = layer.constants.get(path) if op and op.kind == "table" else None
-            error = f"{table.max_error:.2g}" if table else ""
+            error = (
+                f"{table.max_error:.2g}, {'linear' if table.degree else 'direct'} {len(table.base)}" if table else ""
+            )
             name, fmt, kind = f"{node.name}/{path}", str(layer.formats[path]), op.kind if op else ""
             paths.add_row(name, str(size), fmt, kind, error)
             listed["paths"].append(
@@ -110,7 +148,8 @@ def _show(file: Path, model: Model, formula: str | None, as_json: bool) -> None:
                 if term.conv is not None:
                     about_weights += f", convolution {term.conv.kernel[0]} x {term.conv.kernel[1]}"
                 name, fmt = f"{node.name}/{term.weight}", str(layer.formats[term.code])
-                products.add_row(name, about_weights, fmt, shown)
+                width = next(accumulators).accumulator
+                products.add_row(name, about_weights, fmt, f"{width} bits", shown)
                 listed["products"].append(
                     {
                         "product": name,
@@ -118,6 +157,7 @@ def _show(file: Path, model: Model, formula: str | None, as_json: bool) -> None:
                         "bits": product.format.bits,
                         "scale": scale,
                         "code": fmt,
+                        "accumulator_bits": width,
                         "theta": theta,
                     }
                 )
@@ -204,9 +244,6 @@ def _noise_tables(found: Analysis, file: Path):
     table = Table("path", "format", title="range, saturation, noise")
     for name in ("range used", "max |code|", "saturated", "SQNR dB"):
         table.add_column(name, justify="right")
-    growth = Table("path", title="SQNR in dB along the sequence, 0 % its first frame")
-    for position in found.positions:
-        growth.add_column(f"{position:.0%}", justify="right")
     for path in found.paths:
         clipped = (
             ""
@@ -216,6 +253,15 @@ def _noise_tables(found: Analysis, file: Path):
             else "0"
         )
         table.add_row(path.name, str(path.format), f"{path.used:.1%}", f"{path.largest:,}", clipped, f"{path.sqnr:.1f}")
+    return about, table, growth_table(found, found.paths)
+
+
+def growth_table(found: Analysis, paths) -> Table:
+    """Of those paths that have one value per frame."""
+    growth = Table("path", title="SQNR in dB along the sequence, 0 % its first frame")
+    for position in found.positions:
+        growth.add_column(f"{position:.0%}", justify="right")
+    for path in paths:
         if path.growth:
             growth.add_row(path.name, *(f"{value:.1f}" for value in path.growth))
-    return about, table, growth
+    return growth

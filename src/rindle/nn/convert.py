@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from ..artifact import Artifact, Golden, Layer
-from ..codes import LIMIT, MAX_MULTIPLIER, MAX_SHIFT, Affine, Product, Rescale, check_elementwise
+from ..codes import LIMIT, MAX_MULTIPLIER, MAX_SHIFT, Affine, Product, Rescale, check_elementwise, signed_bits
 from ..formats import Format, RindleError, encode, encode_input
 from ..graph import Embedding, Node
 from ..program import check_integer
-from ..tables import build
+from ..tables import DEFAULT, build
 from .calibrate import LayerPlan, Plan
 from .exact_steps import TooCoarse, with_exact_steps
 from .numerics import FloatLayer
@@ -55,7 +55,8 @@ def convert_layer(name: str, layer: FloatLayer, plan: LayerPlan) -> Layer:
             constants[op.out[0]] = rescale(operands[0], result, where)
         elif op.kind == "table":
             try:
-                constants[op.out[0]] = build(op.function, operands[0], result)
+                rule = plan.tables.get(op.out[0], DEFAULT)
+                constants[op.out[0]] = build(op.function, operands[0], result, rule)
             except RindleError as error:
                 raise RindleError(f"{where}: {error}") from None
         elif op.kind == "clip":
@@ -102,6 +103,7 @@ def _affine(name: str, op, blocks: dict, plan: LayerPlan) -> Affine:
         weights.append((codes, fmt, steps, span))
         ratios.append(ratio)
         reaches.append(reach)
+    check_accumulators(name, op, reaches, starts, plan)
     multipliers, b, shift = choose_shift(
         np.array(ratios), np.array(reaches), bias / y_scale, f"{name}/{'_'.join(op.out)}"
     )
@@ -110,6 +112,25 @@ def _affine(name: str, op, blocks: dict, plan: LayerPlan) -> Affine:
         for (codes, fmt, steps, span), multiplier in zip(weights, multipliers)
     )
     return Affine(products, b, shift)
+
+
+def check_accumulators(name: str, op, reaches: list[np.ndarray], starts: dict, plan: LayerPlan) -> None:
+    """RindleError where a gate's partial sums can pass the accumulator that its rule allows. reaches: A of (8b), per term [rows]."""
+    for gate in op.out:
+        limit = plan.accumulators.get(gate)
+        if limit is None:
+            continue
+        first = starts[gate]
+        for term, reach in zip(op.terms, reaches):
+            of_gate = reach[first : first + plan.program.block_shape(gate)[0]]
+            needed = signed_bits(int(of_gate.max()))
+            if needed > limit:
+                raise RindleError(
+                    f"{name}/{gate}: row {int(np.argmax(of_gate))} of the product with {term.code} can reach "
+                    f"{int(of_gate.max()):,}, which needs an accumulator of {needed} bits; the rule allows {limit}. Give weight.{gate}."
+                    f"{term.source} or code.{gate}.{term.source} {needed - limit} bits less between them, or allow accumulator.{gate} "
+                    f"{needed} bits"
+                )
 
 
 def rescale(x: Format, y: Format, where: str) -> Rescale:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..runtime import Model
 from ..scheme import parse_rule
-from .calibrate import Given, Plan, choose_formats, choose_origins
+from .calibrate import replan
 from .quantize import Calibrated
 from .rounding import refuse_words
 
@@ -22,9 +20,5 @@ class Variants:
 
     def __call__(self, overrides: dict[str, str]) -> Model:
         changed = {tuple(key.rpartition("/")[::2]): parse_rule(text) for key, text in overrides.items()}
-        seen: Plan = self.first.plan
-        plan = replace(seen, input_format=None, layers={}, origins={}, rules=seen.rules | changed)
-        given = Given({}, memo=self.memo)
-        choose_formats(plan, seen.histograms, given)
-        choose_origins(plan, seen.histograms, given)
+        plan = replan(self.first.plan, changed, self.memo)
         return Calibrated(plan, self.first.provenance | {"overrides": overrides}).model()

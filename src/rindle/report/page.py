@@ -18,19 +18,25 @@ SCHEMA = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])  # the Ve
 
 def render(data: dict) -> str:
     """The page. data: what ``collect`` gave."""
+    return fill("page.html.j2", figures(data), data=data, columns=columns(data), headline=headline(data))
+
+
+def fill(template: str, figures: list[Figure], **content) -> str:
+    """A page of this folder's templates, with the style and the drawing that all pages have."""
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
     environment.filters["percent"] = percent
-    template = environment.from_string(Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8"))
-    return template.render(
-        data=data,
-        columns=columns(data),
-        headline=headline(data),
-        figures=[(one, one.spec()) for one in figures(data)],
+    return environment.get_template(template).render(
+        figures=[(one, one.spec()) for one in figures],
         library=vl_convert.javascript_bundle(vl_version=SCHEMA),
         light=LIGHT,
         dark=DARK,
+        **content,
     )
 
 

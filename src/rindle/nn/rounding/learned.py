@@ -29,6 +29,7 @@ JUDGED = 4  # times as many windows say which V was best
 CHECKS = 10  # times that this is asked
 
 
+@torch.enable_grad()
 def learn_layer(plan: Plan, name: str, rows: Rows, settings) -> dict:
     """Chooses the codes of a layer's ``learned`` terms. Its inputs are the integers of the layers below, its target is the
     float layer on float inputs, and both start a window in the float layer's state.
