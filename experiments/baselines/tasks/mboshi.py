@@ -64,8 +64,10 @@ class Task:
         return shuffled(len(lengths), BATCH, self.seed, epoch, lengths=lengths)
 
     def loss(self, model, rows, share, carry):
+        return self.cost(model, [self.parts["train"][row] for row in rows], share)
+
+    def cost(self, model, utterances, share):
         """A batch is of nearly equal lengths and is cut to the shortest: nothing is padded."""
-        utterances = [self.parts["train"][row] for row in rows]
         length = min(len(u.codes) for u in utterances)
         pieces = [self.tensors(u, length) for u in share(utterances)]
         frames, labels = (torch.stack(part, 1) for part in zip(*pieces))

@@ -17,7 +17,15 @@ from .lstm_variants import (
 )
 from .rnn import rnn_relu, rnn_tanh
 from .sru import sru
-from .sru_variants import sru_highway, sru_highway_projection, sru_projection, sru_projection_rescale, sru_rescale
+from .sru_variants import (
+    sru_beside,
+    sru_beside_rescale,
+    sru_highway,
+    sru_highway_projection,
+    sru_projection,
+    sru_projection_rescale,
+    sru_rescale,
+)
 
 CELLS = {
     cell.name: cell
@@ -45,5 +53,7 @@ CELLS = {
         convlstm_peephole,
     )
 }
+# Cells that read more than x: a Recurrent of one layer takes a tuple of tensors.
+SEVERAL_INPUTS = {cell.name: cell for cell in (sru_beside, sru_beside_rescale)}
 
-__all__ = ["CELLS", "linear", *CELLS]
+__all__ = ["CELLS", "SEVERAL_INPUTS", "linear", *CELLS, *SEVERAL_INPUTS]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
-from ..cells import CELLS, convlstm, convlstm_peephole, sru
+from ..cells import CELLS, SEVERAL_INPUTS, convlstm, convlstm_peephole, sru
 from ..formats import RindleError
 from ..graph import flipped, run_layer
 from ..tracer import Cell
@@ -38,12 +38,13 @@ class Recurrent(nn.Module):
     runs from each row's end, and its outputs are joined; shared: with the same weights. proj_size: features P of a cell
     with a projection. sizes: further dimensions that the cell names, {"K": 4}. image, kernel: (height, width) of a cell with
     convolutions, whose features are flat images, channel first. Parameters are named ``<name in cell.layout>_l<layer>``,
-    those of the other direction with ``_reverse`` behind it.
+    those of the other direction with ``_reverse`` behind it. A cell of several inputs makes one layer.
 
     forward(x, states=None) takes float [T, B, input_size], or [B, T, input_size] with batch_first, or a
     ``PackedSequence``, and returns (y, states): y laid out as x, [.., directions x output size]; states: a tuple with one
     tensor [num_layers x directions, B, size of the state] per state of the cell, ordered as torch orders them, which may
-    be given as initial states (None: zeros). RindleError where sizes do not fit.
+    be given as initial states (None: zeros). Of a cell with several inputs x is a tuple of tensors, an input each; those
+    behind the first are laid out as y: each direction reads its own part. RindleError where sizes do not fit.
     """
 
     def __init__(
@@ -77,9 +78,12 @@ class Recurrent(nn.Module):
                     self.register_parameter(name + suffix, nn.Parameter(value))
 
     def _check_sizes(self) -> None:
-        if len(self.cell.program.inputs) > 1:
-            inputs = ", ".join(self.cell.program.inputs)
-            raise RindleError(f"the cell {self.cell.name!r} has several inputs ({inputs}); a Recurrent feeds one")
+        inputs = self.cell.program.inputs
+        if len(inputs) > 1 and self.num_layers > 1:
+            raise RindleError(
+                f"the cell {self.cell.name!r} has several inputs ({', '.join(inputs)}), so it makes one layer, not "
+                f"{self.num_layers}; stack modules of one layer each"
+            )
         if self.cell.program.needs_image != bool(self.geometry):
             wanted = "give image=(height, width) and kernel=(height, width)" if not self.geometry else "leave out image"
             raise RindleError(f"the cell {self.cell.name!r} has {'no ' * bool(self.geometry)}convolutions; {wanted}")
@@ -135,18 +139,20 @@ class Recurrent(nn.Module):
 
     def forward(self, x, states=None):
         packed = x if isinstance(x, PackedSequence) else None
+        x, *others = x if isinstance(x, tuple) and packed is None else (x,)
         frames = self._frames(x)
+        others = self._others(others, frames)
         directions = 1 + self.bidirectional
         initial = () if states is None else self._initial(states, len(frames[0]), packed)
         finals = []
         for layer in range(self.num_layers):
             parameters = [list(self.parameters_of(layer, reverse).values()) for reverse in range(directions)]
             if torch.compiler.is_exporting():  # one operation in the exported graph, not an unrolled loop
-                frames, after = self._exported(layer, frames, parameters, initial)
+                frames, after = self._exported(layer, frames, parameters, initial, others)
             else:
-                before = layer_states(initial, layer, directions)
+                before, beside = layer_states(initial, layer, directions), own_parts(others, directions)
                 runs = [
-                    run_cell(self.cell, self._program(layer), frames, one, before[k], k == 1)
+                    run_cell(self.cell, self._program(layer), frames, one, before[k], k == 1, beside[k])
                     for k, one in enumerate(parameters)
                 ]
                 frames = [torch.cat(parts, -1) for parts in zip(*(outputs for outputs, _ in runs))]
@@ -176,6 +182,23 @@ class Recurrent(nn.Module):
             raise RindleError(f"x has {width} features; this {self.cell.name} takes {self.input_size}")
         return frames
 
+    def _others(self, others: list, frames) -> list[torch.Tensor]:
+        """The inputs behind the first, [T, B, directions x size]."""
+        names = self.cell.program.inputs
+        if 1 + len(others) != len(names):
+            raise RindleError(
+                f"{self.cell.name} takes {len(names)} inputs ({', '.join(names)}), not {1 + len(others)}; give a tuple of "
+                f"{len(names)} tensors, and no PackedSequence"
+                if len(names) > 1
+                else f"{self.cell.name} takes one input, not a tuple of {1 + len(others)}"
+            )
+        others = [other.transpose(0, 1) if self.batch_first else other for other in others]
+        for name, other in zip(names[1:], others):
+            wanted = [len(frames), len(frames[0]), self._sizes(name) * (1 + self.bidirectional)]
+            if list(other.shape) != wanted:
+                raise RindleError(f"the input {name} has the shape {list(other.shape)}; it must be {wanted}, time first")
+        return others
+
     def _initial(self, states, batch: int, packed) -> tuple:
         """Checked initial states, in the order of the batch's rows."""
         names = [state for state, _ in self.cell.program.states]
@@ -192,13 +215,13 @@ class Recurrent(nn.Module):
             states = tuple(state.index_select(1, packed.sorted_indices) for state in states)
         return states
 
-    def _exported(self, layer: int, x: torch.Tensor, parameters: list[list], initial: tuple):
+    def _exported(self, layer: int, x: torch.Tensor, parameters: list[list], initial: tuple, others: list):
         states = [state for state, _ in self.cell.program.states]
         sizes = [self._sizes(path) for path in (self.cell.program.output, *states)]
         dimensions = " ".join(f"{name}={size}" for name, size in self.sizes.items())
         dimensions += "".join(f" {name}={height}x{width}" for name, (height, width) in self.geometry.items())
         y, *flat = recurrent_op(
-            x, [*chain(*parameters)], list(initial), sizes, dimensions, layer, self.bidirectional, self.cell.name
+            x, [*chain(*parameters)], list(initial), sizes, dimensions, layer, self.bidirectional, self.cell.name, others
         )
         return y, [flat[k : k + len(states)] for k in range(0, len(flat), len(states))]
 
@@ -219,19 +242,20 @@ def filled(module: Recurrent, *parameters: dict[str, torch.Tensor]) -> Recurrent
     return module
 
 
-def run_cell(cell: Cell, program, frames, parameters: list[torch.Tensor], initial=(), reverse: bool = False):
-    """One direction of one layer. frames: [k_t, I] each, k_t falling. initial: a state [B, n] each; none: zeros. Returns
-    (outputs [k_t, n] each, final states [B, n] each), both in the order of time and of rows.
+def run_cell(cell: Cell, program, frames, parameters: list[torch.Tensor], initial=(), reverse: bool = False, others=()):
+    """One direction of one layer. frames: [k_t, I] each, k_t falling. initial: a state [B, n] each; none: zeros. others:
+    the further inputs, [T, B, n] each. Returns (outputs [k_t, n] each, final states [B, n] each), both in the order of time
+    and of rows.
     """
     numerics = Real(FloatLayer(program, blocks_of(cell, dict(zip(cell.layout, parameters)), program)))
-    frames = flipped(RealArrays, list(frames)) if reverse else list(frames)
-    states, _ = numerics.initial(len(frames[0]))
+    inputs = [flipped(RealArrays, list(one)) if reverse else list(one) for one in (frames, *others)]
+    states, _ = numerics.initial(len(inputs[0][0]))
     if initial:
         states = dict(zip(states, initial))
     outputs, ended = [], []
-    for rows, stretch in groupby(frames, len):
+    for rows, stretch in groupby(zip(*inputs), lambda now: len(now[0])):
         ended.append([state[rows:] for state in states.values()])  # of the rows that have no more frames
-        more, states, _ = run_layer(program, numerics, [(frame,) for frame in stretch], states, {})
+        more, states, _ = run_layer(program, numerics, list(stretch), states, {})
         outputs += more
     ended.append(list(states.values()))
     finals = [torch.cat(parts[::-1]) for parts in zip(*ended)]
@@ -248,6 +272,7 @@ def recurrent_op(
     layer: int,
     bidirectional: bool,
     cell: str,
+    others: list[torch.Tensor],
 ) -> list[torch.Tensor]:
     """One layer of a Recurrent, both its directions, in a graph captured by torch.export: its output, and each
     direction's final states. sizes: of the output and the states. dimensions: "H=4 P=2", "H=24 image=3x4 kernel=3x3". To run one needs a cell of ``CELLS``.
@@ -255,9 +280,9 @@ def recurrent_op(
     known = known_cell(cell)
     program = known.program.with_sizes(I=x.shape[2], **read_dimensions(dimensions))
     outputs, finals = [], []
-    before = layer_states(initial, layer, 1 + bidirectional)
+    before, beside = layer_states(initial, layer, 1 + bidirectional), own_parts(others, 1 + bidirectional)
     for k, one in enumerate(chunks(parameters, 1 + bidirectional)):
-        frames, final = run_cell(known, program, x, one, before[k], k == 1)
+        frames, final = run_cell(known, program, x, one, before[k], k == 1, beside[k])
         outputs.append(torch.stack(frames))
         finals += final
     return [torch.cat(outputs, -1), *(final.clone() for final in finals)]
@@ -266,6 +291,11 @@ def recurrent_op(
 def layer_states(states, layer: int, directions: int) -> list[list[torch.Tensor]]:
     """Of states [layers x directions, B, n] those of one layer: per direction, one [B, n] each."""
     return [[state[layer * directions + k] for state in states] for k in range(directions)]
+
+
+def own_parts(others: list[torch.Tensor], directions: int) -> list[list[torch.Tensor]]:
+    """Of further inputs [T, B, directions x n] those of each direction, [T, B, n]."""
+    return [[other.chunk(directions, -1)[k] for other in others] for k in range(directions)]
 
 
 def read_dimensions(text: str) -> dict[str, int | tuple[int, int]]:
@@ -284,6 +314,8 @@ def chunks(values: list, count: int) -> list[list]:
 
 def known_cell(name: str) -> Cell:
     """The cell that an exported graph names. RindleError for a user's own, which only its program can say."""
+    if name in SEVERAL_INPUTS:
+        return SEVERAL_INPUTS[name]
     if name not in CELLS:
         raise RindleError(
             f"the exported model uses the cell {name!r}, which is not one of Rindle's ({', '.join(CELLS)}); give the model "
@@ -293,7 +325,7 @@ def known_cell(name: str) -> Cell:
 
 
 @recurrent_op.register_fake
-def _(x, parameters, initial, sizes, dimensions, layer, bidirectional, cell):
+def _(x, parameters, initial, sizes, dimensions, layer, bidirectional, cell, others):
     directions = 1 + bidirectional
     finals = [x.new_empty(x.shape[1], size) for size in sizes[1:]] * directions
     return [x.new_empty(*x.shape[:2], sizes[0] * directions), *(torch.empty_like(final) for final in finals)]

@@ -137,6 +137,10 @@ def _cell_stack(module: nn.RNNCellBase) -> Stack:
 
 
 def _recurrent_stack(module: Recurrent) -> Stack:
+    if len(module.cell.program.inputs) > 1:
+        raise RindleError(
+            f"the cell {module.cell.name!r} has several inputs; its module cannot be replaced alone: quantize the whole model"
+        )
     layers = []
     for k in range(module.num_layers):
         directions = []

@@ -66,6 +66,7 @@ class Settings:
     optimizer: str = "adamw"  # a key of OPTIMIZERS
     weight_decay: float = 0.0
     schedule: str = "cosine"  # a key of SCHEDULES
+    halving: float | None = None  # halve the rate after an epoch that improves the score by less than this share of it
     warmup: float = 0.0  # the share of all steps in which the learning rate rises from 0
     clip: float | None = 1.0  # the largest norm of the gradient
     patience: int | None = None  # stop after so many epochs without a better score
@@ -76,6 +77,8 @@ class Settings:
 
 OPTIMIZERS = {
     "adamw": lambda p, s: torch.optim.AdamW(p, lr=s.lr, weight_decay=s.weight_decay, fused=True),
+    "adam": lambda p, s: torch.optim.Adam(p, lr=s.lr, weight_decay=s.weight_decay, fused=True),
+    "rmsprop": lambda p, s: torch.optim.RMSprop(p, lr=s.lr, alpha=0.95, eps=1e-8, weight_decay=s.weight_decay),
     "sgd": lambda p, s: torch.optim.SGD(p, lr=s.lr, weight_decay=s.weight_decay),
 }
 
@@ -198,11 +201,18 @@ class Run:
         self.step = position + 1
 
     def lr(self, done: float) -> float:
-        """At a share `done` of all steps."""
-        rise = self.settings.warmup
+        """At a share `done` of all steps, after the epochs of the curve."""
+        rise, full = self.settings.warmup, self.settings.lr * 0.5 ** self.halvings()
         if done < rise:
-            return self.settings.lr * done / rise
-        return self.settings.lr * SCHEDULES[self.settings.schedule]((done - rise) / (1 - rise))
+            return full * done / rise
+        return full * SCHEDULES[self.settings.schedule]((done - rise) / (1 - rise))
+
+    def halvings(self) -> int:
+        """How often the rate has been halved: it follows from the curve, so nothing has to be saved for it."""
+        scores = [line["score"] for line in self.curve]
+        if self.settings.halving is None:
+            return 0
+        return sum(before - after < self.settings.halving * abs(before) for before, after in zip(scores, scores[1:]))
 
     def sum(self, value: torch.Tensor) -> torch.Tensor:
         return self.fabric.all_reduce(value, reduce_op="sum") if self.share.world > 1 else value

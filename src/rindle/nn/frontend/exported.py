@@ -348,13 +348,17 @@ class _Capture:
 
     def sequence(self, fx, batch_first: bool) -> Value:
         """What a recurrent layer reads."""
-        value, layout = self.value(fx), BATCH_TIME if batch_first else TIME_BATCH
+        layout = BATCH_TIME if batch_first else TIME_BATCH
+        return Value(self.ordered(fx, self.sequence_of(fx, self.value(fx), layout)), layout)
+
+    def sequence_of(self, fx, value: Value, layout: tuple) -> Value:
+        """The value, which must be a sequence laid out so."""
         if not value.over_time:
             raise self.refuse(fx, "gets a vector, not a sequence")
         if value.dims != layout:
             wanted = Value("", layout).layout
             raise self.refuse(fx, f"takes a sequence laid out {wanted}, but gets {value.layout}; check batch_first")
-        return Value(self.ordered(fx, value), layout)
+        return value
 
     def pick(self, source: str, kind: str) -> Value:
         """One vector per row: the last or first frame, the mean or the maximum over time."""

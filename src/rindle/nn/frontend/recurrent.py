@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from ... import cells
 from ...tracer import Cell
 from ..modules import Recurrent, chunks, known_cell, read_dimensions
+from .values import TIME_BATCH
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def _torch_stack(capture, fx, cell: Cell, initial):
 def recurrent(capture, fx):
     """One layer of our own Recurrent, whose module says which cell it is."""
     value = capture.sequence(fx, False)
-    _, tensors, initial, _, dimensions, k, bidirectional, name = fx.args
+    _, tensors, initial, _, dimensions, k, bidirectional, name, others = fx.args
     module = capture.model.get_submodule(capture.path(fx)) if capture.model is not None else None
     if capture.model is not None and not isinstance(module, Recurrent):
         raise capture.refuse(fx, "is used outside a Recurrent module")
@@ -84,12 +85,21 @@ def recurrent(capture, fx):
     made = []
     for reverse, one in enumerate(chunks(list(tensors), 1 + bidirectional)):
         parameters = {name: capture.parameter(fx, argument) for name, argument in zip(cell.layout, one)}
-        made.append(_layer(capture, fx, k, value.node, cell, parameters, bool(reverse), sizes))
+        beside = [_own_part(capture, fx, other, reverse, 1 + bidirectional) for other in others]
+        sources = (value.node, *beside) if beside else value.node
+        made.append(_layer(capture, fx, k, sources, cell, parameters, bool(reverse), sizes))
     program = cell.program
     finals = [
         Finals((node,)) if following == program.output else None for node in made for _, following in program.states
     ]
     return [replace(value, node=_joined(capture, fx, k, cell, made)), *finals]
+
+
+def _own_part(capture, fx, other, reverse: int, directions: int) -> str:
+    """The node that a direction reads as a further input, whose features are those of all directions."""
+    value = capture.sequence_of(fx, capture.checked(fx, capture.laid_node(fx, other)), TIME_BATCH)
+    size = len(value.index) // directions
+    return capture.ordered(fx, replace(value, index=value.index[reverse * size : (reverse + 1) * size]))
 
 
 def _only_zeros(capture, fx, initial) -> None:
@@ -105,7 +115,7 @@ def _layer_name(capture, fx, k: int, cell: Cell) -> str:
     return f"{capture.path(fx) or cell.name}.l{k}"
 
 
-def _layer(capture, fx, k: int, source: str, cell: Cell, parameters: dict, reverse: bool, sizes: dict) -> str:
+def _layer(capture, fx, k: int, source, cell: Cell, parameters: dict, reverse: bool, sizes: dict) -> str:
     name = _layer_name(capture, fx, k, cell) + "_reverse" * reverse  # as torch names its weights
     return capture.program(name, source, cell, parameters, reverse, **sizes)
 
