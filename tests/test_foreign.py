@@ -103,9 +103,9 @@ SRU = {
     "projection, rescale": ((8, 8), {"projection_size": 3, "rescale": True}, ["sru_projection_rescale"] * 2),
     "projection, other width": ((6, 8), {"projection_size": 3}, ["sru_highway_projection", "sru_projection"]),
     "input to hidden": ((5, 8), {"proj_input_to_hidden_first": True}, ["sru"] * 2),
-    "both": ((5, 4), {"bidirectional": True}, ["sru_highway"] * 2),
-    "both, as wide": ((8, 4), {"bidirectional": True, "rescale": True}, ["sru_highway"] * 2),
-    "both, projection": ((9, 4), {"bidirectional": True, "projection_size": 3}, ["sru_highway_projection", "sru_highway"]),
+    "both": ((5, 4), {"bidirectional": True}, ["sru_highway", "sru_beside"]),
+    "both, as wide": ((8, 4), {"bidirectional": True, "rescale": True}, ["sru_beside_rescale"] * 2),
+    "both, projection": ((9, 4), {"bidirectional": True, "projection_size": 3}, ["sru_highway_projection", "sru_beside"]),
 }  # fmt: skip
 
 
@@ -118,9 +118,13 @@ def test_the_sru_package(sru, name):
     model = Sequence(rnn, inputs, outputs).eval()
     graph = assert_taken_over(model)
     assert [node.layer.program.cell for node in graph.recurrent if not node.reverse] == cells
+    paths = [f"{k}.rnn" if "beside" in name else str(k) for k, name in enumerate(cells)]
     assert {node.name for node in graph.recurrent if node.reverse} == (
-        {f"rnn.layers.{k}.l0_reverse" for k in range(2)} if options.get("bidirectional") else set()
+        {f"rnn.layers.{path}.l0_reverse" for path in paths} if options.get("bidirectional") else set()
     )
+    # both directions read one product with the projection, and their own half of what it reads
+    assert sum(node.name.endswith("project") for node in graph.programs) == (name == "both, projection")
+    assert not [node for node in graph.nodes if node.kind == "gather"] or "beside" in cells[0]
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@ import torch
 from support import EVERY_CELL
 
 from rindle import CELLS, RindleError, cell
-from rindle.cells import linear
+from rindle.cells import SEVERAL_INPUTS, linear
 from rindle.program import step
 from rindle.tracer import trace
 
@@ -147,13 +147,25 @@ GOLDEN = {
         "b_z b_c zeta nu",
         "a.x a.h",
     ),
+    "sru_beside": (
+        "x s c u wf wr v_f.mul f v_r.mul r f.sigmoid r.sigmoid h",
+        "x.code",
+        "v_f v_r",
+        "u.x wf.x wr.x",
+    ),
+    "sru_beside_rescale": (
+        "x s c u wf wr v_f.mul f v_r.mul r f.sigmoid skip r.sigmoid h",
+        "x.code",
+        "v_f v_r alpha",
+        "u.x wf.x wr.x",
+    ),
     "linear": ("x y", "x.code", "", "y.x"),
 }
 
 
-@pytest.mark.parametrize("name", [*EVERY_CELL, "linear"])
+@pytest.mark.parametrize("name", [*EVERY_CELL, *SEVERAL_INPUTS, "linear"])
 def test_path_names(name):
-    program = (EVERY_CELL | {"linear": linear})[name].program
+    program = (EVERY_CELL | SEVERAL_INPUTS | {"linear": linear})[name].program
     products = [f"{gate}.{source}" for gate, source in program.products]
     found = (program.paths, program.codes, program.vectors, products)
     assert tuple(" ".join(names) for names in found) == GOLDEN[name]

@@ -11,7 +11,9 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from rindle import CELLS, SRU, Recurrent, RindleError, cell
+from rindle.cells import SEVERAL_INPUTS
 from rindle.nn import filled
+from rindle.nn.stacks import stack_of
 
 LENGTHS = torch.tensor([3, 7, 1, 7, 5])
 
@@ -138,6 +140,7 @@ def two_inputs(n, x, z, h):
 
 
 GRU = Recurrent(CELLS["gru"], 6, 4, 2, batch_first=True)
+BESIDE = Recurrent(SEVERAL_INPUTS["sru_beside"], 6, 4, batch_first=True, bidirectional=True)
 X = torch.zeros(3, 5, 6)
 
 
@@ -149,7 +152,11 @@ X = torch.zeros(3, 5, 6)
         (lambda: Recurrent(CELLS["lstm"], 6, 5, proj_size=3), "'lstm' has no path of the dimension P, .* 3, by proj_size"),
         (lambda: Recurrent(CELLS["lstm"], 6, 5, sizes={"K": 3}), "'lstm' has no path of the dimension K, .* 3; leave it out"),
         (lambda: Recurrent(CELLS["lstm"], 6, 5, shared=True), "shared weights are of two directions; give bidirectional=True"),
-        (lambda: Recurrent(two_inputs, 6, 5), r"'two_inputs' has several inputs \(x, z\); a Recurrent feeds one"),
+        (lambda: Recurrent(two_inputs, 6, 5, 2), r"'two_inputs' has several inputs \(x, z\), so it makes one layer, not 2; stack"),
+        (lambda: BESIDE(X), r"sru_beside takes 2 inputs \(x, s\), not 1; give a tuple of 2 tensors"),
+        (lambda: BESIDE((X, X)), r"the input s has the shape \[5, 3, 6\]; it must be \[5, 3, 8\], time first"),
+        (lambda: GRU((X, X)), "gru takes one input, not a tuple of 2"),
+        (lambda: stack_of(BESIDE, ''), "'sru_beside' has several inputs; its module cannot be replaced alone: quantize the whole"),
         (lambda: SRU(3, 4), r"needs an input as wide as its state, not 3 and 4; put a Linear\(3, 4\) before it or take 'sru_h"),
         (lambda: SRU(4, 4, 2, bidirectional=True), "'sru' needs an input as wide as its state, not 8 and 4"),
         (lambda: GRU(X[0]), r"x has 2 dimensions \(5, 6\); it must have 3"),

@@ -124,7 +124,9 @@ class Sru(nn.Module):
         """x [T, B, inputs] -> h [T, B, 2 x units]."""
         kept = x * self._mask(x[0])
         read = wide(self.input(kept if self.project is None else self.project(kept)))
-        u, f, r, *skip = both_ways(read.unflatten(-1, (2 * self.gates, self.units)), lengths).flatten(2).chunk(self.gates, -1)
+        u, f, r, *skip = (
+            both_ways(read.unflatten(-1, (2 * self.gates, self.units)), lengths).flatten(2).chunk(self.gates, -1)
+        )
         skip = skip[0] if skip else ALPHA * both_ways(wide(x).unflatten(-1, (2, self.units)), lengths).flatten(2)
         c = recurrences.sru(u, f + self.bias[0], self.peep[0])
         before = torch.cat([torch.zeros_like(c[:1]), c[:-1]])
@@ -232,7 +234,12 @@ def _sru_layer(layer: Sru) -> nn.Module:
     )
     parameters = []
     for k in range(2):
-        found = {"weight_x": weight[:, k].flatten(0, 1), "bias": bias[:, k].flatten(), "v_f": peep[0, k], "v_r": peep[1, k]}
+        found = {
+            "weight_x": weight[:, k].flatten(0, 1),
+            "bias": bias[:, k].flatten(),
+            "v_f": peep[0, k],
+            "v_r": peep[1, k],
+        }
         if layer.gates == 3:
             found["alpha"] = torch.full((layer.units,), ALPHA, dtype=peep.dtype)
         parameters.append(found)

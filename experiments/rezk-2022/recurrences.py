@@ -98,14 +98,13 @@ class _Lstm(Function):
     @once_differentiable
     def backward(ctx, dy):
         weight, mask, gates, tanh_c, h, c = ctx.saved_tensors
-        time, rows, units = dy.shape
         i, f, g, o = gates.chunk(4, -1)
         to_c = o * (1 - tanh_c * tanh_c)
         factors = torch.stack([_slope(i) * g * mask, _slope(f) * c[:-1], (1 - g * g) * i * mask, _slope(o) * tanh_c], 2)
         d = torch.empty_like(factors)
         dh, dc, times = torch.empty_like(dy[0]), torch.zeros_like(dy[0]), _times(weight, ctx.fast)
-        for t in reversed(range(time)):
-            if t + 1 < time:
+        for t in reversed(range(len(dy))):
+            if t + 1 < len(dy):
                 times(d[t + 1].flatten(1), dy[t], dh)
                 dc.mul_(f[t + 1])
             else:

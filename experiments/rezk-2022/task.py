@@ -5,11 +5,13 @@ training alignments, silence and repeats dropped. Its test part is the corpus's 
 validation is held out by text. Beside them two fixed small parts: "search", 72 utterances of the validation part (as many
 as the paper's), which searches may look at; and "calibration", 72 of the training part.
 
-`Timit` is the same on TIMIT, for those who hold it: 23 filter-bank coefficients, mean and deviation of every speaker taken off,
-48 phones trained and 39 scored. On the sample of 160 utterances it is a check of the path, no benchmark.
+`Timit` is the same on TIMIT, for those who hold it: 23 log-mel bins, mean and deviation of every speaker taken off, 48 phones
+trained and 39 scored, silence among them, as the field does. pytorch-kaldi trains 1936 senones and decodes with Kaldi's graph;
+this decodes phones with a bigram. On the sample of 160 utterances it is a check of the path, no benchmark.
 """
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ import rindle
 from experiments.baselines.tasks import mboshi as baseline
 from rindle import decode, metrics
 from rindle.data import mboshi, timit
+from rindle.data.audio import logmel
 from rindle.nn.train import beside, shuffled
 
 BATCH, CALIBRATION, SEARCH = 32, 72, 72
@@ -36,7 +39,7 @@ def spread(rows: list, count: int) -> list:
 class Mboshi(baseline.Task):
     """parts: "train", "valid", "test", "search", "calibration", each a list of utterances. epochs_per_length: of the curriculum."""
 
-    inputs, outputs, silence = 40, 28, baseline.SILENCE
+    inputs, outputs, dropped = 40, 28, baseline.SILENCE
 
     def __init__(self, seed: int = 0, quick: bool = False, epochs_per_length: int = 1, batch: int = BATCH):
         super().__init__(seed, quick)
@@ -60,7 +63,7 @@ class Mboshi(baseline.Task):
         for row, utterance in enumerate(self.parts["train"]):
             length = len(utterance.labels)
             cuts = np.linspace(0, length, -(-length // self.limit(epoch)) + 1).astype(int)
-            pieces += [(row, int(start), int(end)) for start, end in zip(cuts[:-1], cuts[1:])]
+            pieces += [(row, int(start), int(end)) for start, end in pairwise(cuts)]
         lengths = [end - start for _, start, end in pieces]
         return [[pieces[k] for k in one] for one in shuffled(len(pieces), self.batch, self.seed, epoch, lengths)]
 
@@ -111,20 +114,23 @@ class Mboshi(baseline.Task):
 
     def edits(self, model, part="test") -> metrics.Edits:
         """Of every utterance: phone errors and phones. Their `rate` is the phone error rate; for `paired_bootstrap`, too."""
+        return self._edits(self.posteriors(model, part))
+
+    def _edits(self, posteriors) -> metrics.Edits:
         found, true = [], []
-        for scores, labels in self.posteriors(model, part):
+        for scores, labels in posteriors:
             path = decode.viterbi(scores - self.priors, *self.bigram, weight=1.0, penalty=1.0)
             found.append(self._phones(path))
             true.append(self._phones(labels))
         return metrics.edits(found, true)
 
     def _phones(self, labels) -> list[int]:
-        return decode.merge(self.fold[labels].tolist(), drop=int(self.fold[self.silence]))
+        return decode.merge(self.fold[labels].tolist(), drop=self.dropped)
 
     def evaluate(self, model, part: str) -> dict[str, float]:
-        scores, true = zip(*self.posteriors(model, part))
-        wrong = np.concatenate([self.fold[s.argmax(1)] != self.fold[t] for s, t in zip(scores, true)])
-        return {"per": self.edits(model, part).rate, "frame_error": float(wrong.mean())}
+        posteriors = list(self.posteriors(model, part))
+        wrong = np.concatenate([self.fold[scores.argmax(1)] != self.fold[true] for scores, true in posteriors])
+        return {"per": self._edits(posteriors).rate, "frame_error": float(wrong.mean())}
 
 
 def _cut(utterance, start: int, end: int):
@@ -143,4 +149,45 @@ def _run(model, frames: np.ndarray, lengths: np.ndarray):
     return [model(*beside(model, row))[:, 0].float().cpu().numpy() for row in rows]
 
 
-TASKS = {"mboshi": Mboshi}
+class Timit(Mboshi):
+    """folder: the corpus, or the sample; None for where `rindle.data.timit` finds one."""
+
+    inputs, outputs, dropped = 23, len(timit.PHONES_48), None
+
+    def __init__(self, seed: int = 0, quick: bool = False, epochs_per_length: int = 1, batch: int = BATCH, folder=None):
+        self.seed, self.data = seed, _Features()
+        parts = {part: rows[:: 8 if quick else 1] for part, rows in timit.load(folder).items()}
+        self.parts = {part: _utterances(rows) for part, rows in parts.items()}
+        self.count(self.outputs)
+        self._prepare(epochs_per_length, batch)
+        self.fold = np.array([timit.PHONES_39.index(timit.TO_39.get(phone, phone)) for phone in timit.PHONES_48])
+
+
+class _Features:
+    """Utterances that hold their features hold them ready to use."""
+
+    @staticmethod
+    def features(utterance) -> np.ndarray:
+        return utterance.codes
+
+
+def _utterances(rows: list[timit.Utterance]) -> list[mboshi.Utterance]:
+    """codes: the features, float32 [T, 23]; per speaker each has the mean 0 and the deviation 1."""
+    frames = [logmel(row.samples(), timit.RATE, Timit.inputs) for row in rows]
+    of_speaker: dict[str, list[np.ndarray]] = {}
+    for row, one in zip(rows, frames):
+        of_speaker.setdefault(row.speaker, []).append(one)
+    statistics = {
+        name: (np.concatenate(all_).mean(0), np.concatenate(all_).std(0)) for name, all_ in of_speaker.items()
+    }
+    found = []
+    for row, one in zip(rows, frames):
+        mean, deviation = statistics[row.speaker]
+        labels = timit.frame_labels(row.phones(), len(one), timit.PHONES_48)
+        labels = np.where(labels < 0, mboshi.UNLABELLED, labels).astype(np.uint8)
+        name = f"{row.speaker}-{row.sentence}"
+        found.append(mboshi.Utterance(name, row.speaker, row.text(), (one - mean) / deviation, labels))
+    return found
+
+
+TASKS = {"mboshi": Mboshi, "timit": Timit}

@@ -13,14 +13,15 @@ import tempfile
 from pathlib import Path
 
 import models
+import safetensors.torch
 import task as tasks
 import torch
-from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from experiments.baselines.run import load as load_file_into
 from experiments.baselines.run import report, unique
+from rindle.container import write_file
 from rindle.nn.train import Settings, processes, seed_everything, train
 
 HERE = Path(__file__).parent
@@ -37,7 +38,7 @@ SHORT = Settings(epochs=3, lr=3e-3, schedule="cosine", warmup=0.03, weight_decay
 SETTINGS = {
     "paper": PAPER,
     "small": dict.fromkeys(models.CONFIGURATIONS["small"], SHORT),
-    "stream": dict.fromkeys(models.CONFIGURATIONS["stream"], dataclasses.replace(SHORT, epochs=2, lr=1e-3)),
+    "stream": dict.fromkeys(models.CONFIGURATIONS["stream"], dataclasses.replace(SHORT, epochs=2, lr=2e-3)),
 }
 # Sequences in a batch, and epochs before the longest sequence doubles: short pieces are more steps for the same time.
 BATCHES = {"paper": (8, 1), "small": (32, 2), "stream": (64, 2)}
@@ -102,9 +103,8 @@ def main() -> None:
                 "curve": curve,
                 **numbers,
             }
-            file = checkpoint(args.model, args.size)
-            file.parent.mkdir(exist_ok=True)
-            save_file(rounded, file, metadata={"about": json.dumps(about)})
+            data = safetensors.torch.save(rounded, metadata={"about": json.dumps(about)})
+            write_file(checkpoint(args.model, args.size), data)
 
 
 if __name__ == "__main__":

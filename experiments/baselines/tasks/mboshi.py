@@ -54,8 +54,12 @@ class Task:
         self.data = mboshi.load()
         step = 60 if quick else 1
         self.parts = {part: getattr(self.data, part)[::step] for part in ("train", "valid", "test")}
+        self.count(len(self.data.phones))
+
+    def count(self, phones: int) -> None:
+        """Priors and bigram of the training part's labels."""
         labels = [u.labels[u.labels != mboshi.UNLABELLED] for u in self.parts["train"]]
-        counts = np.bincount(np.concatenate(labels), minlength=len(self.data.phones)) + 1
+        counts = np.bincount(np.concatenate(labels), minlength=phones) + 1
         self.priors = np.log(counts / counts.sum())
         self.bigram = decode.bigram([decode.merge(row.tolist()) for row in labels], len(counts))
 

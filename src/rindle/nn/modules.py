@@ -196,7 +196,9 @@ class Recurrent(nn.Module):
         for name, other in zip(names[1:], others):
             wanted = [len(frames), len(frames[0]), self._sizes(name) * (1 + self.bidirectional)]
             if list(other.shape) != wanted:
-                raise RindleError(f"the input {name} has the shape {list(other.shape)}; it must be {wanted}, time first")
+                raise RindleError(
+                    f"the input {name} has the shape {list(other.shape)}; it must be {wanted}, time first"
+                )
         return others
 
     def _initial(self, states, batch: int, packed) -> tuple:
@@ -221,7 +223,15 @@ class Recurrent(nn.Module):
         dimensions = " ".join(f"{name}={size}" for name, size in self.sizes.items())
         dimensions += "".join(f" {name}={height}x{width}" for name, (height, width) in self.geometry.items())
         y, *flat = recurrent_op(
-            x, [*chain(*parameters)], list(initial), sizes, dimensions, layer, self.bidirectional, self.cell.name, others
+            x,
+            [*chain(*parameters)],
+            list(initial),
+            sizes,
+            dimensions,
+            layer,
+            self.bidirectional,
+            self.cell.name,
+            others,
         )
         return y, [flat[k : k + len(states)] for k in range(0, len(flat), len(states))]
 

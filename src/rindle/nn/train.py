@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -212,7 +213,7 @@ class Run:
         scores = [line["score"] for line in self.curve]
         if self.settings.halving is None:
             return 0
-        return sum(before - after < self.settings.halving * abs(before) for before, after in zip(scores, scores[1:]))
+        return sum(before - after < self.settings.halving * abs(before) for before, after in pairwise(scores))
 
     def sum(self, value: torch.Tensor) -> torch.Tensor:
         return self.fabric.all_reduce(value, reduce_op="sum") if self.share.world > 1 else value

@@ -1,4 +1,6 @@
-"""What a captured graph needs no nodes for: windows that one window can be, and scales that a layer's weights take up."""
+"""What a captured graph needs no nodes for: windows that one window can be, scales that a layer's
+weights take up, parts of a join that are there alone.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ def tidy(nodes: list[Node], output: str) -> tuple[tuple[Node, ...], str]:
     """The nodes that the output depends on, in fewer that compute the same; and the output's name."""
     nodes = live(nodes, output)
     while True:
-        for rule in (join_padding, drop_cut, fold_scale):
+        for rule in (join_padding, drop_cut, fold_scale, pick_part):
             made = rule(nodes, output)
             if made is not None:
                 nodes, output = made
@@ -126,6 +128,23 @@ def fold_scale(nodes, output: str):
         a, b = one.get("scale", torch.ones(rows)), one.get("shift", torch.zeros(rows))
         folded = FloatLayer(program, {"y.x": blocks["y.x"] * a[:, None], "y": blocks["y"] * a + b})
         return bypass(put(nodes, {layer.name: replace(layer, layer=folded)}), output, node.name, layer.name)
+    return None
+
+
+def pick_part(nodes, output: str):
+    """The features that one of two directions gave to their join: that direction."""
+    by_name = {node.name: node for node in nodes}
+    for node in nodes:
+        join = by_name.get(node.source) if node.kind == "gather" else None
+        parts = [by_name.get(one) for one in join.sources] if join is not None and join.kind == "concat" else []
+        if any(part is None or part.kind != "program" for part in parts):
+            continue
+        start = 0
+        for part in parts:
+            size = part.layer.program.sizes[part.layer.program.output]
+            if node.index == tuple(range(start, start + size)):
+                return bypass(nodes, output, node.name, part.name)
+            start += size
     return None
 
 
