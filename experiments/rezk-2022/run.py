@@ -102,7 +102,8 @@ def summary(study: Study) -> list[dict]:
     """The cells without the errors of each utterance, with the 95 % interval of their increase, in points."""
     found = []
     for cell in study.log.cells.values():
-        if cell["key"]["model"] != study.kind:
+        key = cell["key"]
+        if key["model"] != study.kind or key["utterances"] != study.counts(key["part"]):
             continue
         row = {name: value for name, value in cell.items() if name not in ("errors", "lengths")}
         if cell["key"]["method"] != "float":
@@ -133,9 +134,8 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--delta-budget", type=float, default=1.0, help="points that thresholds may cost more")
     parser.add_argument("--no-thresholds", dest="thresholds", action="store_false")
     parser.add_argument("--no-test", dest="test", action="store_false", help="the test part is not looked at")
-    parser.add_argument(
-        "--utterances", type=int, help="of each part, evenly spread (default: 72, 72 and all of the test)"
-    )
+    parser.add_argument("--utterances", type=int, help="to calibrate on, and to search on, evenly spread (default: 72)")
+    parser.add_argument("--test-utterances", type=int, help="evenly spread (default: all)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the simulation")
     parser.add_argument("--quick", action="store_true", help="tiny untrained models on noise: seconds")
     parser.add_argument("--log", type=Path, default=Path("build/rezk-2022/study.jsonl"))

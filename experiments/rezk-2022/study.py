@@ -183,12 +183,16 @@ class Study:
         edits = self.task.edits(model, part)
         return {"errors": edits.errors.tolist(), "lengths": edits.lengths.tolist(), "error": edits.rate}
 
+    def counts(self, part: str) -> list[int]:
+        """Utterances that were calibrated on, and that are measured: cells of others are other cells."""
+        return [len(self.calibration), len(self.task.parts[part])]
+
     def _cell(self, key: dict, make) -> dict:
-        key = {"model": self.kind, **key}
+        key = {"model": self.kind, **key, "utterances": self.counts(key["part"])}
         fresh = _name(key) not in self.log.cells
         cell = self.log.cell(key, make)
         if fresh:
-            about = " ".join(str(value) for name, value in key.items() if name != "thetas")
+            about = " ".join(str(value) for name, value in key.items() if name not in ("thetas", "utterances"))
             more = (
                 f", {cell['eliminated']:.1%} eliminated, {cell['compression']:.1%} smaller"
                 if "eliminated" in cell

@@ -114,8 +114,8 @@ def plot(results: dict):
             "row": f"{cell['key']['row']}, {cell['key']['skip']}",
         }
         for kind, one in results["models"].items()
-        for method in one["chosen"]
-        for cell in front_of(results, kind, method)
+        for method, choice in one["chosen"].items()
+        for cell in (front_of(results, kind, method) if "of" in choice else [])
         + [c for c in cells(results, kind, "search", method) if "thetas" not in c["key"]]
         if cell["key"].get("rescale") != "max"
     ]
