@@ -131,6 +131,15 @@ class Program:
         return tuple((gate, t.source) for op in self.ops for t in op.terms for gate in t.gates)
 
     @cached_property
+    def hidden(self) -> frozenset[str]:
+        """The paths that depend on a state within the frame: what a recurrent product may read."""
+        reached = {state for state, _ in self.states}
+        for op in self.ops:
+            if reached & {*op.args, *(term.source for term in op.terms)}:
+                reached |= set(op.out)
+        return frozenset(reached)
+
+    @cached_property
     def affines(self) -> tuple[Op, ...]:
         return tuple(op for op in self.ops if op.kind == "affine")
 

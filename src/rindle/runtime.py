@@ -168,8 +168,9 @@ class Model:
         y = self._empty(batch, np.float32)
         self._call(stream.run, batch, y, lengths)
         saturations, changes = self._counts(stream)
-        inputs = measured_inputs(self.artifact, changes, [batch.shape[1]] * len(batch) if lengths is None else lengths)
-        return Measurement(self._as_given(x, y), inputs, saturations)
+        frames = [batch.shape[1]] * len(batch) if lengths is None else lengths
+        inputs, others = (measured_inputs(self.artifact, changes, frames, recurrent) for recurrent in (True, False))
+        return Measurement(self._as_given(x, y), inputs, saturations, others)
 
     def activity(self, x: np.ndarray, lengths=None) -> tuple[np.ndarray, dict[str, float]]:
         """What :meth:`run` gives, and the density of every held input of all layers, those before and behind the recurrent ones

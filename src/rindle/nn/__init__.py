@@ -4,7 +4,7 @@ from .dynamic import quantize_dynamic
 from .modules import SRU, ConvLSTM, Recurrent, filled
 from .orders import keras_parameters, onnx_parameters
 from .qat import convert, float_state_dict, prepare
-from .quantize import quantize
+from .quantize import quantize, scheme_rules
 from .registry import register
 from .weights import load_weights
 
@@ -22,4 +22,5 @@ __all__ = [
     "quantize",
     "quantize_dynamic",
     "register",
+    "scheme_rules",
 ]

@@ -9,24 +9,24 @@ import numpy as np
 import torch
 
 from ..artifact import Artifact, Golden, Layer
-from ..codes import LIMIT, MAX_MULTIPLIER, MAX_SHIFT, Affine, Product, Rescale, check_elementwise
+from ..codes import LIMIT, MAX_MULTIPLIER, MAX_SHIFT, Affine, Product, Rescale, check_elementwise, signed_bits
 from ..formats import Format, RindleError, encode, encode_input
 from ..graph import Embedding, Node
 from ..program import check_integer
-from ..tables import build
+from ..tables import DEFAULT, build
 from .calibrate import LayerPlan, Plan
 from .numerics import FloatLayer
 
 
 def convert(plan: Plan, provenance: dict) -> Artifact:
     """The artifact of a calibrated plan, golden vector included. Raises RindleError where no integers fit, with the numbers."""
-    nodes = tuple(_convert_node(node, plan) for node in plan.graph.nodes)
+    nodes = tuple(convert_node(node, plan) for node in plan.graph.nodes)
     graph = replace(plan.graph, nodes=nodes)
     artifact = Artifact(graph, plan.input_format, Golden(None, None, None), provenance)
     return artifact.with_golden(*golden_inputs(plan))
 
 
-def _convert_node(node: Node, plan: Plan) -> Node:
+def convert_node(node: Node, plan: Plan) -> Node:
     if node.kind == "program":
         return replace(node, layer=convert_layer(node.name, node.layer, plan.layers[node.name]))
     if node.kind == "embedding":
@@ -51,7 +51,8 @@ def convert_layer(name: str, layer: FloatLayer, plan: LayerPlan) -> Layer:
             constants[op.out[0]] = rescale(operands[0], result, where)
         elif op.kind == "table":
             try:
-                constants[op.out[0]] = build(op.function, operands[0], result)
+                rule = plan.tables.get(op.out[0], DEFAULT)
+                constants[op.out[0]] = build(op.function, operands[0], result, rule)
             except RindleError as error:
                 raise RindleError(f"{where}: {error}") from None
         elif op.kind == "clip":
@@ -70,13 +71,16 @@ def _affine(name: str, op, blocks: dict, plan: LayerPlan) -> Affine:
     starts = dict(zip(op.out, np.cumsum([0, *(size[gate] for gate in op.out)])))
     rows = sum(size[gate] for gate in op.out)
     y_scale = np.concatenate([np.full(size[gate], formats[gate].scale) for gate in op.out])
-    bias = np.concatenate([blocks[gate] if gate in op.biased else np.zeros(size[gate]) for gate in op.out])
+    own = {gate: blocks[gate] if gate in op.biased else np.zeros(size[gate]) for gate in op.out}
+    bias = np.concatenate([plan.biases.get(gate, own[gate]) for gate in op.out])
     weights, ratios, reaches = [], [], []
     for term in op.terms:
         matrix = np.concatenate([blocks[f"{gate}.{term.source}"] for gate in term.gates])
         fmt, steps = plan.weights[term.weight]
         scale = np.full(len(matrix), fmt.scale) if steps is None else steps.astype(np.float64)
-        codes = encode(matrix, scale[:, None], fmt.lo, fmt.hi)
+        codes = plan.codes.get(term.weight)
+        if codes is None:
+            codes = encode(matrix, scale[:, None], fmt.lo, fmt.hi)
         span = slice(starts[term.gates[0]], starts[term.gates[0]] + len(matrix))
         code_format = formats[term.code]
         ratio, reach = np.zeros(rows), np.zeros(rows)
@@ -85,6 +89,7 @@ def _affine(name: str, op, blocks: dict, plan: LayerPlan) -> Affine:
         weights.append((codes, fmt, steps, span))
         ratios.append(ratio)
         reaches.append(reach)
+    check_accumulators(name, op, reaches, starts, plan)
     multipliers, b, shift = choose_shift(
         np.array(ratios), np.array(reaches), bias / y_scale, f"{name}/{'_'.join(op.out)}"
     )
@@ -93,6 +98,25 @@ def _affine(name: str, op, blocks: dict, plan: LayerPlan) -> Affine:
         for (codes, fmt, steps, span), multiplier in zip(weights, multipliers)
     )
     return Affine(products, b, shift)
+
+
+def check_accumulators(name: str, op, reaches: list[np.ndarray], starts: dict, plan: LayerPlan) -> None:
+    """RindleError where a gate's partial sums can pass the accumulator that its rule allows. reaches: A of (8b), per term [rows]."""
+    for gate in op.out:
+        limit = plan.accumulators.get(gate)
+        if limit is None:
+            continue
+        first = starts[gate]
+        for term, reach in zip(op.terms, reaches):
+            of_gate = reach[first : first + plan.program.block_shape(gate)[0]]
+            needed = signed_bits(int(of_gate.max()))
+            if needed > limit:
+                raise RindleError(
+                    f"{name}/{gate}: row {int(np.argmax(of_gate))} of the product with {term.code} can reach "
+                    f"{int(of_gate.max()):,}, which needs an accumulator of {needed} bits; the rule allows {limit}. Give weight.{gate}."
+                    f"{term.source} or code.{gate}.{term.source} {needed - limit} bits less between them, or allow accumulator.{gate} "
+                    f"{needed} bits"
+                )
 
 
 def rescale(x: Format, y: Format, where: str) -> Rescale:

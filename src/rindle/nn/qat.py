@@ -10,6 +10,7 @@ from torch import nn
 
 from ..formats import RindleError
 from ..graph import Node
+from ..presets import is_preset
 from ..program import check_integer
 from ..runtime import Model
 from ..scheme import load_overrides, resolve
@@ -23,6 +24,7 @@ from .calibrate import (
     choose_origins,
     keys_of,
     lower,
+    medians_of,
     plan_weights,
 )
 from .captured import captured_copy
@@ -31,6 +33,7 @@ from .convert import hash_of
 from .drop_in import drop_in
 from .observe import Observer
 from .quantized import NAME, PREPARED, Quantization, weights_by_block
+from .rounding import refuse_words
 from .source import source_of
 from .stacks import RECURRENT, Stack, kind_of, stack_of
 
@@ -79,7 +82,13 @@ def prepare(model: nn.Module, scheme="int8", calibration=None, overrides=None, a
     for graph in graphs.values():
         for node in graph.programs:
             check_integer(node.layer.program, node.name)
+    if is_preset(scheme):
+        raise RindleError(
+            f"the scheme {scheme!r} depends on the model's layers together, which prepare sees one by one; give its rules: "
+            f"prepare(model, rindle.scheme_rules(model, {scheme!r}, example), …)"
+        )
     rules = resolve(scheme, overrides, {name: ks for graph in graphs.values() for name, ks in keys_of(graph).items()})
+    refuse_words(rules, "prepare trains the weights that the nearest codes are taken of")
     state = Preparation(scheme, load_overrides(overrides), rules, stacks, activations)
     state.provenance = {"class": type(model).__name__, "sha256": hash_of(model.state_dict())}
     plans = None
@@ -101,7 +110,7 @@ def _observed(
     model, stacks, graphs, rules, calibration, weights=None
 ) -> tuple[dict[str, LayerPlan], torch.Tensor | None]:
     """Node -> its plan, and an example of the model's input. weights: node -> "gate.source" -> a weight format that is given."""
-    observer = Observer(stacks)
+    observer = Observer(stacks, {path: medians_of(graph, rules) for path, graph in graphs.items()})
     observer.watch(model, calibration)
     plans: dict[str, LayerPlan] = {}
     for graph in graphs.values():

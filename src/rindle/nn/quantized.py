@@ -6,6 +6,8 @@ steps stand in its submodule ``quantization``. Straight-through gradients: Bengi
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import nn
@@ -117,7 +119,7 @@ class Quantization(Calibrated):
             if _key(code) in steps:
                 fmt = formats[code]
                 formats[code] = integer(fmt.bits, float(steps[_key(code)].step()), fmt.signed)
-        return LayerPlan(plan.program, formats, self.learned_weights(direction))
+        return replace(plan, formats=formats, weights=self.learned_weights(direction))
 
     def get_extra_state(self) -> dict:
         """The formats that are not learned, as plain numbers: direction -> path -> bits, frac, step, signed, product."""
