@@ -161,6 +161,14 @@ class Program:
             layout["bias"] = biased
         return layout | {vector: (vector,) for vector in self.vectors}
 
+    def code_names(self) -> dict[str, str]:
+        """Code path -> how thresholds name it: its source, or its own name where a source has several."""
+        sources: dict[str, dict[str, None]] = {}
+        for op in self.affines:
+            for term in op.terms:
+                sources.setdefault(term.source, {})[term.code] = None
+        return {code: source if len(codes) == 1 else code for source, codes in sources.items() for code in codes}
+
     def term_of(self, gate: str, source: str) -> Term:
         """The one that has the block ``gate.source``."""
         return next(t for op in self.affines for t in op.terms if t.source == source and gate in t.gates)

@@ -1,5 +1,6 @@
 """The torch side: modules, capture, calibration, conversion. Everything here needs torch."""
 
+from .delta import activity, hold
 from .dynamic import quantize_dynamic
 from .modules import SRU, ConvLSTM, Recurrent, filled
 from .orders import keras_parameters, onnx_parameters
@@ -12,9 +13,11 @@ __all__ = [
     "SRU",
     "ConvLSTM",
     "Recurrent",
+    "activity",
     "convert",
     "filled",
     "float_state_dict",
+    "hold",
     "keras_parameters",
     "load_weights",
     "onnx_parameters",

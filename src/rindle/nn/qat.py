@@ -30,6 +30,7 @@ from .calibrate import (
 from .captured import captured_copy
 from .convert import convert as integers_of
 from .convert import hash_of
+from .delta import thresholds
 from .drop_in import drop_in
 from .observe import Observer
 from .quantized import NAME, PREPARED, Quantization, weights_by_block
@@ -163,7 +164,7 @@ def convert(prepared: nn.Module, calibration=None, whole: bool = True) -> Model 
     state, model = _state(prepared), _restored(prepared).eval()
     plans, weights = _learned(prepared, state)
     if not whole:
-        return _replaced(model, state, plans, weights, calibration)
+        return _replaced(model, state, plans, weights, calibration, thresholds(prepared))
     if not state.activations and calibration is None:
         raise RindleError("only weights were prepared, so activations need data; give calibration=")
     data = state.example if calibration is None else calibration
@@ -175,7 +176,13 @@ def convert(prepared: nn.Module, calibration=None, whole: bool = True) -> Model 
     graph, batch_first = source.capture(next(iter(batches(data, True))))
     given = Given(state.rules, plans, weights, closed=calibration is None)
     plan = calibrate(graph, data, batch_first, state.scheme, state.overrides, source.check, given)
-    return Model(integers_of(plan, _provenance(state, plan)))
+    return _with_thresholds(Model(integers_of(plan, _provenance(state, plan))), thresholds(prepared))
+
+
+def _with_thresholds(model: Model, thetas: dict[str, int]) -> Model:
+    """Those that training had, of this model's inputs."""
+    own = {name: theta for name, theta in thetas.items() if name in model.thresholds}
+    return model.with_thresholds(own) if own else model
 
 
 def _provenance(state: Preparation, plan: Plan) -> dict:
@@ -203,7 +210,9 @@ def _learned(prepared: nn.Module, state: Preparation) -> tuple[dict[str, LayerPl
     return plans, weights
 
 
-def _replaced(model: nn.Module, state: Preparation, plans: dict, weights: dict, calibration) -> nn.Module:
+def _replaced(
+    model: nn.Module, state: Preparation, plans: dict, weights: dict, calibration, thetas: dict[str, int]
+) -> nn.Module:
     graphs = {path: stack.graph(path, model.get_submodule(path)) for path, stack in state.stacks.items()}
     if not state.activations:
         if calibration is None:
@@ -215,7 +224,7 @@ def _replaced(model: nn.Module, state: Preparation, plans: dict, weights: dict, 
         choose_formats(plan, {}, given)
         choose_origins(plan, {}, given)
         module = drop_in(kind_of(model.get_submodule(path), path))(
-            stack, path, Model(integers_of(plan, _provenance(state, plan)))
+            stack, path, _with_thresholds(Model(integers_of(plan, _provenance(state, plan))), thetas)
         )
         if not path:
             return module
