@@ -103,7 +103,9 @@ def tested(kind: str, found: dict, task, points: float, folder: Path) -> dict:
         load_arrays(module, load_file(folder / "beacons" / best["more"]["beacon"]))
     model = rindle.quantize(module, "int8", [x.transpose(1, 0, 2) for x in task.calibration()], best["overrides"])
     model = model.with_thresholds(thetas_of(model.artifact, best["thresholds"]))
-    rows = {name: np.stack(task.edits(one, "test"), 1) for name, one in (("float", train.load(kind)), ("quantized", model))}
+    rows = {
+        name: np.stack(task.edits(one, "test"), 1) for name, one in (("float", train.load(kind)), ("quantized", model))
+    }
     change = metrics.paired_bootstrap(rows["float"], rows["quantized"], metrics.rate_of, draws=2000)
     return {
         "float frame error": exact,
@@ -118,7 +120,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=KINDS)
     parser.add_argument("--budget", type=int, default=100, help="candidates in all")
-    parser.add_argument("--worse", type=float, default=8.0, help="points of frame error that a candidate may lose at most")
+    parser.add_argument(
+        "--worse", type=float, default=8.0, help="points of frame error that a candidate may lose at most"
+    )
     parser.add_argument("--budget-points", type=float, default=1.0, help="points that the chosen one may lose")
     parser.add_argument("--beacons", action="store_true", help="retrain a few candidates")
     parser.add_argument("--sampling", choices=("default", "mohaq"), default="default")
