@@ -26,6 +26,13 @@ def test_every_width_has_a_scheme(weight):
     for code in WIDTHS:
         rules = resolve(f"fixed({weight},{code})", None, KEYS)
         assert {rule.kind for rule in rules.values()} == {"fixed"}
+        assert {path for _, path in rules} == {
+            "x",
+            "h",
+            "i",
+            "weight.i.x",
+            "code.i.x",
+        }  # no pattern of formats means a table
         assert [rules["rnn.l0", path].bits for path in ("weight.i.x", "code.i.x", "i", "h")] == [weight, code, 16, 16]
         assert (
             resolve(f"fixed-{weight}-{code}", None, KEYS) == rules == resolve(f" fixed( {weight} ,{code}) ", None, KEYS)

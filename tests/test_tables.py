@@ -104,10 +104,13 @@ def test_given_lines_are_those_of_their_authors_to_one_code(form, function, frac
         ("hard", "sigmoid", 0.0758),
         ("hard(4)", "sigmoid", 0.1192),
         ("hard", "tanh", 0.2384),
+        ("direct 256", "sigmoid", 0.0039),
     ],
 )
 def test_known_errors_are_found(form, function, error):
-    """PLAN's 1.89 % is Amin's own figure; the others are the curves' at their corners: 2.5, 2 and 1."""
+    """PLAN's 1.89 % is Amin's own figure; hard forms err at their corners 2.5, 2 and 1. A look-up errs by half of what a
+    segment climbs: 2^-5 / 4, of 256 up to 8.
+    """
     assert build(function, fixed(16, 12), fixed(16, 15), parse_table(form)).max_error == pytest.approx(error, abs=6e-5)
 
 
