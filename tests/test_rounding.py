@@ -116,6 +116,12 @@ def test_a_nearest_column_stays_and_the_others_make_its_error_good(seed):
     assert found < apart
 
 
+def test_feedback_alone_makes_the_error_of_nearest_columns_good(monkeypatch):
+    monkeypatch.setattr(gptq, "SWEEPS", 0)
+    for seed in range(5):
+        test_a_nearest_column_stays_and_the_others_make_its_error_good.hypothesis.inner_test(seed)
+
+
 def test_the_descent_never_makes_the_error_larger():
     weights, x, steps, lo, hi = layer(7)
     h = x.T @ x
