@@ -15,7 +15,6 @@ from support import random_frames
 from rindle.export.c import to_c
 from rindle.graph import Window
 
-BARE = Path(__file__).parent / "bare"
 CC = os.environ.get("CC", "cc")
 WARNINGS = "-std=c99 -Wall -Wextra -Wconversion -Wshadow -Wundef -pedantic -Werror".split()
 SANITIZED = "-O0 -fsanitize=address,undefined -fno-sanitize-recover=all".split()

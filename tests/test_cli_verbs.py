@@ -14,6 +14,8 @@ from rindle import cli
 from rindle.analysis import analyse
 from rindle.cli.app import console
 from rindle.dataset import dataset
+from rindle.nn.quantize import calibrated
+from rindle.nn.rounding import Rounding
 from rindle.nn.source import float_parameters, source_of
 
 FACTORY = """
@@ -126,6 +128,28 @@ def test_quantize_takes_weights_overrides_and_a_scheme(call, factory, tmp_path, 
     wanted = rindle.quantize(other, "fixed16", data, {"rnn.l0/weight.nh.h": "int4 mmse"})
     assert rindle.load(tmp_path / "q.rindle").id == wanted.id
     assert "accuracy" in out and "float" in out and "fixed16" in out
+
+
+def test_quantize_rounds_by_words_and_shows_the_error_along_the_sequence(call, factory, tmp_path, data):
+    (tmp_path / "o.toml").write_text('"weight.*" = "int3 mmse learned"\n')
+    arguments = ["quantize", f"{factory}:net", "--calibration", "d.npz", "--overrides", "o.toml", "--steps", "4"]
+    found = answers(call, *arguments, "-o", "q.rindle", "--seed", "1")
+    torch.manual_seed(0)
+    net = TorchModel("gru", "last").eval()
+    planned = calibrated(net, "int8", data, {"weight.*": "int3 mmse learned"}, Rounding(4, 1))
+    made = planned.model()
+    assert found["id"] == made.id and found["rounding"] == made.artifact.provenance["rounding"]
+    assert found["rounding"]["rnn.l0"]["learned"]["seed"] == 1
+    paths = {one["path"]: one for one in found["over_time"]["paths"]}
+    assert list(paths) == ["rnn.l0/h.next", "rnn.l1/h.next", "last/y"]
+    wanted = analyse(made.artifact, data, float_parameters(planned.plan.graph))
+    for one in wanted.paths:
+        if one.name in paths:
+            assert paths[one.name]["sqnr"] == one.sqnr
+            assert paths[one.name]["growth"] == (one.growth and list(one.growth))
+    code, out, err = call(*arguments, "-o", "r.rindle")
+    assert code == 0, err
+    assert "SQNR in dB along the sequence" in out and "rnn.l1/h.next" in out and "100%" in out
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """The exported C gives the reference's integers, whatever the model, asks nobody for anything, and says what it takes."""
 
 import json
+import math
 import re
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -119,6 +121,61 @@ def test_one_operation_on_all_codes(cell, seed, tmp_path):
     artifact = Artifact(Graph(64, (Node("n", "program", INPUT, layer),), "n"), x, Golden(None, None, None), {})
     codes = np.arange(-32768, 32768).astype(np.int16).reshape(1, 1024, 64)
     assert_exact(artifact.with_golden(codes, np.array([1024])), tmp_path)
+
+
+@cache
+def planes_layer(bits: int, codes: str, inputs: int, hidden: int):
+    """An LSTM with weights of so many bits."""
+    torch.manual_seed(bits)
+    x = np.random.default_rng(0).normal(size=(4, 9, inputs)).astype(np.float32)
+    overrides = {"weight.*": f"int{bits} mmse", "code.*": codes}
+    net = StatesOf(torch.nn.LSTM(inputs, hidden, batch_first=True))
+    return with_extremes(rindle.quantize(net.eval(), "int8", x, overrides).artifact)
+
+
+class StatesOf(torch.nn.Module):
+    def __init__(self, rnn):
+        super().__init__()
+        self.rnn = rnn
+
+    def forward(self, x):
+        return self.rnn(x)[0]
+
+
+@pytest.mark.parametrize("bits", range(2, 8))
+def test_planes_of_every_width_are_exact(bits, tmp_path):
+    """Rows and columns that fill words and that do not; sums of two products in 16 bits, and codes too large for it."""
+    sizes, codes = ((13, 37), (40, 24))[bits & 1], ("int8 mmse", "int10 mmse", "fixed16 max")[bits % 3]
+    artifact = planes_layer(bits, codes, *sizes)
+    assert_exact(artifact, tmp_path / "dense")
+    assert_exact(with_extremes(artifact.with_thresholds(some_thresholds(artifact, 0.1))), tmp_path / "held")
+
+
+@pytest.mark.parametrize("bits", range(2, 8))
+def test_codes_at_the_bound_of_two_lanes_are_exact(bits, tmp_path):
+    """Eight columns of the largest weights on the largest codes, of either sign, fill the 16 bits of a lane."""
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(24, 12)
+    layer.weight.data = torch.where(torch.arange(12)[:, None] % 2 == 0, 1.0, -1.0).expand(12, 24).clone()
+    x = np.random.default_rng(0).uniform(-1, 1, (2, 4, 24)).astype(np.float32)
+    overrides = {"weight.*": f"int{bits} max", "code.*": "int9 max"}  # codes to 255, the widest that lanes take
+    artifact = rindle.quantize(torch.nn.Sequential(layer).eval(), "int8", x, overrides).artifact
+    hi = artifact.graph.programs[0].layer.formats[artifact.graph.programs[0].layer.program.codes[0]].hi
+    assert hi == 255
+    full = np.array([artifact.input_format.hi, artifact.input_format.lo])
+    rows = np.stack(
+        [
+            np.full(24, full[0]),
+            np.full(24, full[1]),
+            np.where(np.arange(24) % 2, *full),
+            np.where(np.arange(24) % 2, *full[::-1]),
+        ]
+    )
+    codes = np.stack([rows, rows[::-1], rows[[2, 0, 3, 1]]]).astype(np.int16)
+    for name, theta in (("dense", None), ("held", 0)):
+        one = artifact.with_thresholds(dict.fromkeys(artifact.held_codes(), theta))
+        assert_exact(one.with_golden(codes, np.array([4, 4, 4])), tmp_path / name)
+        assert re.search(r"planes\(.*, 1, ", (tmp_path / name / "net.c").read_text())
 
 
 def quiet_head():
@@ -293,13 +350,17 @@ def test_sizes_are_those_of_the_arrays(seed, tmp_path):
     assert run("cc", "-std=c99", "-c", "size.c", cwd=tmp_path).returncode == 0
 
 
-def test_weights_take_their_bits():
-    def weights(scheme):
-        return ModelWriter(quantized("lstm", scheme).artifact, "net").constants.sizes["weights"]
+@pytest.mark.parametrize("bits", range(2, 8))
+def test_weights_take_their_bits(bits):
+    """Each plane of a row ends with a word, and nothing else is lost: 4 bits are half of 8 where rows are whole words."""
 
-    elements = weights("int8")
-    assert weights("fixed16") == 2 * elements
-    assert elements / 2 <= weights("w4a8") <= 0.55 * elements  # each row is padded to a byte
+    def weights(artifact):
+        return ModelWriter(artifact, "net").constants.sizes["weights"]
+
+    assert weights(planes_layer(bits, "int8", 64, 32)) == weights(planes_layer(8, "int8", 64, 32)) * bits / 8
+    widths = [width for width in (4, 2, 1) if bits & width]
+    words = [sum(math.ceil(columns * width / 32) for width in widths) for columns in (13, 37)]
+    assert weights(planes_layer(bits, "int8", 13, 37)) == 4 * 4 * 37 * sum(words)
 
 
 # ----------------------------------------------------------------------------------------------------- refuses by name

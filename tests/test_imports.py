@@ -47,9 +47,13 @@ def test_only_the_training_side_imports_torch(path):
 def test_the_training_side_reaches_the_runtime_only_to_hand_a_model_over():
     for path in (SOURCE / "nn").rglob("*.py"):
         for name in imported(path):
-            allowed = path.name in ("quantize.py", "qat.py", "drop_in.py", "dynamic.py") and is_within(
-                name, "rindle.runtime"
-            )
+            allowed = path.name in (
+                "quantize.py",
+                "qat.py",
+                "drop_in.py",
+                "dynamic.py",
+                "sensitivity.py",
+            ) and is_within(name, "rindle.runtime")
             assert allowed or not any(
                 is_within(name, f"rindle.{other}") for other in ("runtime", "_core", "cli", "cost")
             ), name

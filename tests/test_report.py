@@ -12,6 +12,7 @@ from support import FEATURES, OUTPUTS, quantized, quantized_graph, sequences
 
 import rindle
 from rindle import RindleError, cli, reference
+from rindle.analysis import analyse
 from rindle.cli.bench import rivals_of
 from rindle.dataset import dataset
 from rindle.report.collect import activity, collect
@@ -52,6 +53,16 @@ def models(data):
 @pytest.fixture(scope="module")
 def collected(models, data):
     return collect(models, data, command="rindle report a b --data <d>", rivals=rivals_of, slices=3)
+
+
+def test_the_error_along_the_sequence_is_of_states_and_outputs():
+    model, frames = quantized("lstm", "int8"), dataset(sequences(4, 12))
+    (one,) = collect({"lstm": model}, frames)["models"]
+    followed = ["rnn.l0/c", "rnn.l0/h", "rnn.l1/c", "rnn.l1/h", "last/y"]
+    assert list(dict.fromkeys(row["path"] for row in one["growth"])) == followed
+    wanted = {path.name.removesuffix(".next"): path for path in analyse(model.artifact, frames).paths}
+    for row in one["growth"]:
+        assert row["snr_db"] in wanted[row["path"]].growth
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ def test_rules(text, rule):
     [
         ("float16", 'write for example "int8 max"'),
         ("", "write for example"),
-        ("int8 max max", "write for example"),
+        ("int8 max max", "unknown word"),
         ("int8 max(1.2.3)", "write for example"),
         ("int8 max(-1)", "write for example"),
         ("int8 max(.)", "write for example"),
@@ -51,7 +51,7 @@ def test_rules(text, rule):
         ("fixed(8,3) max", "then no calibration"),
         ("fixed(8,65)", "-64..64 fraction bits"),
         ("int8 maximum", "unknown calibration 'maximum'; did you mean 'max'"),
-        ("int8 kl", "unknown calibration 'kl'; there are max, percentile, mmse"),
+        ("int8 sawb", "unknown calibration 'sawb'; there are max, percentile, mmse"),
         ("int8 max(0)", "above 0"),
         ("int8 percentile(0)", "above 0 and up to 100"),
         ("int8 percentile(100.1)", "above 0 and up to 100"),

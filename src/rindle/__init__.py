@@ -23,6 +23,7 @@ _TORCH = dict.fromkeys(
         "prepare",
         "quantize",
         "quantize_dynamic",
+        "scheme_rules",
     ),
     ".nn",
 )

@@ -22,6 +22,7 @@ from .graph import INPUT, execute
 from .program import ARITY
 
 POSITIONS = 8
+FEW = 20_000  # frames that are enough for a look
 CHUNK = 32 * 2**20  # values kept at a time
 
 
@@ -178,6 +179,26 @@ def analyse(
     positions = tuple(float(p) for p in np.linspace(0, 1, POSITIONS))
     weights = "dequantized" if original is None else "original"
     return Analysis(weights, len(data), data.frames, positions, tuple(reports))
+
+
+def few(data: Dataset) -> Dataset:
+    """Rows, evenly spread, of at most FEW frames together (or one): the analysis runs in NumPy."""
+    count = max(1, min(len(data), int(FEW * len(data) / data.frames)))
+    return data.rows(np.unique(np.linspace(0, len(data) - 1, count).astype(int)))
+
+
+def over_time(artifact: Artifact, found: Analysis) -> tuple[PathReport, ...]:
+    """Of an analysis, what says how errors grow along a sequence: each state, each recurrent layer's output, and the model's."""
+    kept = {(node.name, path) for node in artifact.graph.recurrent for _, path in node.layer.program.states}
+    kept |= {(node.name, node.layer.program.output) for node in artifact.graph.recurrent}
+    name = artifact.graph.output
+    while name != INPUT:
+        node = artifact.graph.node(name)
+        if node.kind == "program":
+            kept.add((name, node.layer.program.output))
+            break
+        name = node.sources[0]
+    return tuple(one for one in found.paths if (one.node, one.path) in kept)
 
 
 def _add(artifact: Artifact, blocks: dict[str, Blocks], data: Dataset, sums: dict) -> None:

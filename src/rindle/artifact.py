@@ -81,14 +81,8 @@ class Artifact:
         """Every input that can have a threshold: "node/source" -> (node, code path); see ``Model.thresholds``."""
         names = {}
         for node in self.graph.programs:
-            sources = {}
-            for op in node.layer.program.affines:
-                for term in op.terms:
-                    sources.setdefault(term.source, {})[term.code] = None
-            for source, codes in sources.items():
-                for code in codes:
-                    name = source if len(codes) == 1 else code
-                    names[f"{node.name}/{name}"] = (node.name, code)
+            for code, name in node.layer.program.code_names().items():
+                names[f"{node.name}/{name}"] = (node.name, code)
         return names
 
     def with_thresholds(self, thresholds: dict) -> Artifact:

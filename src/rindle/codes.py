@@ -144,6 +144,11 @@ class Rescale:
     shift: int
 
 
+def signed_bits(reach: int) -> int:
+    """Bits of a two's complement integer that holds every value up to this magnitude."""
+    return reach.bit_length() + 1
+
+
 def alignment(op_kind: str, f: tuple[int, ...], result: int) -> tuple[tuple[int, ...], int]:
     """Section 4: the left shift of each term to the largest fraction F, and s = F − frac(result).
 

@@ -12,9 +12,9 @@ from .document_write import to_document
 
 @dataclass(frozen=True)
 class Input:
-    """One product input of a recurrent layer over a measured run.
+    """One product input of a layer over a measured run.
 
-    hidden: it is the layer's own state; else it comes from below. theta: None if dense. macs, weight_bits: of the
+    hidden: it is the layer's own state, or made of it within the frame (r ⊙ h); else it comes from below. theta: None if dense. macs, weight_bits: of the
     products that read it, per frame. density: share of its elements that changed, 1 if dense. frames: real ones.
     """
 
@@ -36,12 +36,14 @@ class Input:
 @dataclass(frozen=True)
 class Measurement:
     """output: what ``Model.run`` gives. inputs: every product input of the recurrent layers. saturations: (node,
-    operation) -> elements that were clipped; ("input", "input") is the model's own input.
+    operation) -> elements that were clipped; ("input", "input") is the model's own input. others: product inputs of the
+    layers without a state.
     """
 
     output: np.ndarray
     inputs: tuple[Input, ...]
     saturations: dict[tuple[str, str], int]
+    others: tuple[Input, ...] = ()
 
     def eliminated(self, hidden: bool | None = None) -> float:
         """Share of the recurrent multiply-accumulates that no changed element asked for: of all products in the
@@ -60,13 +62,18 @@ class Measurement:
         return spared / whole if whole else 0.0
 
 
-def measured_inputs(artifact, changes: dict[tuple[str, str], tuple[int, int]], lengths) -> tuple[Input, ...]:
-    """changes: (node, held code) -> (elements changed, frames). lengths: real frames of each row of the run."""
+def measured_inputs(
+    artifact, changes: dict[tuple[str, str], tuple[int, int]], lengths, recurrent: bool = True
+) -> tuple[Input, ...]:
+    """changes: (node, held code) -> (elements changed, frames). lengths: real frames of each row of the run. recurrent: of the
+    recurrent layers, or of all others.
+    """
     names = {key: name.split("/", 1)[1] for name, key in artifact.held_codes().items()}
     rows = []
-    for node in artifact.graph.recurrent:
+    for node in artifact.graph.programs:
+        if bool(node.layer.program.states) != recurrent:
+            continue
         layer = node.layer
-        states = {state for state, _ in layer.program.states}
         frames = sum(artifact.graph.frames(node.name, int(length)) for length in lengths if length)
         for code in layer.program.codes:
             macs = bits = 0
@@ -83,7 +90,7 @@ def measured_inputs(artifact, changes: dict[tuple[str, str], tuple[int, int]], l
                 Input(
                     node.name,
                     names[node.name, code],
-                    layer.program.format_name(source) in states,
+                    source in layer.program.hidden,
                     size,
                     layer.thetas.get(code),
                     macs,
@@ -93,6 +100,19 @@ def measured_inputs(artifact, changes: dict[tuple[str, str], tuple[int, int]], l
                 )
             )
     return tuple(rows)
+
+
+def weight_bytes(graph, rules) -> int:
+    """What the weights of a graph will take in a file, from shapes and bits alone: each row of a matrix padded to a byte.
+
+    rules: (layer, "weight.gate.source") -> what has ``bits``, as ``scheme.resolve`` gives.
+    """
+    total = 0
+    for node in graph.programs:
+        for gate, source in node.layer.program.products:
+            rows, columns = node.layer.program.block_shape(f"{gate}.{source}")
+            total += rows * (-(-columns * rules[node.name, f"weight.{gate}.{source}"].bits // 8))
+    return total
 
 
 def sizes(artifact) -> dict[str, int]:

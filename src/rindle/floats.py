@@ -119,11 +119,12 @@ def parameters(artifact: Artifact, given: dict[str, Blocks] | None = None) -> di
     if given is None:
         return own
     found = {}
+    gates = {node.name: {g for op in node.layer.program.affines for g in op.out} for node in artifact.graph.programs}
     for node, blocks in own.items():
         if node not in given:
             raise RindleError(f"the float model has no layer {node!r}; it has {', '.join(given)}: is it another model?")
         for block, value in blocks.items():
-            absent = np.zeros_like(value) if value.ndim == 1 and not value.any() else None  # a gate without a bias
+            absent = np.zeros_like(value) if block in gates[node] else None  # a gate without a bias
             other = given[node].get(block, absent)
             shape = None if other is None else list(other.shape)
             if shape != list(value.shape):

@@ -131,6 +131,15 @@ class Program:
         return tuple((gate, t.source) for op in self.ops for t in op.terms for gate in t.gates)
 
     @cached_property
+    def hidden(self) -> frozenset[str]:
+        """The paths that depend on a state within the frame: what a recurrent product may read."""
+        reached = {state for state, _ in self.states}
+        for op in self.ops:
+            if reached & {*op.args, *(term.source for term in op.terms)}:
+                reached |= set(op.out)
+        return frozenset(reached)
+
+    @cached_property
     def affines(self) -> tuple[Op, ...]:
         return tuple(op for op in self.ops if op.kind == "affine")
 
@@ -151,6 +160,14 @@ class Program:
         if biased:
             layout["bias"] = biased
         return layout | {vector: (vector,) for vector in self.vectors}
+
+    def code_names(self) -> dict[str, str]:
+        """Code path -> how thresholds name it: its source, or its own name where a source has several."""
+        sources: dict[str, dict[str, None]] = {}
+        for op in self.affines:
+            for term in op.terms:
+                sources.setdefault(term.source, {})[term.code] = None
+        return {code: source if len(codes) == 1 else code for source, codes in sources.items() for code in codes}
 
     def term_of(self, gate: str, source: str) -> Term:
         """The one that has the block ``gate.source``."""

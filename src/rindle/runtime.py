@@ -168,8 +168,26 @@ class Model:
         y = self._empty(batch, np.float32)
         self._call(stream.run, batch, y, lengths)
         saturations, changes = self._counts(stream)
-        inputs = measured_inputs(self.artifact, changes, [batch.shape[1]] * len(batch) if lengths is None else lengths)
-        return Measurement(self._as_given(x, y), inputs, saturations)
+        frames = [batch.shape[1]] * len(batch) if lengths is None else lengths
+        inputs, others = (measured_inputs(self.artifact, changes, frames, recurrent) for recurrent in (True, False))
+        return Measurement(self._as_given(x, y), inputs, saturations, others)
+
+    def activity(self, x: np.ndarray, lengths=None) -> tuple[np.ndarray, dict[str, float]]:
+        """What :meth:`run` gives, and the density of every held input of all layers, those before and behind the recurrent ones
+        included: "node/source" -> share of its elements that changed, 0..1, over real frames.
+        """
+        batch, lengths = self._sequences(x, np.float32, lengths)
+        stream = _core.Stream(self._core)
+        y = self._empty(batch, np.float32)
+        self._call(stream.run, batch, y, lengths)
+        _, changes = self._counts(stream)
+        layers = {node.name: node.layer for node in self.artifact.graph.programs}
+        found = {}
+        for name, key in self.artifact.held_codes().items():
+            if key in changes:
+                changed, frames = changes[key]
+                found[name] = changed / (layers[key[0]].program.sizes[key[1]] * frames) if frames else 1.0
+        return self._as_given(x, y), found
 
     def stream(self) -> Stream:
         """A new stream with zero states. RindleError if the graph needs whole sequences; it names the node."""

@@ -17,6 +17,9 @@ try:
         quantize,
         report,
         run,
+        search,
+        sensitivity,
+        sweep,
         verify,
     )
     from .app import app

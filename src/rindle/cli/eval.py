@@ -11,6 +11,7 @@ from ..cost import Measurement, measured_inputs
 from ..dataset import Dataset, load_data
 from ..evaluate import Score, score
 from ..formats import RindleError, decode
+from ..formula import FORMULAS, check_formula, executed_of, size_of
 from ..runtime import Model, load
 from .app import Data, Json, app, progress, show
 
@@ -37,6 +38,9 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    formula: Annotated[
+        str | None, typer.Option(help=f"also size and operations by a published convention: {', '.join(FORMULAS)}")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """How good models are on data, and what they save: metric, eliminated operations, densities, saturations.
@@ -45,10 +49,14 @@ def evaluate(
     real frames count, for everything. Eliminated: the share of the recurrent layers' multiply-accumulates that no changed
     input asked for, and in brackets what θ = 0 alone would eliminate.
 
+    With --formula rezk also the size and the eliminated operations of Rezk et al. 2022: linear layers included, shared directions
+    counted once, 16-bit inputs as 97 % dense, and θ = 0 where an input has none.
+
     Example: rindle eval dense.rindle sparse.rindle --data test.npz
     """
     if engine not in ENGINES:
         raise RindleError(f"unknown engine {engine!r}; there are {', '.join(ENGINES)}")
+    check_formula(formula)
     sequences = load_data(data)
     models = {str(file): load(file) for file in files}
     answers = None
@@ -65,6 +73,8 @@ def evaluate(
             seen = measure(model, sequences, engine)
             found = score(seen.output, sequences, answers, task)
             results.append(_result(file, model, sequences, seen, found))
+            if formula:
+                results[-1][formula] = published(model, sequences)
             if require is not None:
                 failed |= (
                     found.value < require / 100 if found.higher_is_better else not found.more["NMSE dB"] <= require
@@ -91,9 +101,23 @@ def measure(model: Model, data: Dataset, engine: str) -> Measurement:
             raise RindleError(f"the simulation needs {error.name}: pip install 'rindle[torch]'") from None
     model.run(data.x[:1], data.lengths[:1])  # the reference trusts its input; the model checks that it fits
     found = run(model.artifact, data.x, data.lengths)
-    inputs = measured_inputs(model.artifact, found.changes, data.lengths)
+    inputs, others = (measured_inputs(model.artifact, found.changes, data.lengths, one) for one in (True, False))
     y = found.codes if model.is_float else decode(found.codes, model.artifact.output_format)
-    return Measurement(y, inputs, found.saturations)
+    return Measurement(y, inputs, found.saturations, others)
+
+
+def published(model: Model, data: Dataset) -> dict[str, float]:
+    """Size and operations as Rezk et al. 2022 count them: every input held, which leaves the integers as they are."""
+    size = size_of(model.artifact)
+    dense = {name: 0 for name, theta in model.thresholds.items() if theta is None}
+    done = executed_of(model.artifact, model.with_thresholds(dense).measure(data.x, data.lengths))
+    return {
+        "megabytes": size.megabytes,
+        "float_megabytes": size.float_megabytes,
+        "compression": size.compression,
+        "executed": done,
+        "eliminated": 1 - done,
+    }
 
 
 def _result(file: str, model: Model, data: Dataset, seen: Measurement, found: Score) -> dict:
@@ -158,4 +182,16 @@ def _tables(results: list[dict], title: str):
             )
             changed = f"{one['density']:.1%}", f"{one['density_at_theta_0']:.1%}"
             inputs.add_row(name, one["name"], theta, *changed, f"{one['macs_per_frame']:,}")
-    return files, inputs
+    more = [_published(results, formula) for formula in FORMULAS if formula in results[0]]
+    return files, inputs, *more
+
+
+def _published(results: list[dict], formula: str) -> Table:
+    table = Table("file", title=f"as {formula} counts: MB of 2^20 bytes, no overhead; operations of all layers")
+    for name in ("MB", "float MB", "compression", "eliminated"):
+        table.add_column(name, justify="right")
+    for result in results:
+        one = result[formula]
+        sizes = (f"{one[key]:.4g}" for key in ("megabytes", "float_megabytes"))
+        table.add_row(result["file"], *sizes, *(f"{one[key]:.1%}" for key in ("compression", "eliminated")))
+    return table

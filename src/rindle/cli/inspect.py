@@ -8,13 +8,17 @@ import typer
 from rich.table import Table
 
 from ..analysis import Analysis, analyse
+from ..container import write_file
 from ..cost import measured_inputs, sizes
 from ..dataset import load_data
 from ..diff import compare, shortened
 from ..formats import RindleError
+from ..formula import FORMULAS, check_formula, size_of
 from ..graph import INPUT
+from ..guideline import hardware as needs
+from ..guideline import markdown
 from ..runtime import Model, load
-from .app import File, Json, MaybeData, app, notes, plain, progress, show
+from .app import File, Force, Json, MaybeData, app, check_output, notes, plain, progress, show
 
 
 @app.command()
@@ -33,6 +37,19 @@ def inspect(
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="a safetensors file for --model package.module:factory")] = None,
     rows: Annotated[int | None, typer.Option(help="with --data: use only its first ROWS sequences", min=1)] = None,
+    formula: Annotated[
+        str | None, typer.Option(help=f"also the size by a published convention: {', '.join(FORMULAS)}")
+    ] = None,
+    hardware: Annotated[
+        bool,
+        typer.Option(
+            "--hardware", help="what a circuit needs: formats and why, accumulators, tables, memory; in Markdown"
+        ),
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="with --hardware: the .md file to write")
+    ] = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Show a model: its nodes, formats, thresholds, operations and bytes.
@@ -44,21 +61,48 @@ def inspect(
     Examples: rindle inspect m.rindle --data validation.npz --model nets:speaker --weights speaker.safetensors
 
     rindle inspect dense.rindle --diff sparse.rindle
+
+    rindle inspect m.rindle --hardware -o m.md
     """
+    if hardware and (diff is not None or data is not None):
+        raise RindleError("--hardware describes one file: leave out --diff and --data")
+    if output is not None and not hardware:
+        raise RindleError("--output is for --hardware")
     if diff is not None and data is not None:
         raise RindleError("--diff compares two files, --data runs one: give one or the other")
     if data is None and (model, weights, rows) != (None, None, None):
         raise RindleError("--model, --weights and --rows say what --data is compared with: give --data")
+    check_formula(formula)
+    if formula and (diff is not None or data is not None):
+        raise RindleError(
+            "--formula is for the model itself; leave out --diff and --data (rindle eval has operations, too)"
+        )
     one = load(file)
     if diff is not None:
         raise typer.Exit(_diff(file, one, diff, load(diff), as_json))
     if data is not None:
         _noise(file, one, data, model, weights, rows, as_json)
         return
-    _show(file, one, as_json)
+    if hardware:
+        _hardware(file, one, output, force, as_json)
+        return
+    _show(file, one, formula, as_json)
 
 
-def _show(file: Path, model: Model, as_json: bool) -> None:
+def _hardware(file: Path, model: Model, output: Path | None, force: bool, as_json: bool) -> None:
+    found = needs(model.artifact)
+    text = markdown(found, f"Hardware needs of {file.name}")
+    if output is not None:
+        check_output(output, force)
+        write_file(output, text.encode())
+        show(as_json, {"file": file, "output": output, **plain(found)}, f"written to {output}")
+    elif as_json:
+        show(True, {"file": file, **plain(found)})
+    else:
+        print(text, end="")
+
+
+def _show(file: Path, model: Model, formula: str | None, as_json: bool) -> None:
     artifact = model.artifact
     about = [f"{file}: {len(model.data):,} bytes, id {model.id[:16]}…"]
     about += [shortened(f"{key}: {value}") for key, value in artifact.provenance.items()]
@@ -76,8 +120,9 @@ def _show(file: Path, model: Model, as_json: bool) -> None:
         kind += ", reversed" if node.reverse else ""
         nodes.add_row(node.name, kind, ", ".join(node.sources), shape, fmt)
 
-    paths = Table("path", "size", "format", "made by", "max error", title="formats")
-    products = Table("product", "weights", "code", "θ", title="products")
+    paths = Table("path", "size", "format", "made by", "table: max error", title="formats")
+    products = Table("product", "weights", "code", "accumulator", "θ", title="products")
+    accumulators = iter(needs(artifact).products)
     listed = {"paths": [], "products": []}
     for node in artifact.graph.programs:
         layer, program = node.layer, node.layer.program
@@ -85,7 +130,9 @@ def _show(file: Path, model: Model, as_json: bool) -> None:
         for path in (*program.inputs, *(state for state, _ in program.states), *program.vectors, *made):
             size, op = program.sizes[path], made.get(path)
             table = layer.constants.get(path) if op and op.kind == "table" else None
-            error = f"{table.max_error:.2g}" if table else ""
+            error = (
+                f"{table.max_error:.2g}, {'linear' if table.degree else 'direct'} {len(table.base)}" if table else ""
+            )
             name, fmt, kind = f"{node.name}/{path}", str(layer.formats[path]), op.kind if op else ""
             paths.add_row(name, str(size), fmt, kind, error)
             listed["paths"].append(
@@ -101,7 +148,8 @@ def _show(file: Path, model: Model, as_json: bool) -> None:
                 if term.conv is not None:
                     about_weights += f", convolution {term.conv.kernel[0]} x {term.conv.kernel[1]}"
                 name, fmt = f"{node.name}/{term.weight}", str(layer.formats[term.code])
-                products.add_row(name, about_weights, fmt, shown)
+                width = next(accumulators).accumulator
+                products.add_row(name, about_weights, fmt, f"{width} bits", shown)
                 listed["products"].append(
                     {
                         "product": name,
@@ -109,6 +157,7 @@ def _show(file: Path, model: Model, as_json: bool) -> None:
                         "bits": product.format.bits,
                         "scale": scale,
                         "code": fmt,
+                        "accumulator_bits": width,
                         "theta": theta,
                     }
                 )
@@ -129,8 +178,19 @@ def _show(file: Path, model: Model, as_json: bool) -> None:
         "sizes": parts,
         "provenance": artifact.provenance,
     }
+    published = []
+    if formula:
+        size = size_of(artifact)
+        result[formula] = {
+            "megabytes": size.megabytes,
+            "float_megabytes": size.float_megabytes,
+            "compression": size.compression,
+        }
+        published.append(
+            f"as {formula} counts: {size.megabytes:.4g} MB of 2^20 bytes, no overhead; compression {size.compression:.1%}"
+        )
     macs = f"recurrent multiply-accumulates per frame, dense: {recurrent:,}"
-    show(as_json, result, *about, nodes, paths, products, macs, holds)
+    show(as_json, result, *about, nodes, paths, products, macs, holds, *published)
 
 
 def _diff(file: Path, one: Model, diff: Path, other: Model, as_json: bool) -> int:
@@ -184,9 +244,6 @@ def _noise_tables(found: Analysis, file: Path):
     table = Table("path", "format", title="range, saturation, noise")
     for name in ("range used", "max |code|", "saturated", "SQNR dB"):
         table.add_column(name, justify="right")
-    growth = Table("path", title="SQNR in dB along the sequence, 0 % its first frame")
-    for position in found.positions:
-        growth.add_column(f"{position:.0%}", justify="right")
     for path in found.paths:
         clipped = (
             ""
@@ -196,6 +253,15 @@ def _noise_tables(found: Analysis, file: Path):
             else "0"
         )
         table.add_row(path.name, str(path.format), f"{path.used:.1%}", f"{path.largest:,}", clipped, f"{path.sqnr:.1f}")
+    return about, table, growth_table(found, found.paths)
+
+
+def growth_table(found: Analysis, paths) -> Table:
+    """Of those paths that have one value per frame."""
+    growth = Table("path", title="SQNR in dB along the sequence, 0 % its first frame")
+    for position in found.positions:
+        growth.add_column(f"{position:.0%}", justify="right")
+    for path in paths:
         if path.growth:
             growth.add_row(path.name, *(f"{value:.1f}" for value in path.growth))
-    return about, table, growth
+    return growth

@@ -7,12 +7,15 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from ..analysis import over_time
 from ..dataset import load_data
 from ..evaluate import score
 from ..formats import RindleError, RindleWarning
+from ..presets import REZK
 from ..runtime import Model, save
 from ..scheme import SCHEMES
 from .app import Force, Json, app, check_output, notes, progress, show
+from .inspect import growth_table
 
 
 @app.command()
@@ -31,8 +34,26 @@ def quantize(
         Path,
         typer.Option(metavar="FILE", help="real sequences, a .npz or .npy file; a hundred or so are usually enough"),
     ],
-    scheme: Annotated[str, typer.Option(help=f"a preset: {', '.join(SCHEMES)}")] = "int8",
+    scheme: Annotated[
+        str,
+        typer.Option(help=f"{', '.join((*SCHEMES, *REZK))}, or fixed-W-A: weights of W bits, codes of A, shifts only"),
+    ] = "int8",
+    skip: Annotated[
+        str,
+        typer.Option(help="leave the published path of each cell at 16 bits: of all layers, the first ones, or none"),
+    ] = "none",
     overrides: Annotated[Path | None, typer.Option(help="path -> rule, a .toml or .json file")] = None,
+    accumulator: Annotated[
+        int | None, typer.Option(metavar="BITS", help="refuse a product whose partial sums need more bits")
+    ] = None,
+    search_formats: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="search fraction bits by what they do to the outputs on these sequences; not test data"
+        ),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="of learned rounding, where the rules ask for it")] = 300,
+    seed: Annotated[int, typer.Option(min=0, help="of learned rounding")] = 0,
     weights: Annotated[Path | None, typer.Option(help="a safetensors file of the factory's model.state_dict()")] = None,
     kernel: Annotated[str | None, typer.Option(help="the kernel that evaluates the result")] = None,
     force: Force = False,
@@ -41,31 +62,47 @@ def quantize(
     """Quantize a trained torch model after training. Needs torch.
 
     If the calibration file has y, the float model and the quantized one are compared on it; without y, how often the
-    quantized one decides as the float one does. (These are calibration data: for a figure to report, use rindle eval.)
+    quantized one decides as the float one does; and how the error grows along the sequences. (These are calibration data: for a figure to report, use rindle eval.)
 
     Example: rindle quantize nets:speaker --weights speaker.safetensors --calibration train.npz -o speaker.rindle
     """
     try:
+        from ..nn import fractions
         from ..nn.quantize import calibrated
+        from ..nn.rounding import Rounding
         from ..nn.source import float_outputs, load_model
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
         raise RindleError("rindle quantize needs torch: pip install 'rindle[torch]'") from None
     check_output(output, force)
+    scheme = f"{scheme} skip={skip}" if skip != "none" else scheme
     data = load_data(calibration)
     with progress() as bar, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RindleWarning)
         bar.add_task("loading the model", total=None)
         source = load_model(model, weights)
-        bar.add_task(f"calibrating on {data.frames:,} frames, converting", total=None)
-        planned = calibrated(source, scheme, data, overrides)
+        line = bar.add_task(f"calibrating on {data.frames:,} frames, converting", total=None)
+        rounding = Rounding(steps, seed, lambda text: bar.update(line, description=text))
+        planned = calibrated(source, scheme, data, overrides, accumulator, rounding)
+        searched = None
+        if search_formats is not None:
+            line = bar.add_task("searching fraction bits", total=None)
+            log = output.with_name(f"{output.name}.formats.jsonl")
+
+            def seen(trial, number):
+                bar.update(line, description=f"searching fraction bits: {number} evaluated, drift {trial.drift:.3g}")
+
+            searched = fractions.search_formats(planned, load_data(search_formats), log, seen)
+            planned = searched.calibrated
         made = planned.model()
         made = Model(made.artifact, made.data, kernel)
         bar.add_task("comparing with the float model", total=None)
         wanted = float_outputs(planned.plan.graph, data)
         before = None if data.y is None else score(wanted, data)
         after = score(made.run(data.x, data.lengths), data, wanted)
+        found = planned.analysis(made, data)
+    followed = over_time(made.artifact, found)
     save(made, output)
     remarks = [str(one.message) for one in caught if issubclass(one.category, RindleWarning)]
     for remark in remarks:
@@ -79,10 +116,25 @@ def quantize(
         "metric": after.metric,
         "float": before and {"value": before.value, **before.more},
         "quantized": {"value": after.value, **after.more},
+        "rounding": planned.provenance.get("rounding", {}),
+        "over_time": {
+            "rows": found.rows,
+            "frames": found.frames,
+            "positions": found.positions,
+            "paths": [{"path": one.name, "sqnr": one.sqnr, "growth": one.growth} for one in followed],
+        },
         "warnings": remarks,
     }
+    if searched:
+        start, chosen = searched.found.start.drift, searched.found.chosen.drift
+        result["searched"] = {
+            "drift": [start, chosen],
+            "overrides": searched.overrides,
+            "evaluations": len(searched.found.trials),
+        }
+        notes.print(f"{len(searched.found.trials)} evaluations, kept in {log}: drift {start:.4g} -> {chosen:.4g}")
     table = Table("model", after.metric, "bytes", title=f"{output}, on the calibration data")
     if before:
         table.add_row("float", str(before), "")
     table.add_row(scheme, str(after), f"{len(made.data):,}")
-    show(as_json, result, table)
+    show(as_json, result, table, growth_table(found, followed))

@@ -171,7 +171,8 @@ def run(output: Path, hidden: int = 128, epochs: int = 60) -> None:
     output.mkdir(parents=True, exist_ok=True)
     started = time.time()
     training, validation, test = load()
-    for name, data in (("validation", validation), ("test", test)):  # for `rindle eval`, `bench` and `report`
+    parts = {"training": training, "validation": validation, "test": test}
+    for name, data in parts.items():  # for `rindle eval`, `bench`, `report` and `sweep`
         dataset(data.x, data.lengths, data.speakers).save(output / f"{name}.npz")
 
     table = Table(title=f"Japanese Vowels: {len(test.x)} test utterances, {hidden} hidden units")

@@ -3,9 +3,14 @@ name, force) that writes the folder whole or not at all, refuses by name what it
 """
 
 from .c import to_c
+from .c.report import report as report_c
 
 TARGETS = {
     "c": to_c,  # C99 for microcontrollers and everything else
 }
 
-__all__ = ["TARGETS", "to_c"]
+REPORTS = {
+    "c": report_c,  # a function of (artifact, dataset or None, seen): what an export takes where it runs
+}
+
+__all__ = ["REPORTS", "TARGETS", "to_c"]

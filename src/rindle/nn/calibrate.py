@@ -9,15 +9,18 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
+from .. import presets
 from ..formats import FRAC_LIMIT, MIN_STEP, Format, RindleError, RindleWarning, integer
 from ..graph import INPUT, Graph
+from ..paths import bounds_of, keys_of, saturating
 from ..program import Op, Program, Term, check_integer
 from ..quantizers import QUANTIZERS
 from ..scheme import Rule, fitting, resolve
-from ..tables import FUNCTIONS
+from ..tables import TableRule
 from .histogram import Histogram
+from .median import WORD, Medians, median_of
 from .numerics import Real, run_real
-from .origins import agree, origin_format, origin_of, readers
+from .origins import agree, origin_format, readers
 
 KEPT = 3  # calibration sequences that go into the golden vector
 GRID = 2.0 ** np.arange(-FRAC_LIMIT, FRAC_LIMIT + 1)
@@ -28,17 +31,25 @@ class LayerPlan:
     """How one layer will be converted.
 
     program: lowered, so that every product has one code and one weight format. formats: path -> Format, of element-wise
-    paths, codes and vectors. weights: term name -> (Format, steps per row or None).
+    paths, codes and vectors. weights: term name -> (Format, steps per row or None). tables: result -> its rule, and
+    accumulators: gate -> bits, where they were given. What ``nn/rounding`` chose: codes: term name -> int64 [rows,
+    columns], else the nearest ones; biases: gate -> real values [rows], else the layer's own.
     """
 
     program: Program
     formats: dict[str, Format]
     weights: dict[str, tuple[Format, np.ndarray | None]] = field(default_factory=dict)
+    tables: dict[str, TableRule] = field(default_factory=dict)
+    accumulators: dict[str, int] = field(default_factory=dict)
+    codes: dict[str, np.ndarray] = field(default_factory=dict)
+    biases: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass
 class Plan:
-    """origins: embedding -> format of its codes. samples: some calibration sequences [T, I] or [T], for the golden vector."""
+    """origins: embedding -> format of its codes. samples: some calibration sequences [T, I] or [T], for the golden vector.
+    histograms: (node, path) -> what was seen there: other formats can be chosen from them.
+    """
 
     graph: Graph
     input_format: Format | None
@@ -48,6 +59,7 @@ class Plan:
     samples: list[np.ndarray] = field(default_factory=list)
     batches: int = 0
     frames: int = 0
+    histograms: dict[tuple[str, str], Histogram] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,7 @@ class Given:
     plans: dict[str, LayerPlan] = field(default_factory=dict)
     weights: dict[str, dict] = field(default_factory=dict)
     closed: bool = False
+    memo: dict | None = None
 
 
 class Recorder(Real):
@@ -112,22 +125,6 @@ def batches(calibration, batch_first: bool) -> Iterable[np.ndarray]:
         raise RindleError("the calibration data are empty; give at least one sequence")
 
 
-def keys_of(graph: Graph) -> dict[str, list[str]]:
-    """Layer -> the paths that a scheme can choose a format for."""
-    keys = {}
-    for node in graph.programs:
-        program = node.layer.program
-        fixed_elsewhere = {op.out[0] for op in program.ops if op.kind == "clip"}
-        for source, path in zip(node.sources, program.inputs):
-            if origin_of(graph, source) is None:
-                fixed_elsewhere.add(path)
-        keys[node.name] = [path for path in (*program.paths, *program.vectors) if path not in fixed_elsewhere]
-        keys[node.name] += [
-            f"{kind}.{gate}.{source}" for kind in ("weight", "code") for gate, source in program.products
-        ]
-    return keys
-
-
 def calibrate(
     graph: Graph, calibration, batch_first: bool, scheme, overrides=None, check=None, given: Given | None = None
 ) -> Plan:
@@ -137,15 +134,15 @@ def calibrate(
     """
     for node in graph.programs:
         check_integer(node.layer.program, node.name)
-    keys = keys_of(graph)
+    keys, scheme = keys_of(graph), presets.rules(scheme, graph)
     if given is None:
         rules = resolve(scheme, overrides, keys)
     else:
         others = {name: paths for name, paths in keys.items() if not any(name == node for node, _ in given.rules)}
         own = fitting(scheme, others) if isinstance(scheme, dict) else scheme
         rules = resolve(own, fitting(overrides, others), others) | given.rules
-    histograms: dict[tuple[str, str], Histogram] = {}
-    plan = Plan(graph, None, {}, rules)
+    plan, medians = Plan(graph, None, {}, rules), medians_of(graph, rules)
+    histograms = plan.histograms
     lengths: set[int] = set()
     for number, batch in enumerate(batches(calibration, batch_first)):
         batch = batch.reshape(*batch.shape[:2], -1) if batch.ndim > 3 else batch  # images, as features
@@ -162,6 +159,7 @@ def calibrate(
                 if not torch.isfinite(together).all():
                     raise RindleError(f"{node.name}/{path} becomes NaN or infinite on calibration batch {number}")
                 histograms.setdefault(key, Histogram()).add(together)
+            medians.add(node.name, program, observed, histograms)
         if not graph.vocabulary:
             histograms.setdefault((INPUT, ""), Histogram()).add(x)
         time = batch.shape[1]
@@ -181,6 +179,17 @@ def calibrate(
     choose_formats(plan, histograms, given)
     choose_origins(plan, histograms, given)
     return plan
+
+
+def replan(plan: Plan, rules: dict[tuple[str, str], Rule], memo: dict | None = None) -> Plan:
+    """The plan that other rules give on what was observed. rules: those that change. memo: as ``plan_weights``."""
+    changed, given = (
+        replace(plan, input_format=None, layers={}, rules=plan.rules | rules, origins={}),
+        Given({}, memo=memo),
+    )
+    choose_formats(changed, plan.histograms, given)
+    choose_origins(changed, plan.histograms, given)
+    return changed
 
 
 def _check_batch(graph: Graph, batch: np.ndarray, number: int) -> None:
@@ -216,7 +225,7 @@ def choose_formats(plan: Plan, histograms: dict, given: Given | None = None) -> 
             elif given.closed:
                 raise RindleError(f"{node.name} was not prepared, so its formats need data; give calibration=")
             else:
-                one = plan_layer(node, rules, histograms, sources, forced, given.weights.get(node.name))
+                one = plan_layer(node, rules, histograms, sources, forced, given.weights.get(node.name), given.memo)
             plan.layers[node.name] = one
             formats_of[node.name] = one.formats.get(one.program.output)
         else:
@@ -251,11 +260,11 @@ def _observed(origin: str, histograms: dict, given: Given) -> Format:
 
 def _given_layer(name: str, plan: LayerPlan, sources: dict[str, Format | None], forced: dict) -> LayerPlan:
     """A copy in the place where it stands: with its sources' formats, and what a concat demands."""
-    program, formats = plan.program, dict(plan.formats)
+    formats = dict(plan.formats)
     for path in formats:
-        formats[path] = forced.get((name, program.format_name(path)), formats[path])
+        formats[path] = forced.get((name, plan.program.format_name(path)), formats[path])
     formats |= {path: fmt for path, fmt in sources.items() if fmt is not None}
-    return LayerPlan(program, formats, plan.weights)
+    return replace(plan, formats=formats)
 
 
 @torch.no_grad()
@@ -271,7 +280,8 @@ class _Formats:
     def __init__(self, node, rules: dict, histograms: dict):
         self.name, self.program = node.name, node.layer.program
         self.rules, self.histograms = rules, histograms
-        self.bounds, self.saturating = bounds_of(self.program), _saturating(self.program)
+        self.tables = _tables(node, rules)
+        self.bounds, self.saturating = bounds_of(self.program), saturating(self.program, self.tables)
 
     def element(self, path: str) -> Format:
         """Of an element-wise path, by its rule."""
@@ -285,20 +295,44 @@ class _Formats:
         path = self.program.format_name(path)
         if rule.frac is not None:
             return Format(rule.bits, frac=rule.frac, product=product)
-        histogram, bounds = self.histograms.get((self.name, path)), self.bounds
-        values, counts = histogram.magnitudes() if histogram else (np.zeros(1), np.ones(1))
-        if not product and rule.method == "max" and path in bounds:
+        histogram, where = self.histograms.get((self.name, path)), f"{self.name}/{path}"
+        if not product and rule.method == "max" and path in self.bounds:
             # 16 bits are enough for all that can ever come
-            values, counts, rule = np.array([bounds[path]]), None, replace(rule, parameter=None)
-        limit = min(bounds.get(path, np.inf), np.inf if product else self.saturating.get(path, np.inf))
-        values = np.minimum(values, limit / (rule.parameter or 1.0) if rule.method == "max" else limit)
-        return _format(rule, values, counts, product, f"{self.name}/{path}")
+            return _format(replace(rule, parameter=None), np.array([self.bounds[path]]), None, product, where)
+        if WORD in rule.modifiers:
+            return _format_of(rule, median_of(rule, histogram, product, where), histogram.largest, product, where)
+        return _format(rule, *self._within(path, rule, product, histogram), product, where)
+
+    def step(self, path: str, rule: Rule, product: bool, histogram: Histogram) -> float:
+        """Of a part of the data alone."""
+        return _step(rule, *self._within(path, rule, product, histogram))
+
+    def _within(self, path: str, rule: Rule, product: bool, histogram: Histogram | None):
+        """(|v|, counts), up to where a path's values can matter."""
+        values, counts = histogram.magnitudes() if histogram else (np.zeros(1), np.ones(1))
+        limit = min(self.bounds.get(path, np.inf), np.inf if product else self.saturating.get(path, np.inf))
+        return np.minimum(values, limit / (rule.parameter or 1.0) if rule.method == "max" else limit), counts
+
+
+def medians_of(graph: Graph, rules: dict) -> Medians:
+    """What the rules want of every calibration sequence by itself."""
+    return Medians(graph.programs, rules, {node.name: _Formats(node, rules, {}).step for node in graph.programs})
+
+
+def _tables(node, rules: dict) -> dict[str, TableRule]:
+    """Result -> the rule of its table, where one was given. RindleError where it does not suit the function."""
+    found = {}
+    for op in node.layer.program.ops:
+        if (node.name, f"table.{op.out[0]}") in rules:
+            found[op.out[0]] = rule = rules[node.name, f"table.{op.out[0]}"]
+            rule.check(op.function, f"{node.name}/{op.out[0]}")
+    return found
 
 
 def plan_layer(
-    node, rules, histograms, sources: dict[str, Format | None], forced: dict, given: dict | None = None
+    node, rules, histograms, sources: dict[str, Format | None], forced: dict, given: dict | None = None, memo=None
 ) -> LayerPlan:
-    """sources: input path -> format, None while it is open, of an origin. forced: (node, path) -> format. given: as
+    """sources: input path -> format, None while it is open, of an origin. forced: (node, path) -> format. given, memo: as
     ``plan_weights``.
     """
     program, blocks = node.layer.program, node.layer.blocks
@@ -323,12 +357,23 @@ def plan_layer(
                 formats[path] = formats[op.args[0]]
             elif path not in formats:
                 formats[path] = formats[program.format_name(path)]
-    return LayerPlan(lowered, formats, plan_weights(node.name, lowered, blocks, weight_rules, given))
+    accumulators = {
+        gate: rules[key].bits
+        for op in program.affines
+        for gate in op.out
+        if (key := (node.name, f"accumulator.{gate}")) in rules
+    }
+    weights = plan_weights(node.name, lowered, blocks, weight_rules, given, memo)
+    return LayerPlan(lowered, formats, weights, choose.tables, accumulators)
 
 
-def plan_weights(name: str, lowered: Program, blocks: dict, rules: dict, given: dict | None = None) -> dict:
-    """Term name -> (Format, steps per row or None). rules: (gate, source) -> its own; given: "gate.source" -> such a pair."""
-    weights = {}
+def plan_weights(
+    name: str, lowered: Program, blocks: dict, rules: dict, given: dict | None = None, memo: dict | None = None
+) -> dict:
+    """Term name -> (Format, steps per row or None). rules: (gate, source) -> its own; given: "gate.source" -> such a pair.
+    memo: of the same blocks, what was chosen before; it is read and added to.
+    """
+    weights, memo = {}, {} if memo is None else memo
     for op in lowered.affines:
         for term in op.terms:
             if given is not None:
@@ -336,10 +381,13 @@ def plan_weights(name: str, lowered: Program, blocks: dict, rules: dict, given: 
                 fmt, steps = parts[0]
                 weights[term.weight] = fmt, None if steps is None else np.concatenate([steps for _, steps in parts])
                 continue
-            matrix = torch.cat([blocks[f"{gate}.{term.source}"] for gate in term.gates])
             rule = rules[term.gates[0], term.source]
-            values = matrix.detach().cpu().double().numpy()
-            weights[term.weight] = _weight_format(rule, values, f"{name}/weight.{term.weight}")
+            key = name, term.weight, rule
+            if key not in memo:
+                matrix = torch.cat([blocks[f"{gate}.{term.source}"] for gate in term.gates])
+                values = matrix.detach().cpu().double().numpy()
+                memo[key] = _weight_format(rule, values, f"{name}/weight.{term.weight}")
+            weights[term.weight] = memo[key]
     return weights
 
 
@@ -347,9 +395,17 @@ def _format(rule: Rule, values: np.ndarray, counts, product: bool, where: str) -
     """values: |v| [N]."""
     if rule.frac is not None:
         return Format(rule.bits, frac=rule.frac, product=product)
-    hi = 2 ** (rule.bits - 1) - 1
+    return _format_of(rule, _step(rule, values, counts), values.max(), product, where)
+
+
+def _step(rule: Rule, values: np.ndarray, counts) -> float:
     grid = GRID if rule.kind == "fixed" else None
-    (step,) = QUANTIZERS[rule.method].step(values[None], counts, hi, grid, rule.parameter)
+    (step,) = QUANTIZERS[rule.method].step(values[None], counts, 2 ** (rule.bits - 1) - 1, grid, rule.parameter)
+    return float(step)
+
+
+def _format_of(rule: Rule, step: float, largest: float, product: bool, where: str) -> Format:
+    """largest: of |v|. A step of 0 is that of a path of zeros."""
     if not step > 0:
         warnings.warn(
             f"{where} is 0 throughout the calibration data; its scale is set to 1", RindleWarning, stacklevel=2
@@ -357,9 +413,9 @@ def _format(rule: Rule, values: np.ndarray, counts, product: bool, where: str) -
         step = 1.0
     if not MIN_STEP <= step <= 1 / MIN_STEP:
         raise RindleError(
-            f"{where} reaches {values.max():.3g}: its scale would be {step:.3g}, outside 2^-64..2^64; rescale the data"
+            f"{where} reaches {largest:.3g}: its scale would be {step:.3g}, outside 2^-64..2^64; rescale the data"
         )
-    if grid is None:
+    if rule.kind == "int":
         return integer(rule.bits, step)
     return Format(rule.bits, frac=int(-np.log2(step)), product=product)
 
@@ -380,57 +436,6 @@ def _weight_format(rule: Rule, matrix: np.ndarray, where: str) -> tuple[Format, 
         )
         steps[empty] = 1.0
     return Format(rule.bits, step=1.0, product=True), steps
-
-
-def bounds_of(program: Program) -> dict[str, float]:
-    """Magnitudes that hold whatever the data: of tables' results, and of what is made of them alone.
-
-    Path -> bound, infinite ones left out. A fixed point over the states, which start at 0; what still grows in the
-    third round has no bound.
-    """
-    states, round_ = {state: 0.0 for state, _ in program.states}, 0
-    while True:
-        known = _propagate(program, states)
-        after = {state: max(states[state], known[following]) for state, following in program.states}
-        if after == states:
-            return {program.format_name(path): bound for path, bound in known.items() if np.isfinite(bound)}
-        round_ += 1
-        states = {s: np.inf if round_ > 2 and after[s] > states[s] else after[s] for s in states}
-
-
-def _propagate(program: Program, states: dict[str, float]) -> dict[str, float]:
-    known = {**dict.fromkeys(program.inputs, np.inf), **dict.fromkeys(program.vectors, np.inf), **states}
-    unit = set()  # paths within 0..1
-    for op in program.ops:
-        a = [known[path] for path in op.args]
-        bound = np.inf
-        if op.kind == "table":
-            bound = FUNCTIONS[op.function].bound
-            unit |= {op.out[0]} if FUNCTIONS[op.function].flag == "sigmoid" else set()
-        elif op.kind in ("add", "sub"):
-            bound = a[0] + a[1]
-        elif op.kind == "lerp" and op.args[0] in unit:
-            bound = max(a[1:])
-        elif op.kind in ("clip", "requantize"):
-            bound = a[0]
-        elif op.kind in ("mul", "sum_of_products") and np.isfinite(a).all():
-            bound = a[0] * a[1] + (a[2] * a[3] if op.kind == "sum_of_products" else 0.0)
-        known |= dict.fromkeys(op.out, bound)
-    return known
-
-
-def _saturating(program: Program) -> dict[str, float]:
-    """Paths that only tables read need no range beyond where the tables are flat."""
-    readers: dict[str, set] = {}
-    for op in program.ops:
-        for path in op.args:
-            readers.setdefault(program.format_name(path), set()).add(op.function)
-    kept = {program.output, *(state for state, _ in program.states), *(following for _, following in program.states)}
-    return {
-        path: max(FUNCTIONS[f].saturates for f in functions)
-        for path, functions in readers.items()
-        if None not in functions and path not in kept
-    }
 
 
 def lower(

@@ -9,24 +9,28 @@ import numpy as np
 import torch
 
 from ..artifact import Artifact, Golden, Layer
-from ..codes import LIMIT, MAX_MULTIPLIER, MAX_SHIFT, Affine, Product, Rescale, check_elementwise
+from ..codes import LIMIT, MAX_MULTIPLIER, MAX_SHIFT, Affine, Product, Rescale, check_elementwise, signed_bits
 from ..formats import Format, RindleError, encode, encode_input
 from ..graph import Embedding, Node
 from ..program import check_integer
-from ..tables import build
+from ..tables import DEFAULT, build
 from .calibrate import LayerPlan, Plan
+from .exact_steps import TooCoarse, with_exact_steps
 from .numerics import FloatLayer
+
+FINE, ROUGH = 2**11, 2**7  # an inexact M of the leading term, and of any term, is at least so large
+TRIES = 4  # shifts to try in search of steps whose multipliers are exact
 
 
 def convert(plan: Plan, provenance: dict) -> Artifact:
     """The artifact of a calibrated plan, golden vector included. Raises RindleError where no integers fit, with the numbers."""
-    nodes = tuple(_convert_node(node, plan) for node in plan.graph.nodes)
+    nodes = tuple(convert_node(node, plan) for node in plan.graph.nodes)
     graph = replace(plan.graph, nodes=nodes)
     artifact = Artifact(graph, plan.input_format, Golden(None, None, None), provenance)
     return artifact.with_golden(*golden_inputs(plan))
 
 
-def _convert_node(node: Node, plan: Plan) -> Node:
+def convert_node(node: Node, plan: Plan) -> Node:
     if node.kind == "program":
         return replace(node, layer=convert_layer(node.name, node.layer, plan.layers[node.name]))
     if node.kind == "embedding":
@@ -46,12 +50,13 @@ def convert_layer(name: str, layer: FloatLayer, plan: LayerPlan) -> Layer:
         operands = [formats[path] for path in op.args]
         result = formats[op.out[0]]
         if op.kind == "affine":
-            constants[op.out[0]] = _affine(name, op, blocks, plan)
+            constants[op.out[0]] = _fine_affine(name, op, blocks, plan)
         elif op.kind == "requantize":
             constants[op.out[0]] = rescale(operands[0], result, where)
         elif op.kind == "table":
             try:
-                constants[op.out[0]] = build(op.function, operands[0], result)
+                rule = plan.tables.get(op.out[0], DEFAULT)
+                constants[op.out[0]] = build(op.function, operands[0], result, rule)
             except RindleError as error:
                 raise RindleError(f"{where}: {error}") from None
         elif op.kind == "clip":
@@ -65,18 +70,31 @@ def convert_layer(name: str, layer: FloatLayer, plan: LayerPlan) -> Layer:
     return Layer(program, dict(formats), constants, vectors)
 
 
+def _fine_affine(name: str, op, blocks: dict, plan: LayerPlan) -> Affine:
+    """With other steps of its weights where theirs are refused. Other steps are other codes and sums, and so may be other shifts."""
+    for _ in range(TRIES):
+        try:
+            return _affine(name, op, blocks, plan)
+        except TooCoarse as refused:
+            plan = with_exact_steps(name, op, plan, refused)
+    return _affine(name, op, blocks, plan)
+
+
 def _affine(name: str, op, blocks: dict, plan: LayerPlan) -> Affine:
     size, formats = {gate: plan.program.block_shape(gate)[0] for gate in op.out}, plan.formats
     starts = dict(zip(op.out, np.cumsum([0, *(size[gate] for gate in op.out)])))
     rows = sum(size[gate] for gate in op.out)
     y_scale = np.concatenate([np.full(size[gate], formats[gate].scale) for gate in op.out])
-    bias = np.concatenate([blocks[gate] if gate in op.biased else np.zeros(size[gate]) for gate in op.out])
+    own = {gate: blocks[gate] if gate in op.biased else np.zeros(size[gate]) for gate in op.out}
+    bias = np.concatenate([plan.biases.get(gate, own[gate]) for gate in op.out])
     weights, ratios, reaches = [], [], []
     for term in op.terms:
         matrix = np.concatenate([blocks[f"{gate}.{term.source}"] for gate in term.gates])
         fmt, steps = plan.weights[term.weight]
         scale = np.full(len(matrix), fmt.scale) if steps is None else steps.astype(np.float64)
-        codes = encode(matrix, scale[:, None], fmt.lo, fmt.hi)
+        codes = plan.codes.get(term.weight)
+        if codes is None:
+            codes = encode(matrix, scale[:, None], fmt.lo, fmt.hi)
         span = slice(starts[term.gates[0]], starts[term.gates[0]] + len(matrix))
         code_format = formats[term.code]
         ratio, reach = np.zeros(rows), np.zeros(rows)
@@ -85,6 +103,7 @@ def _affine(name: str, op, blocks: dict, plan: LayerPlan) -> Affine:
         weights.append((codes, fmt, steps, span))
         ratios.append(ratio)
         reaches.append(reach)
+    check_accumulators(name, op, reaches, starts, plan)
     multipliers, b, shift = choose_shift(
         np.array(ratios), np.array(reaches), bias / y_scale, f"{name}/{'_'.join(op.out)}"
     )
@@ -93,6 +112,25 @@ def _affine(name: str, op, blocks: dict, plan: LayerPlan) -> Affine:
         for (codes, fmt, steps, span), multiplier in zip(weights, multipliers)
     )
     return Affine(products, b, shift)
+
+
+def check_accumulators(name: str, op, reaches: list[np.ndarray], starts: dict, plan: LayerPlan) -> None:
+    """RindleError where a gate's partial sums can pass the accumulator that its rule allows. reaches: A of (8b), per term [rows]."""
+    for gate in op.out:
+        limit = plan.accumulators.get(gate)
+        if limit is None:
+            continue
+        first = starts[gate]
+        for term, reach in zip(op.terms, reaches):
+            of_gate = reach[first : first + plan.program.block_shape(gate)[0]]
+            needed = signed_bits(int(of_gate.max()))
+            if needed > limit:
+                raise RindleError(
+                    f"{name}/{gate}: row {int(np.argmax(of_gate))} of the product with {term.code} can reach "
+                    f"{int(of_gate.max()):,}, which needs an accumulator of {needed} bits; the rule allows {limit}. Give weight.{gate}."
+                    f"{term.source} or code.{gate}.{term.source} {needed - limit} bits less between them, or allow accumulator.{gate} "
+                    f"{needed} bits"
+                )
 
 
 def rescale(x: Format, y: Format, where: str) -> Rescale:
@@ -129,16 +167,25 @@ def choose_shift(
             f"{where}: no shift fits: the ratios reach {ratios.max():.4g}, the sums {reaches.max():.4g} and the bias "
             f"{np.abs(bias).max():.4g} output codes; give the result fewer fraction bits"
         )
-    inexact = (ratios > 0) & (multipliers != ratios * 2.0**shift)
+    exact = ratios * 2.0**shift
+    inexact = (ratios > 0) & (np.abs(multipliers - exact) > exact * 2.0**-22)  # steps are float32
     error = 0.5 * np.where(inexact, reaches, 0.0).sum(0) / 2.0**shift
-    leading = np.argmax(reaches * multipliers, axis=0), np.arange(ratios.shape[1])
-    coarse = inexact[leading] & (multipliers[leading] < 2**11) & (error > 1.0)
+    leading = np.argmax(reaches * multipliers, axis=0)
+    coarse = np.zeros_like(inexact)
+    columns = np.arange(ratios.shape[1])
+    coarse[leading, columns] = (multipliers < FINE)[leading, columns] & (error > 1.0)
+    coarse |= (multipliers < ROUGH) & (
+        0.5 * reaches / 2.0**shift > 1.0
+    )  # a term that is not the largest may not vanish, either
+    coarse &= inexact
     if coarse.any():
-        row = int(np.argmax(coarse))
-        raise RindleError(
-            f"{where}: in row {row} the multiplier {multipliers[leading][row]} is too coarse for the ratio "
-            f"{ratios[leading][row]:.6g}: up to {error[row]:.1f} output codes of error at shift {shift}; give the result fewer "
-            f"fraction bits, or the terms scales that lie closer together"
+        row = int(np.argmax(coarse.any(0)))
+        term = int(np.argmax(coarse[:, row]))
+        raise TooCoarse(
+            f"{where}: in row {row} the multiplier {multipliers[term, row]} is too coarse for the ratio "
+            f"{ratios[term, row]:.6g}: up to {error[row]:.1f} output codes of error at shift {shift}; give the result fewer "
+            f"fraction bits, or the terms scales that lie closer together",
+            shift,
         )
     while shift > 0 and not (multipliers & 1).any() and not (b & 1).any():
         multipliers, b, shift = multipliers >> 1, b >> 1, shift - 1

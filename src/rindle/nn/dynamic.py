@@ -21,7 +21,7 @@ from ..graph import INPUT, Graph, Node
 from ..program import Op, Program
 from ..quantizers import QUANTIZERS
 from ..runtime import Model
-from ..scheme import Rule
+from ..scheme import Rule, special
 from .calibrate import Plan, bounds_of, choose_formats, choose_origins, keys_of
 from .convert import convert
 from .drop_in import IntegerRecurrent, IntegerRNN
@@ -219,6 +219,8 @@ def _bounded(graph: Graph, bits: int) -> tuple[dict, dict]:
             histograms[node.name, path] = one = Histogram()
             one.add(torch.tensor([bound]))
         for key in keys[node.name]:
+            if special(key):
+                continue
             if key.startswith(("weight.", "code.")):
                 rules[node.name, key] = Rule("int", bits)
             else:

@@ -9,11 +9,15 @@ BINS = 2048
 
 
 class Histogram:
-    """Of |v|: BINS equal bins up to a power of two that doubles as needed, by merging pairs of bins."""
+    """Of |v|: BINS equal bins up to a power of two that doubles as needed, by merging pairs of bins.
+
+    steps: (of a product's code, rule) -> the step that each sequence alone would get, where a rule wants their median.
+    """
 
     def __init__(self):
         self.counts, self.top, self.largest = np.zeros(BINS), 0.0, 0.0
         self.zeros = 0  # seen before anything else
+        self.steps: dict[tuple, list[float]] = {}
 
     def add(self, values: torch.Tensor) -> None:
         magnitude = values.detach().abs().flatten().double()

@@ -13,6 +13,7 @@ from ..dataset import Dataset
 from ..formats import RindleError
 from .calibrate import Recorder
 from .histogram import Histogram
+from .median import Medians
 from .sequences import run_frames
 from .stacks import Stack, kind_of, take, walk
 
@@ -20,11 +21,11 @@ from .stacks import Stack, kind_of, take, walk
 class Observer:
     """histograms: (node, path) -> what was seen there. example: the model's input, where the first call had one tensor alone.
 
-    stacks: path of a module in the model -> its Stack.
+    stacks: path of a module in the model -> its Stack. medians: path -> what its rules want of every sequence.
     """
 
-    def __init__(self, stacks: dict[str, Stack]):
-        self.stacks = stacks
+    def __init__(self, stacks: dict[str, Stack], medians: dict[str, Medians]):
+        self.stacks, self.medians = stacks, medians
         self.histograms: dict[tuple[str, str], Histogram] = {}
         self.example: torch.Tensor | None = None
         self.batches = self.frames = 0
@@ -80,6 +81,7 @@ class Observer:
             program = direction.program
             for one, values in {**recorder.values, program.inputs[0]: frames}.items():
                 self._add(path, name, program.format_name(one), torch.cat(values))
+            self.medians[path].add(name, program, recorder.values | {program.inputs[0]: frames}, self.histograms)
             for state, values in initial.items():
                 if values.any():
                     self._add(path, name, state, values)

@@ -11,16 +11,10 @@ from dataclasses import replace
 
 from ..formats import Format, RindleError
 from ..graph import INPUT, Graph, Node
+from ..paths import origin_of
 from ..scheme import Rule
 
 Root = tuple[str, str]  # (node, path); (origin, "")
-
-
-def origin_of(graph: Graph, name: str) -> str | None:
-    """INPUT or the embedding whose elements a value consists of, as last, first, gather, window and so on choose them."""
-    while name != INPUT and graph.node(name).kind in ("last", "first", "mean", "max", "gather", "window"):
-        name = graph.node(name).source
-    return name if name == INPUT or graph.node(name).kind == "embedding" else None
 
 
 def readers(graph: Graph, origin: str) -> list[tuple[Node, str]]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from ..formats import RindleError
 from ..graph import Node
+from ..presets import is_preset
 from ..program import check_integer
 from ..runtime import Model
 from ..scheme import load_overrides, resolve
@@ -23,14 +24,17 @@ from .calibrate import (
     choose_origins,
     keys_of,
     lower,
+    medians_of,
     plan_weights,
 )
 from .captured import captured_copy
 from .convert import convert as integers_of
 from .convert import hash_of
+from .delta import thresholds
 from .drop_in import drop_in
 from .observe import Observer
 from .quantized import NAME, PREPARED, Quantization, weights_by_block
+from .rounding import refuse_words
 from .source import source_of
 from .stacks import RECURRENT, Stack, kind_of, stack_of
 
@@ -79,7 +83,13 @@ def prepare(model: nn.Module, scheme="int8", calibration=None, overrides=None, a
     for graph in graphs.values():
         for node in graph.programs:
             check_integer(node.layer.program, node.name)
+    if is_preset(scheme):
+        raise RindleError(
+            f"the scheme {scheme!r} depends on the model's layers together, which prepare sees one by one; give its rules: "
+            f"prepare(model, rindle.scheme_rules(model, {scheme!r}, example), …)"
+        )
     rules = resolve(scheme, overrides, {name: ks for graph in graphs.values() for name, ks in keys_of(graph).items()})
+    refuse_words(rules, "prepare trains the weights that the nearest codes are taken of")
     state = Preparation(scheme, load_overrides(overrides), rules, stacks, activations)
     state.provenance = {"class": type(model).__name__, "sha256": hash_of(model.state_dict())}
     plans = None
@@ -101,7 +111,7 @@ def _observed(
     model, stacks, graphs, rules, calibration, weights=None
 ) -> tuple[dict[str, LayerPlan], torch.Tensor | None]:
     """Node -> its plan, and an example of the model's input. weights: node -> "gate.source" -> a weight format that is given."""
-    observer = Observer(stacks)
+    observer = Observer(stacks, {path: medians_of(graph, rules) for path, graph in graphs.items()})
     observer.watch(model, calibration)
     plans: dict[str, LayerPlan] = {}
     for graph in graphs.values():
@@ -154,7 +164,7 @@ def convert(prepared: nn.Module, calibration=None, whole: bool = True) -> Model 
     state, model = _state(prepared), _restored(prepared).eval()
     plans, weights = _learned(prepared, state)
     if not whole:
-        return _replaced(model, state, plans, weights, calibration)
+        return _replaced(model, state, plans, weights, calibration, thresholds(prepared))
     if not state.activations and calibration is None:
         raise RindleError("only weights were prepared, so activations need data; give calibration=")
     data = state.example if calibration is None else calibration
@@ -166,7 +176,13 @@ def convert(prepared: nn.Module, calibration=None, whole: bool = True) -> Model 
     graph, batch_first = source.capture(next(iter(batches(data, True))))
     given = Given(state.rules, plans, weights, closed=calibration is None)
     plan = calibrate(graph, data, batch_first, state.scheme, state.overrides, source.check, given)
-    return Model(integers_of(plan, _provenance(state, plan)))
+    return _with_thresholds(Model(integers_of(plan, _provenance(state, plan))), thresholds(prepared))
+
+
+def _with_thresholds(model: Model, thetas: dict[str, int]) -> Model:
+    """Those that training had, of this model's inputs."""
+    own = {name: theta for name, theta in thetas.items() if name in model.thresholds}
+    return model.with_thresholds(own) if own else model
 
 
 def _provenance(state: Preparation, plan: Plan) -> dict:
@@ -194,7 +210,9 @@ def _learned(prepared: nn.Module, state: Preparation) -> tuple[dict[str, LayerPl
     return plans, weights
 
 
-def _replaced(model: nn.Module, state: Preparation, plans: dict, weights: dict, calibration) -> nn.Module:
+def _replaced(
+    model: nn.Module, state: Preparation, plans: dict, weights: dict, calibration, thetas: dict[str, int]
+) -> nn.Module:
     graphs = {path: stack.graph(path, model.get_submodule(path)) for path, stack in state.stacks.items()}
     if not state.activations:
         if calibration is None:
@@ -206,7 +224,7 @@ def _replaced(model: nn.Module, state: Preparation, plans: dict, weights: dict, 
         choose_formats(plan, {}, given)
         choose_origins(plan, {}, given)
         module = drop_in(kind_of(model.get_submodule(path), path))(
-            stack, path, Model(integers_of(plan, _provenance(state, plan)))
+            stack, path, _with_thresholds(Model(integers_of(plan, _provenance(state, plan))), thetas)
         )
         if not path:
             return module

@@ -6,31 +6,45 @@ from dataclasses import dataclass
 
 import torch
 
+from .. import presets
+from ..analysis import Analysis, analyse, few
 from ..dataset import Dataset
 from ..formats import RindleError
-from ..scheme import load_overrides
+from ..scheme import load_overrides, named_scheme
 from .calibrate import Plan, batches, calibrate
 from .convert import convert, hash_of
-from .source import source_of
+from .rounding import Rounding, refine
+from .source import float_parameters, source_of
 
 
-def quantize(model, scheme="int8", calibration=None, overrides=None):
+def quantize(
+    model,
+    scheme="int8",
+    calibration=None,
+    overrides=None,
+    accumulator: int | None = None,
+    rounding: Rounding | None = None,
+):
     """Quantizes a trained model after training.
 
     model: any ``nn.Module`` that maps one sequence, float or ids for an ``nn.Embedding``, to one tensor through recurrent
         layers (``nn.LSTM``, ``nn.GRU``, :class:`rindle.Recurrent`) and what docs/operations.md lists: Linear, convolutions,
         activations, arithmetic, joins and slices of features, mean, maximum, attention and the last frame over time; or the
         ``torch.export.ExportedProgram`` of one.
-    scheme: a preset's name (``rindle.SCHEMES``), or a dict like one.
+    scheme: a preset's name (``rindle.SCHEMES``, or ``rindle.presets``: "rezk-m1 skip=all"), "fixed(w,a)" with weights of w and
+        codes of a bits, or a dict of rules.
     calibration: real sequences in the model's own layout ([B, T, I], or [T, B, I] where the model is not batch first;
         ids: [B, T] or [T, B]): a tensor, an array, or an iterable of them such as a DataLoader. Lengths may differ between
         batches. Or a :class:`rindle.dataset.Dataset`, which is batch first whatever the model is.
     overrides: path -> rule, as a dict or a .toml or .json file; see ``rindle.scheme``.
+    accumulator: bits of the widest accumulator that a product may need, 32 for example; refused where one needs more, from the codes
+        themselves. Short for the override "accumulator.*".
+    rounding: steps, seed and progress of what the rules' words ask for (``gptq``, ``learned``, ``corrected``).
 
     Returns a :class:`rindle.Model`, whose input is always batch first. Raises RindleError, which names what is
     wrong, the value and the remedy. Warns (RindleWarning) of constant paths and rows of zeros.
     """
-    return calibrated(model, scheme, calibration, overrides).model()
+    return calibrated(model, scheme, calibration, overrides, accumulator, rounding).model()
 
 
 @dataclass(frozen=True)
@@ -46,10 +60,27 @@ class Calibrated:
 
         return Model(convert(self.plan, self.provenance))
 
+    def analysis(self, model, data: Dataset) -> Analysis:
+        """How the model differs from its float origin, path by path and along the sequences; of some rows of data, if there
+        are many. ``rindle.analysis.over_time`` picks the states and outputs.
+        """
+        return analyse(model.artifact, few(data), float_parameters(self.plan.graph))
 
-def calibrated(model, scheme="int8", calibration=None, overrides=None) -> Calibrated:
+
+def calibrated(
+    model,
+    scheme="int8",
+    calibration=None,
+    overrides=None,
+    accumulator: int | None = None,
+    rounding: Rounding | None = None,
+) -> Calibrated:
     """:func:`quantize` up to its last step, where integers are made."""
     source = source_of(model)
+    overrides = load_overrides(overrides)
+    if accumulator is not None:
+        overrides = {"accumulator.*": str(accumulator)} | overrides
+        load_overrides(overrides)
     if calibration is None:
         raise RindleError("calibration is missing; give real sequences, a hundred or so are usually enough")
     if isinstance(calibration, Dataset):
@@ -61,10 +92,22 @@ def calibrated(model, scheme="int8", calibration=None, overrides=None) -> Calibr
             calibration = list(calibration)
         graph, batch_first = source.capture(next(iter(batches(calibration, True))))
     plan = calibrate(graph, calibration, batch_first, scheme, overrides, source.check)
+    rounded = refine(plan, calibration, batch_first, rounding)
     provenance = {
         "model": {"class": source.name, "sha256": hash_of(source.state_dict())},
         "scheme": scheme,
-        "overrides": load_overrides(overrides),
+        "overrides": overrides,
         "calibration": {"batches": plan.batches, "frames": plan.frames},
     }
+    if rounded:
+        provenance["rounding"] = rounded
     return Calibrated(plan, provenance)
+
+
+def scheme_rules(model, scheme: str, example) -> dict[str, str]:
+    """The plain rules that a preset (``rindle.presets``) is for this model, for :func:`rindle.prepare` or to change them.
+
+    example: one batch in the model's own layout.
+    """
+    graph, _ = source_of(model).capture(next(iter(batches(example, True))))
+    return dict(presets.rules(scheme, graph) if presets.is_preset(scheme) else named_scheme(scheme))

@@ -6,6 +6,8 @@ steps stand in its submodule ``quantization``. Straight-through gradients: Bengi
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import nn
@@ -20,6 +22,7 @@ from .sequences import Training
 from .stacks import Direction, Stack, take, walk
 
 NAME = "quantization"  # the submodule
+THETAS = " thresholds"  # beside the directions' names in a checkpoint's formats
 
 
 def weight_steps(direction: Direction, own: str, weights: dict) -> WeightSteps:
@@ -79,6 +82,8 @@ class Quantization(Calibrated):
         super().__init__()
         self.stack, self.formats, self.plans = stack, formats, plans or {}
         self.activations = plans is not None
+        self.thetas: dict[str, dict[str, int]] = {}  # direction's name -> code path -> θ, of those that are held
+        self.seen: dict[tuple[str, str], list[tuple]] = {}  # what they did in the last call, for nn.delta
         self.weights, self.codes = nn.ModuleDict(), nn.ModuleDict()
         for direction in stack.directions:
             for own in direction.matrices:
@@ -102,7 +107,12 @@ class Quantization(Calibrated):
     def numerics(self, direction: Direction, module: nn.Module, weights: dict[str, torch.Tensor]) -> Training:
         plan, steps = self.plans[direction.name], self.codes[direction.name]
         codes = {code: steps[_key(code)] for code in plan.program.codes if _key(code) in steps}
-        return Training(FloatLayer(plan.program, direction.layer(module, weights).blocks), plan, codes)
+        layer = FloatLayer(plan.program, direction.layer(module, weights).blocks)
+
+        def look(code, *counts):
+            self.seen.setdefault((direction.name, code), []).append(counts)
+
+        return Training(layer, plan, codes, self.thetas.get(direction.name), look)
 
     def learned_weights(self, direction: Direction) -> dict:
         """The formats of a direction's weights, with the steps as they are now."""
@@ -117,11 +127,18 @@ class Quantization(Calibrated):
             if _key(code) in steps:
                 fmt = formats[code]
                 formats[code] = integer(fmt.bits, float(steps[_key(code)].step()), fmt.signed)
-        return LayerPlan(plan.program, formats, self.learned_weights(direction))
+        return replace(plan, formats=formats, weights=self.learned_weights(direction))
+
+    def __getstate__(self) -> dict:
+        """Copies and pickles begin unseen: what was seen hangs in the gradients' graph."""
+        return {**self.__dict__, "seen": {}}
 
     def get_extra_state(self) -> dict:
-        """The formats that are not learned, as plain numbers: direction -> path -> bits, frac, step, signed, product."""
-        return {name: {p: _plain(f) for p, f in plan.formats.items()} for name, plan in self.plans.items()}
+        """The formats that are not learned, as plain numbers: direction -> path -> bits, frac, step, signed, product; and the
+        thresholds, if there are any.
+        """
+        formats = {name: {p: _plain(f) for p, f in plan.formats.items()} for name, plan in self.plans.items()}
+        return formats | ({THETAS: self.thetas} if any(self.thetas.values()) else {})
 
     def set_extra_state(self, state: dict) -> None:
         for name, plan in self.plans.items():
@@ -131,6 +148,7 @@ class Quantization(Calibrated):
                     f"that the checkpoint was made with"
                 )
             plan.formats = {path: Format(*fields) for path, fields in state[name].items()}
+        self.thetas = {name: dict(thetas) for name, thetas in state.get(THETAS, {}).items()}
 
 
 def _key(path: str) -> str:
@@ -155,6 +173,7 @@ class Prepared:
     def run(self, kind: type, input, *states):
         quantization = getattr(self, NAME)
         weights, stack = quantization.quantized(self), quantization.stack
+        quantization.seen.clear()
         if not quantization.activations:
             # torch's own kernels; its parametrize would do the same, but cannot be pickled or copied
             given = {f"module.{own}": weight for own, weight in weights.items()}

@@ -40,11 +40,20 @@ def run_frames(numerics, frames: list, states: dict) -> tuple[list, dict]:
     return finals_of(stretch, [len(frame) for frame in frames], states)
 
 
-class Training(FakeQuantized):
-    """Fake-quantized, with weights that are quantized already and learned steps of codes. codes: code path -> CodeStep."""
+def _kept(code: str) -> str:
+    """The name of v̂ among the states of a run."""
+    return f"{code} held"
 
-    def __init__(self, layer: FloatLayer, plan, codes):
+
+class Training(FakeQuantized):
+    """Fake-quantized, with weights that are quantized already and learned steps of codes. codes: code path -> CodeStep.
+
+    thetas: code path -> θ, of those that are held. look(code path, Σ|Δ|, elements that changed, elements): called for each.
+    """
+
+    def __init__(self, layer: FloatLayer, plan, codes, thetas: dict[str, int] | None = None, look=None):
         self.codes, self._steps = codes, {}
+        self.thetas, self.look = thetas or {}, look
         super().__init__(layer, plan)
         self.program = program = plan.program
         known = {*program.inputs, *program.vectors}
@@ -113,9 +122,14 @@ class Training(FakeQuantized):
         fmt = self.plan.formats[path]
         x = quantize(torch.cat(frames), fmt.scale, fmt.lo, fmt.hi)
         env = {path: x, **self.vectors}
+        rows = [len(frame) for frame in frames]
         for op in self.ahead:
             self._do(op, env)
-        rows = [len(frame) for frame in frames]
+            if op.out[0] in self.thetas:
+                env[op.out[0]] = self._held(op.out[0], env[op.out[0]], rows)
+        later = {op.out[0] for op in self.rest} & set(self.thetas)
+        like = env[path]
+        states = states | {_kept(code): like.new_zeros(rows[0], self.program.sizes[code]) for code in later}
         partial = {}  # affine -> of each frame, the bias and the products that are known
         for op, terms in self.partly:
             codes = [env[op.terms[i].code] for i in terms]
@@ -135,11 +149,33 @@ class Training(FakeQuantized):
                         here.update(zip(op.out, self.finish(op, total)))
                     else:
                         self._do(op, here)
+                        if op.out[0] in later:
+                            code = op.out[0]
+                            here[code], here[_kept(code)] = self._hold(code, here[code], here[_kept(code)][: rows[t]])
                 outputs.append(here[self.program.output])
                 states = {state: here[path] for state, path in self.program.states}
+                states |= {_kept(code): here[_kept(code)] for code in later}
             return outputs, states
 
-        return finals_of(stretch, rows, states)
+        outputs, finals = finals_of(stretch, rows, states)
+        return outputs, {state: finals[state] for state, _ in self.program.states}
+
+    def _hold(self, code: str, v: torch.Tensor, before: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(20) of one frame: v̂ with v's gradient, and v̂ alone for the frame after. Δ of the penalty is v − v̂ of before."""
+        step = self._steps[code].detach() if code in self._steps else self.plan.formats[code].scale
+        delta = v - before
+        changed = (delta.detach() / step).round().abs() > self.thetas[code]  # codes, whose floats are not quite exact
+        held = torch.where(changed, v.detach(), before)
+        self.look(code, delta.abs().sum(), changed.sum(), v.numel())
+        return held + (v - v.detach()), held
+
+    def _held(self, code: str, v: torch.Tensor, rows: list[int]) -> torch.Tensor:
+        """(20) of all frames, one after the other."""
+        before, found = v.new_zeros(rows[0], v.shape[1]), []
+        for frame in v.split(rows):
+            one, before = self._hold(code, frame, before[: len(frame)])
+            found.append(one)
+        return torch.cat(found)
 
     def _do(self, op: Op, env: dict) -> None:
         results = getattr(self, op.kind)(op, *(env[path] for path in op.reads))

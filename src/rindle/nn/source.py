@@ -31,18 +31,7 @@ def load_model(text: str, weights: str | Path | None = None) -> nn.Module | torc
         if weights is not None:
             raise RindleError(f"{text} carries its weights; --weights is for package.module:factory")
         return _load_exported(Path(text))
-    module_name, colon, name = text.partition(":")
-    if not colon or not all(part.isidentifier() for part in (*module_name.split("."), name)):
-        raise RindleError(f"the model is {text!r}; give a .pt2 file of torch.export.save, or package.module:factory")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        factory = getattr(importlib.import_module(module_name), name)
-    except ModuleNotFoundError as error:
-        raise RindleError(f"{text}: there is no module {error.name!r}, here or installed") from None
-    except AttributeError:
-        raise RindleError(f"{text}: the module {module_name} has no {name!r}") from None
+    factory = named(text, "the model", "a .pt2 file of torch.export.save, or ")
     try:
         model = factory()
     except TypeError as error:
@@ -50,6 +39,23 @@ def load_model(text: str, weights: str | Path | None = None) -> nn.Module | torc
     if not isinstance(model, nn.Module):
         raise RindleError(f"{text} returns a {type(model).__name__}; it must return a torch.nn.Module")
     return model.eval() if weights is None else load_weights(model, weights).eval()
+
+
+def named(text: str, what: str, otherwise: str = ""):
+    """What ``package.module:name`` names. It imports, and so runs, that module; the current directory is first on the path."""
+    module_name, colon, name = text.partition(":")
+    if not colon or not all(part.isidentifier() for part in (*module_name.split("."), name)):
+        kind = "factory" if otherwise else "function"
+        raise RindleError(f"{what} is {text!r}; give {otherwise}package.module:{kind}")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return getattr(importlib.import_module(module_name), name)
+    except ModuleNotFoundError as error:
+        raise RindleError(f"{text}: there is no module {error.name!r}, here or installed") from None
+    except AttributeError:
+        raise RindleError(f"{text}: the module {module_name} has no {name!r}") from None
 
 
 def _load_exported(path: Path) -> torch.export.ExportedProgram:

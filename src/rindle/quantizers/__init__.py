@@ -9,10 +9,12 @@ values: |v| [R, N]. counts: how often each column occurred [N], or None for once
 that the format allows, rising, or None for any. parameter: that number, or None. A row of zeros gets 0.
 """
 
-from . import maximum, mmse, percentile
+from . import aciq, kl, maximum, mmse, percentile
 
 QUANTIZERS = {
     "max": maximum,
     "percentile": percentile,
     "mmse": mmse,
+    "aciq": aciq,
+    "kl": kl,
 }

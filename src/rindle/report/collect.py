@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import _core
-from ..analysis import analyse
+from ..analysis import analyse, few, over_time
 from ..bench import bench, machine
 from ..cost import sizes
 from ..dataset import Dataset
@@ -22,7 +22,6 @@ from ..program import NEXT
 from ..runtime import Model
 
 POINTS = 40  # of a curve along the sequence
-ANALYSED = 20_000  # frames that go through the path-by-path analysis
 
 
 def collect(
@@ -222,11 +221,10 @@ def _changes(model: Model, data: Dataset, end: int) -> dict:
 def _analysis(model: Model, data: Dataset) -> dict:
     """Per path: format, share of the range in use, share of values that were clipped (None: a table or a clip, which cannot
     be), and signal-to-quantization-noise ratio in dB (None: no noise, or no signal). growth: the ratio along the rows, of
-    each recurrent layer's output.
+    each recurrent layer's output and states and of the model's output.
     """
-    sample = data.rows(_few(data))
-    found = analyse(model.artifact, sample)
-    outputs = {(node.name, node.layer.program.output) for node in model.artifact.graph.recurrent}
+    found = analyse(model.artifact, few(data))
+    followed = over_time(model.artifact, found)
     paths, growth = [], []
     for one in found.paths:
         paths.append(
@@ -240,16 +238,10 @@ def _analysis(model: Model, data: Dataset) -> dict:
                 "snr_db": one.sqnr if np.isfinite(one.sqnr) else None,
             }
         )
-        if (one.node, one.path) in outputs and one.growth:
+        if one in followed and one.growth:
             growth += [
                 {"path": one.name.removesuffix(NEXT), "position": position, "snr_db": ratio}
                 for position, ratio in zip(found.positions, one.growth)
                 if np.isfinite(ratio)
             ]
     return {"paths": paths, "growth": growth, "analysed": {"rows": found.rows, "frames": found.frames}}
-
-
-def _few(data: Dataset) -> np.ndarray:
-    """Rows, evenly spread, of at most ANALYSED frames together: the analysis runs in NumPy."""
-    count = max(1, min(len(data), int(ANALYSED * len(data) / data.frames)))
-    return np.unique(np.linspace(0, len(data) - 1, count).astype(int))

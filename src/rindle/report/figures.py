@@ -338,13 +338,13 @@ def growth(data: dict) -> list[Figure]:
             ),
             strokeDash=dash(names, "line:N"),
             tooltip=[
-                alt.Tooltip("line:N", title="output of"),
+                alt.Tooltip("line:N", title="path"),
                 alt.Tooltip("position:Q", format=".0%"),
                 alt.Tooltip("snr_db:Q", title="SQNR, dB", format=".1f"),
             ],
         )
     )
-    note = "Outputs of the recurrent layers. " + NOISE
+    note = "Outputs and states of the recurrent layers, and the model's output. " + NOISE
     return [Figure("growth", title, note, chart.properties(width="container", height=260))]
 
 

@@ -11,26 +11,32 @@ import vl_convert
 
 from ..formats import RindleError
 from .figures import FIGURES, figures
-from .style import DARK, LIGHT, percent, say
+from .style import DARK, LIGHT, Figure, percent, say
 
 SCHEMA = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])  # the Vega-Lite that altair writes
 
 
 def render(data: dict) -> str:
     """The page. data: what ``collect`` gave."""
+    return fill("page.html.j2", figures(data), data=data, columns=columns(data), headline=headline(data))
+
+
+def fill(template: str, figures: list[Figure], **content) -> str:
+    """A page of this folder's templates, with the style and the drawing that all pages have."""
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
     environment.filters["percent"] = percent
-    template = environment.from_string(Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8"))
-    return template.render(
-        data=data,
-        columns=columns(data),
-        headline=headline(data),
-        figures=[(one, one.spec()) for one in figures(data)],
+    return environment.get_template(template).render(
+        figures=[(one, one.spec()) for one in figures],
         library=vl_convert.javascript_bundle(vl_version=SCHEMA),
         light=LIGHT,
         dark=DARK,
+        **content,
     )
 
 
@@ -99,10 +105,16 @@ def image(data: dict, name: str, form: str) -> bytes:
             f"this report has no figure {name!r}; there are {here}"
             + (" (all: " + ", ".join(FIGURES) + ")" if name in FIGURES else "")
         )
-    one = found[name]
+    return drawn(found[name], form)
+
+
+def drawn(one: Figure, form: str) -> bytes:
+    """A figure as "svg", "png" or "html", which asks nobody for anything either, dark on white, with its title."""
     spec = _replaced(one.spec(), "#24292f")
     spec["config"]["background"] = LIGHT
     spec |= {"width": 640, "title": {"text": wrap(one.title, 72), "anchor": "start"}, "padding": 16}
+    if form == "html":
+        return vl_convert.vegalite_to_html(spec, vl_version=SCHEMA, bundle=True).encode()
     if form == "svg":
         return vl_convert.vegalite_to_svg(spec, vl_version=SCHEMA).encode()
     return vl_convert.vegalite_to_png(spec, vl_version=SCHEMA, scale=2)

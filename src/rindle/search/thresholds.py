@@ -23,11 +23,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..formats import RindleError
+from . import journal
 
 PER_OCTAVE = 4  # rungs per doubling of θ, once they are more than 1 apart
 AHEAD = (1, 3, 6)  # rungs that the walk looks ahead
@@ -160,7 +161,7 @@ class _Book:
 
     def __init__(self, evaluate, log: Path | None, key: str, seen):
         self.evaluate, self.log, self.key, self.seen = evaluate, log, key, seen
-        self.known = {_name(p.thetas): p for p in _read(log, key)} if log else {}
+        self.known = {_name(p.thetas): p for p in journal.read(log, key, _parse)} if log else {}
         self.used: list[Point] = []
         self.taken: set[str] = set()
 
@@ -169,7 +170,7 @@ class _Book:
         if name not in self.known:
             self.known[name] = Point(dict(thetas), self.evaluate(dict(thetas)))
             if self.log:
-                _append(self.log, {"key": self.key, **asdict(self.known[name])})
+                journal.append(self.log, {"key": self.key, **asdict(self.known[name])})
         if name not in self.taken:
             self.taken.add(name)
             self.used.append(self.known[name])
@@ -182,35 +183,5 @@ def _name(thetas: dict[str, int]) -> str:
     return json.dumps(thetas, sort_keys=True)
 
 
-def _read(log: Path, key: str) -> Iterator[Point]:
-    """Whole lines of this key. A last line that was being written when the search was killed is dropped."""
-    try:
-        text = log.read_text()
-    except FileNotFoundError:
-        return
-    except (OSError, UnicodeDecodeError) as error:
-        raise RindleError(f"the evaluations in {log} cannot be read: {error}; remove the file to search anew") from None
-    for number, line in enumerate(text.split("\n")[:-1], 1):
-        try:
-            entry = json.loads(line)
-            if entry["key"] == key:
-                yield Point(dict(entry["thetas"]), Evaluation(**entry["evaluation"]))
-        except (ValueError, TypeError, KeyError):
-            raise RindleError(f"line {number} of {log} is not an evaluation; remove the file to search anew") from None
-
-
-def _append(log: Path, entry: dict) -> None:
-    """One line, whole on disk before the search goes on; after a torn one, that one is cut off."""
-    line = (json.dumps(entry, sort_keys=True) + "\n").encode()
-    try:
-        with log.open("ab+") as file:
-            end = file.seek(0, os.SEEK_END)
-            file.seek(0)
-            whole = file.read().rfind(b"\n") + 1
-            if whole != end:
-                file.truncate(whole)
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise RindleError(f"the evaluations cannot be kept in {log}: {error.strerror}") from None
+def _parse(entry: dict) -> Point:
+    return Point(dict(entry["thetas"]), Evaluation(**entry["evaluation"]))

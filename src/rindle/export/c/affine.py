@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .arrays import Names, comment, smallest
+from .arrays import Names, comment, planes, smallest, words
 from .expressions import INT32, finished, times
 
 BLOCK = 16  # rows whose sums are on the stack at once
@@ -25,6 +25,7 @@ class Matrix:
     reach: np.ndarray  # A of (8b) per row, from the codes themselves
     bits: int
     wide: bool
+    narrow: int  # whether no code is beyond 273: see products.c
     array: str = ""
     code: str = ""
     acc: str = ""
@@ -40,17 +41,22 @@ class Matrix:
     @property
     def form(self) -> str:
         """Of the functions in products.c and delta.c."""
-        return "8" if self.bits == 8 else "16" if self.bits > 8 else "4" if self.bits == 4 else "packed"
+        return "8" if self.bits == 8 else "16" if self.bits > 8 else "planes"
 
     @property
     def stride(self) -> int:
         """Elements of the constant per row."""
-        return self.columns if self.bits >= 8 else (self.columns * self.bits + 7) // 8
+        return self.columns if self.bits >= 8 else words(self.columns, self.bits)
 
     @property
     def order(self) -> str:
-        """In which order its codes stand: the SIMD forms of 8 and 4 bits have their own."""
-        return self.form if self.form in ("8", "4") and not self.wide else ""
+        """In which order its codes stand: the SIMD form of 8 bits has its own."""
+        return "8" if self.bits == 8 and not self.wide else ""
+
+    @property
+    def shape(self) -> str:
+        """What functions of planes must know besides."""
+        return "" if self.bits >= 8 else f"{self.bits}, " if self.wide else f"{self.bits}, {self.narrow}, "
 
     @property
     def ctype(self) -> str:
@@ -63,7 +69,7 @@ class Matrix:
 
     @property
     def weight_type(self) -> str:
-        return "int8_t" if self.bits == 8 else "int16_t" if self.bits > 8 else "uint8_t"
+        return "int8_t" if self.bits == 8 else "int16_t" if self.bits > 8 else "uint32_t"
 
 
 class Products:
@@ -76,20 +82,19 @@ class Products:
 
     def call(self, m: Matrix, rows: int, first: str, code: str, start: str, acc: str) -> str:
         """acc = so many rows of the weights, from ``first`` on, times code. start: of weights below 8 bits."""
-        key = m.form, m.bits, m.columns, m.wide
+        key = m.bits, m.columns, m.wide, m.narrow
         if key not in self._known:
             self._known[key] = self._function(m)
         start = f"{start}, " if m.starts else ""
         return f"{self._known[key]}({rows}, {m.array}{first}, {code}, {start}{acc});"
 
     def _function(self, m: Matrix) -> str:
-        form = "packed" if m.wide and m.bits < 8 else m.form
-        name = self._names.take(f"rows_{m.bits}_bits_{m.columns}{'_wide' if m.wide else ''}")
-        bits = f"{m.bits}, " if form == "packed" else ""
+        wide = "_wide" if m.wide else "" if m.narrow or m.bits >= 8 else "_16"
+        name = self._names.take(f"rows_{m.bits}_bits_{m.columns}{wide}")
         start, take = ("start, ", "int32_t start, ") if m.starts else ("", "")
         self.text.append(
             f"static RINDLE_APART void {name}(int32_t rows, const {m.weight_type} *w, const int16_t *x, {take}{m.ctype} *acc)\n"
-            f"{{\n    rindle_rows{'64' if m.wide else ''}_{form}(rows, w, {m.columns}, {bits}x, {start}acc);\n}}"
+            f"{{\n    rindle_rows{'64' if m.wide else ''}_{m.form}(rows, w, {m.columns}, {m.shape}x, {start}acc);\n}}"
         )
         return name
 
@@ -110,7 +115,7 @@ class AffineWriter:
         bits = product.format.bits
         # With w + 2^(b-1) for w, the sums on the way are larger.
         on_the_way = 3 * 2 ** (bits - 1) * product.weight.shape[1] * largest if bits < 8 else 0
-        return Matrix(term, product, reach, bits, max(int(reach.max()), on_the_way) >= INT32)
+        return Matrix(term, product, reach, bits, max(int(reach.max()), on_the_way) >= INT32, int(largest <= 273))
 
     def _of_code(self, code: str) -> list[Matrix]:
         return [m for matrices in self.matrices.values() for m in matrices if m.term.code == code]
@@ -127,7 +132,7 @@ class AffineWriter:
             orders = {""} if self._is_kept(code) else orders
             word, size = self.writer.words[code], self.writer.size(code)
             self._arrays[code] = {
-                order: self.writer.scratch(f"{word}_{order}" if order and len(orders) > 1 else word, size)
+                order: self.writer.codes(f"{word}_{order}" if order and len(orders) > 1 else word, size)
                 for order in sorted(orders)
             }
         return list(self._arrays[code].values())
@@ -152,7 +157,7 @@ class AffineWriter:
     def _hold(self, code: str, theta: str, each: str, size: int, word: str) -> None:
         writer = self.writer
         (array,) = self._arrays[code].values()
-        held = f"state->{writer.state.array('int16_t', f'{word}_held', size)}"
+        held = f"state->{writer.state.codes(f'{word}_held', size)}"
         columns = writer.scratch(f"{word}_columns", size, "int32_t")
         changes = writer.scratch(f"{word}_changes", size, "int32_t")
         call = f"rindle_hold{each}({size}, {array}, {theta}, {held}, {columns}, {changes});"
@@ -162,17 +167,17 @@ class AffineWriter:
         for m in kept:
             m.acc = f"state->{writer.state.array(m.ctype, f'{writer.locals.take(m.term.weight)}_acc', m.rows)}"
             m.array = self._weights(m, m.product.weight.T)
-            form = "packed" if m.bits < 8 else m.form
-            bits = f"{m.bits}, " if m.bits < 8 else ""
             wide = "64" if m.wide else ""
             writer.lines.append(
-                f"rindle_columns{wide}_{form}({count}, {columns}, {changes}, {m.rows}, {m.array}, {bits}{m.acc});"
+                f"rindle_columns{wide}_{m.form}({count}, {columns}, {changes}, {m.rows}, {m.array}, {m.shape}{m.acc});"
             )
         for m in self._of_code(code):
             m.code = held
 
     def _weights(self, m: Matrix, codes: np.ndarray) -> str:
         name = f"{self.writer.name}_{m.term.weight}"
+        if m.bits < 8:
+            return self.writer.constants.add(name, planes(codes, m.bits), "uint32_t", "weights")
         return self.writer.constants.codes(name, codes, m.bits, "weights")
 
     # -- affines
@@ -204,7 +209,7 @@ class AffineWriter:
         """-2^(bits-1) times the sum of a code, of weights that are stored as w + 2^(bits-1)."""
         starts = {}
         for m in matrices:
-            if m.starts and not m.acc:
+            if m.starts:
                 starts[id(m)] = name = self.writer.locals.take(f"{self.writer.words[m.term.code]}_start")
                 size = self.writer.size(m.term.code)
                 self.writer.lines.append(
@@ -268,7 +273,8 @@ class AffineWriter:
         for m in mine:
             if m.acc:
                 offset = self._offset(op, m, first)
-                acc[id(m)] = f"{m.acc}[{offset} + row + lane]" if offset else f"{m.acc}[row + lane]"
+                kept = f"{m.acc}[{offset} + row + lane]" if offset else f"{m.acc}[row + lane]"
+                acc[id(m)] = f"({kept} + {starts[id(m)]})" if m.starts else kept
         value = self._finish(op, mine, first, rows, gates, acc, "row + lane")
         target = f"{base}[{first} + row + lane]" if first else f"{base}[row + lane]"
 
@@ -295,7 +301,7 @@ class AffineWriter:
     def _convolution(self, op, matrices, base: str) -> None:
         """Pixel by pixel: the patch that the weights meet, the channels' accumulators, and their rounding."""
         writer, result = self.writer, op.terms[0].conv.result
-        patch = writer.scratch("patch", max(m.columns for m in matrices))
+        patch = writer.codes("patch", max(m.columns for m in matrices))
         lines, acc = [], {}
         for m in matrices:
             conv, channels = m.term.conv, writer.size(m.term.code) // math.prod(m.term.conv.image)

@@ -9,7 +9,8 @@ import numpy as np
 
 from ...formats import pack
 
-WIDTHS = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "int32_t": 4, "int64_t": 8}
+WIDTHS = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "int32_t": 4, "uint32_t": 4, "int64_t": 8}
+PLANES = (4, 2, 1)  # bits: the digits of a width below 8
 RESERVED = frozenset(
     # C99's keywords, what stdint.h and stddef.h may define, and the names that the text round the arrays uses
     """auto break case char const continue default do double else enum extern float for goto if inline int long register
@@ -70,8 +71,8 @@ class Constants:
         return self._known[key]
 
     def codes(self, name: str, codes: np.ndarray, bits: int, kind: str) -> str:
-        """Weights [rows, columns] at their width: 9 to 16 bits as int16, 8 as int8, fewer as the file packs them, but
-        stored as w + 2^(bits-1).
+        """Codes [rows, columns] at their width: 9 to 16 bits as int16, 8 as int8, fewer as the file packs them, but as
+        w + 2^(bits-1).
         """
         if bits >= 8:
             return self.add(name, codes, "int8_t" if bits == 8 else "int16_t", kind)
@@ -88,10 +89,26 @@ class Constants:
         return self._known[key]
 
 
+def words(columns: int, bits: int) -> int:
+    """Of 32 bits, of a row of ``planes``."""
+    return sum(-(-columns * (bits & width) // 32) for width in PLANES)
+
+
+def planes(codes: np.ndarray, bits: int) -> np.ndarray:
+    """Weights [rows, columns] below 8 bits as uint32 [rows, words], in the layout that products.c explains."""
+    left, parts = np.asarray(codes, np.int64) + 2 ** (bits - 1), []
+    for width in (width for width in PLANES if bits & width):
+        part, left = left & (2**width - 1), left >> width
+        part = np.pad(part, ((0, 0), (0, -part.shape[1] % (32 // width))))
+        pairs = part.reshape(len(part), -1, 16 // width, 2)
+        parts.append((pairs << (width * np.arange(16 // width)[:, None] + np.array([0, 16]))).sum((2, 3)))
+    return np.concatenate(parts, 1).astype(np.uint32)
+
+
 def array_text(head: str, flat: np.ndarray, ctype: str) -> str:
-    wide = ctype == "int64_t"
-    numbers = [f"INT64_C({v})" if wide else str(v) for v in flat.tolist()]
-    per_line = 4 if wide else 20
+    form = {"int64_t": "INT64_C({})", "uint32_t": "0x{:08x}u"}.get(ctype, "{}")
+    numbers = [form.format(v) for v in flat.tolist()]
+    per_line = {"int64_t": 4, "uint32_t": 10}.get(ctype, 20)
     lines = [", ".join(numbers[i : i + per_line]) for i in range(0, len(numbers), per_line)]
     return f"{head} = {{\n    " + ",\n    ".join(lines) + "};"
 
@@ -110,6 +127,15 @@ class Struct:
         unique = self.names.take(name)
         self.fields.append((ctype, unique, elements))
         return unique
+
+    def codes(self, name: str, elements: int) -> str:
+        """The same of int16_t, at the address of a word: SIMD forms read two at once."""
+        both = Struct("", union=True)
+        both.array("uint32_t", "words", (elements + 1) // 2)
+        inner = both.array("int16_t", "codes", elements)
+        unique = self.names.take(name)
+        self.nest(both, unique)
+        return f"{unique}.{inner}"
 
     def nest(self, inner: Struct, name: str) -> None:
         """Unless it is empty, which C does not allow."""

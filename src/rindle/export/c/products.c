@@ -8,6 +8,7 @@ static inline int32_t rindle_sum(int32_t n, const int16_t *x)
 /* Two 16-bit products are added at once; a word is read from any address. */
 #ifdef RINDLE_DSP
 typedef uint32_t __attribute__((may_alias, aligned(1))) rindle_any_word;
+typedef uint32_t __attribute__((may_alias)) rindle_two;
 static inline RINDLE_SPARE uint32_t rindle_word(const void *at)
 {
     return *(const rindle_any_word *)at;
@@ -41,26 +42,6 @@ static inline void rindle_order_8(int32_t n, int16_t *x)
         const int16_t second = x[k + 1];
         x[k + 1] = x[k + 2];
         x[k + 2] = second;
-    }
-#else
-    (void)n;
-    (void)x;
-#endif
-}
-
-/* Of 4-bit weights: 0 4 1 5 2 6 3 7. */
-static inline void rindle_order_4(int32_t n, int16_t *x)
-{
-#ifdef RINDLE_DSP
-    int32_t k;
-    for (k = 0; k + 8 <= n; k += 8) {
-        const int16_t x1 = x[k + 1], x2 = x[k + 2], x3 = x[k + 3];
-        x[k + 1] = x[k + 4];
-        x[k + 2] = x1;
-        x[k + 3] = x[k + 5];
-        x[k + 4] = x2;
-        x[k + 5] = x[k + 6];
-        x[k + 6] = x3;
     }
 #else
     (void)n;
@@ -163,93 +144,183 @@ static inline RINDLE_INTO void rindle_rows_16(int32_t rows, const int16_t *w, in
     }
 }
 
-#ifdef RINDLE_DSP
-/* 0x000f000f, kept in a register: a shift and the mask are then one instruction. */
-static inline uint32_t rindle_mask_4(void)
+/* Weights below 8 bits are stored as q = w + 2^(bits-1), in planes of 4, 2 and 1 bits, as the digits of their width say: 6 bits are a
+   plane of 4 and, worth 2^4, one of 2. A word of a plane has 32 / bits columns: column 2i at bit bits * i of its low half and
+   2i + 1 there in its high half, so that a shift and a mask leave two columns as two lanes of 16 bits. A row has all its words of
+   one plane, then those of the next. narrow: no code x is beyond 273, so that the lanes of 15 x over 8 columns stay within 16 bits. */
+static inline RINDLE_INTO int32_t rindle_words(int32_t n, int bits)
 {
-    uint32_t mask = 0x000f000fu;
+    return (n * bits + 31) >> 5;
+}
+
+static inline RINDLE_INTO int32_t rindle_stride(int32_t n, int bits)
+{
+    return rindle_words(n, bits & 4) + rindle_words(n, bits & 2) + rindle_words(n, bits & 1);
+}
+
+/* One of a plane's numbers. */
+static inline uint32_t rindle_part(const uint32_t *plane, int bits, int32_t k)
+{
+    const int32_t in_word = k & (32 / bits - 1);
+    return (plane[(k * bits) >> 5] >> (bits * (in_word >> 1) + 16 * (in_word & 1))) & (((uint32_t)1 << bits) - 1);
+}
+
+/* q of one weight. */
+static inline int32_t rindle_code(const uint32_t *row, int32_t n, int bits, int32_t k)
+{
+    uint32_t q = 0;
+    int plane, low = 0;
+    for (plane = 4; plane; plane >>= 1) {
+        if ((bits & plane) == 0) continue;
+        q |= rindle_part(row, plane, k) << low;
+        row += rindle_words(n, plane);
+        low += plane;
+    }
+    return (int32_t)q;
+}
+
+/* The lanes' mask, kept in a register: a shift and the mask are then one instruction. */
+static inline RINDLE_INTO uint32_t rindle_mask(int bits)
+{
+    uint32_t mask = (((uint32_t)1 << bits) - 1) * 0x00010001u;
+#ifdef __GNUC__
     __asm__("" : "+r"(mask));
+#endif
     return mask;
 }
-/* Eight columns of a row. */
-static inline int32_t rindle_eight_4(const uint8_t *w, uint32_t mask, uint32_t x0, uint32_t x1, uint32_t x2, uint32_t x3, int32_t sum)
+
+/* Two codes for two lanes. */
+static inline RINDLE_INTO uint32_t rindle_pair(const int16_t *x, int narrow)
 {
-    const uint32_t word = rindle_word(w);
-    sum = rindle_smlad(word & mask, x0, sum);
-    sum = rindle_smlad((word >> 4) & mask, x1, sum);
-    sum = rindle_smlad((word >> 8) & mask, x2, sum);
-    sum = rindle_smlad((word >> 12) & mask, x3, sum);
-    __asm__ volatile("" ::: "memory");
+#ifdef RINDLE_DSP
+    (void)narrow;
+    return *(const rindle_two *)(const void *)x; /* codes stand at words */
+#else
+    if (narrow) return (uint32_t)x[1] + ((uint32_t)x[0] << 16);
+    return (uint16_t)x[0] | (uint32_t)x[1] << 16;
+#endif
+}
+
+/* Eight columns of a row, in a word from the bit ``at`` on. Where no instruction does it, one multiplication gives
+   q0 x1 + 2^16 (q0 x0 + q1 x1), whose upper half is the sum of both products. */
+static inline RINDLE_INTO int32_t rindle_eight(const uint32_t *word, uint32_t mask, int bits, int at, int narrow, const uint32_t *x, int32_t sum)
+{
+    const uint32_t q = *word;
+#ifdef RINDLE_DSP
+    (void)narrow;
+    sum = rindle_smlad((q >> at) & mask, x[0], sum);
+    sum = rindle_smlad((q >> (at + bits)) & mask, x[1], sum);
+    sum = rindle_smlad((q >> (at + 2 * bits)) & mask, x[2], sum);
+    sum = rindle_smlad((q >> (at + 3 * bits)) & mask, x[3], sum);
+    __asm__ volatile("" ::: "memory"); /* else more words are loaded than there are registers for */
     return sum;
+#else
+    int i;
+    if (narrow) {
+        uint32_t lanes = 0x8000u + ((q >> at) & mask) * x[0];
+        lanes += ((q >> (at + bits)) & mask) * x[1];
+        lanes += ((q >> (at + 2 * bits)) & mask) * x[2];
+        lanes += ((q >> (at + 3 * bits)) & mask) * x[3];
+        return sum + ((int32_t)lanes >> 16);
+    }
+    for (i = 0; i < 4; ++i) {
+        const uint32_t lanes = (q >> (at + i * bits)) & mask;
+        sum += (int32_t)(lanes & 0xffff) * (int16_t)(x[i] & 0xffff) + (int32_t)(lanes >> 16) * ((int32_t)x[i] >> 16);
+    }
+    return sum;
+#endif
+}
+
+/* The same of four rows. */
+static inline RINDLE_INTO void rindle_four_rows(const uint32_t *words, int32_t stride, uint32_t mask, int bits, int at, int narrow, const int16_t *x, int32_t *a, int32_t *b, int32_t *c, int32_t *d)
+{
+    const uint32_t pairs[4] = {rindle_pair(x, narrow), rindle_pair(x + 2, narrow), rindle_pair(x + 4, narrow), rindle_pair(x + 6, narrow)};
+    *a = rindle_eight(words, mask, bits, at, narrow, pairs, *a);
+    *b = rindle_eight(words + stride, mask, bits, at, narrow, pairs, *b);
+    *c = rindle_eight(words + 2 * stride, mask, bits, at, narrow, pairs, *c);
+    *d = rindle_eight(words + 3 * stride, mask, bits, at, narrow, pairs, *d);
+}
+
+#ifdef RINDLE_MVE
+/* Four words of each of four rows: in every half word the columns 2i, or 2i + 1, of one word. */
+static inline RINDLE_INTO void rindle_four_words(const uint32_t *words, int32_t stride, int bits, const int16_t *x, int32_t *a, int32_t *b, int32_t *c, int32_t *d)
+{
+    const uint16x8_t lane = vidupq_n_u16(0, 1), mask = vdupq_n_u16((uint16_t)((1u << bits) - 1));
+    const uint16x8_t column = vaddq_u16(vandq_u16(lane, vdupq_n_u16(1)), vmulq_n_u16(vshrq_n_u16(lane, 1), (uint16_t)(32 / bits)));
+    uint16x8_t q0 = vreinterpretq_u16_u32(vldrwq_u32(words)), q1 = vreinterpretq_u16_u32(vldrwq_u32(words + stride));
+    uint16x8_t q2 = vreinterpretq_u16_u32(vldrwq_u32(words + 2 * stride)), q3 = vreinterpretq_u16_u32(vldrwq_u32(words + 3 * stride));
+    int i;
+    for (i = 0; i < 16 / bits; ++i, x += 2) {
+        const int16x8_t codes = vldrhq_gather_shifted_offset_s16(x, column);
+        *a = vmladavaq_s16(*a, vreinterpretq_s16_u16(vandq_u16(q0, mask)), codes);
+        *b = vmladavaq_s16(*b, vreinterpretq_s16_u16(vandq_u16(q1, mask)), codes);
+        *c = vmladavaq_s16(*c, vreinterpretq_s16_u16(vandq_u16(q2, mask)), codes);
+        *d = vmladavaq_s16(*d, vreinterpretq_s16_u16(vandq_u16(q3, mask)), codes);
+        q0 = vshlq_r_u16(q0, -bits);
+        q1 = vshlq_r_u16(q1, -bits);
+        q2 = vshlq_r_u16(q2, -bits);
+        q3 = vshlq_r_u16(q3, -bits);
+    }
 }
 #endif
 
-/* Of 4 bits, two to a byte, stored as w + 8. start = -8 times the sum of x. */
-static inline int32_t rindle_row_4(const uint8_t *w, int32_t n, const int16_t *x, int32_t start)
+/* acc[r] = start, or what it was before, + 2^low times the product with one plane. */
+static inline RINDLE_INTO void rindle_plane(int32_t rows, const uint32_t *w, int32_t stride, int32_t n, int bits, int narrow, int low, const int16_t *x, const int32_t *start, int32_t *acc)
 {
-    int32_t a = start, k = 0;
-#ifdef RINDLE_DSP
-    const uint32_t mask = rindle_mask_4();
-    for (; k < n - (n & 7); k += 8) {
-        const uint32_t x0 = rindle_word(x + k), x1 = rindle_word(x + k + 2);
-        a = rindle_eight_4(w + (k >> 1), mask, x0, x1, rindle_word(x + k + 4), rindle_word(x + k + 6), a);
-    }
-#endif
-    for (; k < n - (n & 1); k += 2) {
-        const int32_t pair = w[k >> 1];
-        a += (pair & 15) * x[k] + (pair >> 4) * x[k + 1];
-    }
-    if (k < n) a += (w[k >> 1] & 15) * x[k];
-    return a;
-}
-
-static inline RINDLE_INTO void rindle_rows_4(int32_t rows, const uint8_t *w, int32_t n, const int16_t *x, int32_t start, int32_t *acc)
-{
-    const int32_t stride = (n + 1) >> 1;
-    int32_t whole = 0, r;
-#ifdef RINDLE_DSP
-    const uint32_t mask = rindle_mask_4();
-    if ((n & 7) == 0) whole = rows - (rows & 3);
-    for (r = 0; r < whole; r += 4) {
-        const uint8_t *v = w + r * stride;
-        int32_t a = start, b = start, c = start, d = start, k;
-        for (k = 0; k < n; k += 8, v += 4) {
-            const uint32_t x0 = rindle_word(x + k), x1 = rindle_word(x + k + 2);
-            const uint32_t x2 = rindle_word(x + k + 4), x3 = rindle_word(x + k + 6);
-            a = rindle_eight_4(v, mask, x0, x1, x2, x3, a);
-            b = rindle_eight_4(v + stride, mask, x0, x1, x2, x3, b);
-            c = rindle_eight_4(v + 2 * stride, mask, x0, x1, x2, x3, c);
-            d = rindle_eight_4(v + 3 * stride, mask, x0, x1, x2, x3, d);
-        }
-        acc[r] = a;
-        acc[r + 1] = b;
-        acc[r + 2] = c;
-        acc[r + 3] = d;
-    }
-#endif
-    for (r = whole; r < rows; ++r) acc[r] = rindle_row_4(w + r * stride, n, x, start);
-}
-
-/* Of 2 to 7 bits, one after the other from a row's lowest bit, stored as w + 2^(bits-1). start = -2^(bits-1) times the sum of x. */
-static inline RINDLE_INTO void rindle_rows_packed(int32_t rows, const uint8_t *w, int32_t n, int bits, const int16_t *x, int32_t start, int32_t *acc)
-{
-    const uint32_t mask = ((uint32_t)1 << bits) - 1;
+    const uint32_t mask = rindle_mask(bits);
+    const int32_t eights = n - (n & 7), fours = rows - (rows & 3);
     int32_t r, k;
-    for (r = 0; r < rows; ++r) {
-        uint32_t stock = 0;
-        int32_t a = start;
-        int have = 0;
-        for (k = 0; k < n; ++k) {
-            if (have < bits) {
-                stock |= (uint32_t)*w++ << have;
-                have += 8;
-            }
-            a += (int32_t)(stock & mask) * x[k];
-            stock >>= bits;
-            have -= bits;
+    for (r = 0; r < fours; r += 4) {
+        const uint32_t *v = w + r * stride;
+        int32_t a = 0, b = 0, c = 0, d = 0;
+        k = 0;
+#ifdef RINDLE_MVE
+        for (; k + 128 / bits <= n; k += 128 / bits, v += 4) rindle_four_words(v, stride, bits, x + k, &a, &b, &c, &d);
+#endif
+        for (; k < eights; k += 32 / bits, ++v) {
+            rindle_four_rows(v, stride, mask, bits, 0, narrow, x + k, &a, &b, &c, &d);
+            if (bits < 4 && k + 8 < eights) rindle_four_rows(v, stride, mask, bits, 4 * bits, narrow, x + k + 8, &a, &b, &c, &d);
+            if (bits < 2 && k + 16 < eights) rindle_four_rows(v, stride, mask, bits, 8, narrow, x + k + 16, &a, &b, &c, &d);
+            if (bits < 2 && k + 24 < eights) rindle_four_rows(v, stride, mask, bits, 12, narrow, x + k + 24, &a, &b, &c, &d);
         }
-        acc[r] = a;
+        v = w + r * stride;
+        for (k = eights; k < n; ++k) {
+            a += (int32_t)rindle_part(v, bits, k) * x[k];
+            b += (int32_t)rindle_part(v + stride, bits, k) * x[k];
+            c += (int32_t)rindle_part(v + 2 * stride, bits, k) * x[k];
+            d += (int32_t)rindle_part(v + 3 * stride, bits, k) * x[k];
+        }
+        acc[r] = (start ? *start : acc[r]) + a * (1 << low);
+        acc[r + 1] = (start ? *start : acc[r + 1]) + b * (1 << low);
+        acc[r + 2] = (start ? *start : acc[r + 2]) + c * (1 << low);
+        acc[r + 3] = (start ? *start : acc[r + 3]) + d * (1 << low);
     }
+    for (r = fours; r < rows; ++r) {
+        int32_t sum = 0;
+        for (k = 0; k < n; ++k) sum += (int32_t)rindle_part(w + r * stride, bits, k) * x[k];
+        acc[r] = (start ? *start : acc[r]) + sum * (1 << low);
+    }
+}
+
+/* start = -2^(bits-1) times the sum of x. */
+static inline RINDLE_INTO void rindle_rows_planes(int32_t rows, const uint32_t *w, int32_t n, int bits, int narrow, const int16_t *x, int32_t start, int32_t *acc)
+{
+    const int32_t stride = rindle_stride(n, bits);
+    const int32_t *first = &start;
+    int low = 0;
+    if (bits & 4) {
+        rindle_plane(rows, w, stride, n, 4, narrow, low, x, first, acc);
+        w += rindle_words(n, 4);
+        low += 4;
+        first = 0;
+    }
+    if (bits & 2) {
+        rindle_plane(rows, w, stride, n, 2, narrow, low, x, first, acc);
+        w += rindle_words(n, 2);
+        low += 2;
+        first = 0;
+    }
+    if (bits & 1) rindle_plane(rows, w, stride, n, 1, narrow, low, x, first, acc);
 }
 
 /* The same with sums of 64 bits, where 2^31 could be reached. */
@@ -271,24 +342,11 @@ static inline void rindle_rows64_16(int32_t rows, const int16_t *w, int32_t n, c
     }
 }
 
-static inline void rindle_rows64_packed(int32_t rows, const uint8_t *w, int32_t n, int bits, const int16_t *x, int64_t *acc)
+static inline void rindle_rows64_planes(int32_t rows, const uint32_t *w, int32_t n, int bits, const int16_t *x, int64_t *acc)
 {
-    const uint32_t mask = ((uint32_t)1 << bits) - 1;
-    const int32_t middle = (int32_t)1 << (bits - 1);
     int32_t r, k;
-    for (r = 0; r < rows; ++r) {
-        uint32_t stock = 0;
-        int have = 0;
+    for (r = 0; r < rows; ++r, w += rindle_stride(n, bits)) {
         acc[r] = 0;
-        for (k = 0; k < n; ++k) {
-            if (have < bits) {
-                stock |= (uint32_t)*w++ << have;
-                have += 8;
-            }
-            acc[r] += ((int32_t)(stock & mask) - middle) * x[k];
-            stock >>= bits;
-            have -= bits;
-        }
+        for (k = 0; k < n; ++k) acc[r] += (rindle_code(w, n, bits, k) - (1 << (bits - 1))) * x[k];
     }
 }
-

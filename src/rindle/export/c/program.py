@@ -122,6 +122,10 @@ class ProgramWriter:
     def scratch(self, name: str, elements: int, ctype: str = "int16_t") -> str:
         return f"work->{self.work.array(ctype, name, elements)}"
 
+    def codes(self, name: str, elements: int) -> str:
+        """Scratch of what products read."""
+        return f"work->{self.work.codes(name, elements)}"
+
     def _value(self):
         output = self.program.output
         if output in self.program.inputs:

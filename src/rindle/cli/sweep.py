@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ..formats import RindleError
+from ..objectives import Evaluation, Swept, directions
+from ..search.grid import FAMILIES, grid_space, scheme_of
+from .app import Json, app, progress, show
+from .studies import (
+    CALIBRATION,
+    FOLDER,
+    MODEL,
+    OBJECTIVE,
+    RAY,
+    SEED,
+    STORAGE,
+    TASK,
+    VALIDATION,
+    WEIGHTS,
+    WORKERS,
+    document,
+    front_table,
+    leave,
+    numbers,
+    open_study,
+    subject,
+    watched,
+)
+
+
+@app.command()
+def sweep(
+    model: MODEL,
+    output: FOLDER,
+    calibration: CALIBRATION,
+    data: VALIDATION,
+    weights: WEIGHTS = None,
+    weight_bits: Annotated[str, typer.Option(metavar="BITS", help="of the weights, 2..16")] = "2,3,4,6,8",
+    activation_bits: Annotated[
+        str, typer.Option(metavar="BITS", help="of the codes that weights multiply, 2..16")
+    ] = "3,4,6,8",
+    table_size: Annotated[
+        str,
+        typer.Option(
+            metavar="SEGMENTS", help="of the functions' tables; default: as schemes have them", show_default=False
+        ),
+    ] = "",
+    family: Annotated[
+        list[str] | None,
+        typer.Option(help=f"kind of formats: {', '.join(FAMILIES)}; may be repeated. Default: int", show_default=False),
+    ] = None,
+    scheme: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="a scheme by name, in place of bits and family; may be repeated", show_default=False
+        ),
+    ] = None,
+    objective: OBJECTIVE = None,
+    budget: Annotated[
+        int | None, typer.Option(help="candidates, chosen by NSGA-II; default: all of them", show_default=False)
+    ] = None,
+    workers: WORKERS = 1,
+    ray: RAY = None,
+    storage: STORAGE = None,
+    seed: SEED = 0,
+    task: TASK = None,
+    as_json: Json = False,
+) -> None:
+    """The trade-off of weight bits, activation bits and table size against error and bytes: every candidate is quantized and run in
+    the C++ runtime.
+
+    The folder gets sweep.json (every candidate, enough to make it again), sweep.html (heat maps and front, opens without a network), the
+    figures as .svg, and front/N.json: overrides for `rindle quantize`. A sweep that was killed goes on where it was; the same command
+    started twice shares the work. Needs torch.
+
+    Example: rindle sweep nets:speaker --weights speaker.safetensors --calibration train.npz --data validation.npz -o sweep --workers 2
+    """
+    bits, codes = numbers(weight_bits, "--weight-bits"), numbers(activation_bits, "--activation-bits")
+    space = grid_space(bits, codes, numbers(table_size, "--table-size"), tuple(family or ("int",)), tuple(scheme or ()))
+    goals = directions(tuple(dict.fromkeys(objective or ("error", "bytes"))))
+    found = subject(model, weights, calibration, data, task)
+    study = open_study(output, storage, "sweep", space, goals, found.key)
+    evaluate = Evaluation(Swept(found.candidates), found.data, found.outputs, tuple(goals), task=task)
+    total = study.size if budget is None else min(budget, study.size)
+    with progress() as bar:
+        how = {"workers": workers, "ray": ray, "seen": watched(bar, total)}
+        if budget is None:
+            study.grid(evaluate, **how)
+        else:
+            study.explore(evaluate, budget, seed=seed, **how)
+    left = document("sweep", study, found, lambda candidate: (*scheme_of(candidate), {}))
+    if not left["front"]:
+        raise RindleError(f"no candidate could be evaluated; the first: {left['records'][0]['refused']}")
+    files = leave(output, left)
+    show(
+        as_json,
+        left,
+        front_table(left, f"the front of {len(left['records'])} candidates"),
+        f"{files[1]}: all of it",
+    )
