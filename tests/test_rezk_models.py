@@ -309,7 +309,7 @@ def test_parts_of_mboshi_share_no_text():
     ids = {part: {one.id for one in rows} for part, rows in task.parts.items()}
     assert not ids["test"] & (ids["search"] | ids["calibration"] | ids["train"] | ids["valid"])
     assert not texts["search"] & texts["train"]
-    assert all(one.shape[1:] == (1, 40) and one.dtype == np.float32 for one in task.calibration())
+    assert all(one.shape[::2] == (1, 40) and one.dtype == np.float32 for one in task.calibration())
 
 
 @needs_data
