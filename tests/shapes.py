@@ -1,6 +1,6 @@
 """Models of which only the shapes are known: full-size ones without their weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rindle import CELLS, presets
 from rindle.cells import linear
@@ -21,6 +21,8 @@ def chain(cells: str | list[str], layers: int, sizes=(23, 1100, 550, 256), outpu
     nodes, source = [], INPUT
     for k, cell in enumerate([cells] * layers if isinstance(cells, str) else cells):
         program = CELLS[cell].program.with_sizes(I=width if k else first, H=hidden, P=projected)
+        if not k:  # the paper does not count the matrix that an SRU needs where input and output differ in width
+            program = replace(program, sizes=program.sizes | {"x": first, "x.code": first})
         nodes.append(Node(f"rnn.l{k}", "program", source, Shapes(program)))
         source = nodes[-1].name
     nodes.append(Node("fc", "program", source, Shapes(linear.program.with_sizes(I=width, O=outputs))))

@@ -2,8 +2,9 @@
 how many instructions a step takes.
 """
 
+import re
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from test_laws import some_thresholds
 import rindle
 from rindle.export import to_c
 from rindle.export.c.machines import MACHINES, PACKAGES
+from rindle.export.c.report import report
 
 
 def replay(machine, folder):
@@ -35,24 +37,31 @@ MODELS = {
     "sru fixed16": lambda: quantized("sru", "fixed16").artifact,
     "lstm fixed8 held": lambda: held(quantized("lstm", "fixed8").artifact),
     "4 bits, whole words": lambda: whole_layer("GRU", "w4a8", 16, 24),
+    "4 bits, 128 columns": lambda: whole_layer("LSTM", "w4a8", 128, 40),
+    "3 bits held": lambda: held(whole_layer("GRU", "w3a8", 40, 72)),
+    "7 bits": lambda: whole_layer("LSTM", "w7a8", 70, 36),
+    "2 bits": lambda: whole_layer("GRU", "w2a8", 64, 66),
 }
 
 
 @cache
 def whole_layer(kind: str, scheme: str, inputs: int, hidden: int, time: int = 5):
-    """One layer of torch's, on slow random walks."""
+    """One layer of torch's, or else of ours, on slow random walks."""
     torch.manual_seed(0)
 
     class Net(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.rnn = getattr(torch.nn, kind)(inputs, hidden, batch_first=True)
+            make = getattr(torch.nn, kind, None) or partial(rindle.Recurrent, rindle.CELLS[kind.lower()])
+            self.rnn = make(inputs, hidden, batch_first=True)
 
         def forward(self, x):
             return self.rnn(x)[0]
 
     x = (0.4 * np.random.default_rng(0).normal(size=(8, 33, inputs)).cumsum(1)).astype(np.float32)
-    artifact = rindle.quantize(Net().eval(), scheme, x).artifact
+    narrow = re.fullmatch(r"w([23567])a8", scheme)  # int8 with weights of other widths
+    overrides = {"weight.*": f"int{narrow[1]} mmse"} if narrow else None
+    artifact = rindle.quantize(Net().eval(), "int8" if narrow else scheme, x, overrides).artifact
     step = artifact.input_format.scale
     codes = np.clip(np.floor(x[:1, :time] / step + 0.5), artifact.input_format.lo, artifact.input_format.hi)
     return artifact.with_golden(codes.astype(np.int16), np.array([time]))
@@ -93,6 +102,15 @@ BOUNDS = {
     ("cortex-m4", "w4a8"): 62,
     ("cortex-m55 clang", "fixed8"): 29,
     ("cortex-m55 clang", "int8"): 29,
+    ("cortex-m55 clang", "w4a8"): 29,
+    ("cortex-m55", "w4a8"): 36,
+    ("cortex-m3", "w4a8"): 75,
+    ("rv32imc", "w4a8"): 110,
+    ("cortex-m4", "w2a8"): 55.5,
+    ("cortex-m4", "w3a8"): 90,
+    ("cortex-m4", "w5a8"): 90,
+    ("cortex-m4", "w6a8"): 90,
+    ("cortex-m4", "w7a8"): 130,
 }
 
 
@@ -108,3 +126,25 @@ def test_instructions_per_step(machine, scheme, tmp_path, record_property):
     record_property("instructions per step", step)
     print(f"{machine}, {scheme}: {step:.0f} instructions per step")
     assert 10e3 < step <= BOUNDS[machine, scheme] * 1e3
+
+
+# Densities below which held products take fewer instructions than the dense ones of the same scheme; 32 inputs, 64 units.
+EVEN = {
+    ("cortex-m4", "LSTM", "int8"): 0.4,
+    ("cortex-m55 clang", "LSTM", "int8"): 0.35,
+    ("rv32imc", "GRU", "int8"): 0.6,
+    ("cortex-m4", "LSTM", "w4a8"): 0.45,
+}
+
+
+@pytest.mark.parametrize(("machine", "kind", "scheme"), EVEN)
+def test_break_even_of_held_products(machine, kind, scheme):
+    for name in MACHINES[machine].tools:
+        tool(name, PACKAGES.get(name, name))
+    artifact = whole_layer(kind, scheme, 32, 64, 33)
+    (target,) = report(artifact.with_thresholds(dict.fromkeys(artifact.held_codes(), 4)), machines=[machine]).targets
+    for form in target.forms:
+        for step in form.steps:
+            print(f"{machine}, {kind}, {scheme}, {form.form}: {step.density:.1%} {step.instructions:.0f}")
+    print(f"break-even {target.break_even}")
+    assert EVEN[machine, kind, scheme] < target.break_even < 1

@@ -172,7 +172,7 @@ def test_the_search_finds_the_lowest_point_and_only_keeps_what_helps():
 def test_chance_is_no_reason_for_a_step():
     found = search_fractions(lambda f: (1.0 - 0.001 * f["a"],), {"a": 0})
     assert found.changes == {}
-    few_rows = search_fractions(lambda f: (1 - f["a"] / 8, *[1.0 + f["a"] / 100] * 7), {"a": 0})
+    few_rows = search_fractions(lambda f: (1 - f["a"] / 2, *[1.0 + f["a"] / 100] * 7), {"a": 0})
     assert few_rows.changes == {} and min(one.drift for one in few_rows.trials) < few_rows.start.drift * 0.99
     most_rows = search_fractions(lambda f: (1 + f["a"] / 100, *[1.0 - f["a"] / 8] * 7), {"a": 0})
     assert most_rows.changes == {"a": 4}
@@ -206,7 +206,8 @@ def test_a_killed_search_goes_on_and_another_key_begins_anew(tmp_path):
 def test_searched_formats_are_overrides_that_make_the_same_model(tmp_path):
     torch.manual_seed(0)
     net, x = TorchModel("gru", layers=1).eval(), sequences(rows=4, time=8)
-    planned = calibrated(net, "fixed(5,4)", x)
+    bad = {"code.*.h": "fixed(4,6)", "last/weight.y.x": "fixed(5,8)"}  # they clip nearly everything
+    planned = calibrated(net, "fixed(5,4)", x, bad)
     tensors = tensors_of(planned.plan)
     assert {"rnn.l0/h", "rnn.l0/h.code", "last/weight.y.x"} <= set(tensors)
     assert {key for one in tensors.values() for key in one.keys} >= {
@@ -214,11 +215,11 @@ def test_searched_formats_are_overrides_that_make_the_same_model(tmp_path):
     }
     seen = []
     searched = search_formats(planned, dataset(x), tmp_path / "log.jsonl", lambda trial, number: seen.append(trial))
-    assert searched.found.chosen.drift < searched.found.start.drift and searched.overrides
+    assert searched.found.chosen.drift < searched.found.start.drift / 2
+    assert searched.found.changes["last/weight.y.x"] < 8
     assert len(seen) == len(searched.found.trials)
     model = searched.calibrated.model()
-    direct = rindle.quantize(net, "fixed(5,4)", x, searched.overrides)
+    direct = rindle.quantize(net, "fixed(5,4)", x, bad | searched.overrides)
     assert direct.id == model.id != planned.model().id
-    assert model.artifact.provenance["overrides"] == searched.overrides
+    assert model.artifact.provenance["overrides"] == bad | searched.overrides
     assert reference.run(model.artifact, x).codes.shape == (4, 8, 3)
-    assert {frac for trial in seen for frac in trial.fractions.values()} != set(searched.found.start.fractions.values())

@@ -18,19 +18,16 @@ from rindle.scheme import resolve
 # ------------------------------------------------------------------------------------------------ bytes of weights
 
 
-@pytest.mark.parametrize("bits", [2, 3, 5, 8, 11, 16])
-def test_the_bytes_of_weights_are_those_that_are_written(cell, bits):
+def test_the_bytes_of_weights_are_those_that_are_written(cell):
+    """Any bits on any block: rows end in the middle of bytes, and products are split."""
     torch.manual_seed(0)
     net = TorchModel(cell).eval()
-    scheme = {
-        "*": "fixed16 max(1.25)",
-        "weight.*": f"int{bits} max",
-        "code.*": "int8 max",
-        "rnn.l1/weight.*": "int4 max",
-    }
     graph, _ = source_of(net).capture(sequences())
-    expected = weight_bytes(graph, resolve(scheme, None, keys_of(graph)))
-    assert expected == sizes(rindle.quantize(net, scheme, sequences()).artifact)["weights"]
+    keys, rng = keys_of(graph), np.random.default_rng(len(cell))
+    blocks = [f"{layer}/{path}" for layer, paths in keys.items() for path in paths if path.startswith("weight.")]
+    overrides = {block: f"int{rng.integers(2, 12)} max" for block in blocks}
+    expected = weight_bytes(graph, resolve("int8", overrides, keys))
+    assert expected == sizes(rindle.quantize(net, "int8", sequences(), overrides).artifact)["weights"]
 
 
 def test_the_bytes_of_a_scheme_that_skips_paths():
@@ -177,7 +174,8 @@ def parts(cell, x, h, fc, skipped=0.0, layers=0):
     first, later, recurrent_, behind = W0[cell]
     found = [Part(later if k else first, d / 100) for k, d in enumerate(x)]
     found += [Part(2 * recurrent_, d / 100, skipped if k < layers else 0.0) for k, d in enumerate(h)]
-    return [*found, Part(behind, fc / 100)]
+    rest = Part(0.0002 * sum(part.macs for part in found), 0.0, 1.0)  # element-wise operations: their published share
+    return [*found, Part(behind, fc / 100), rest]
 
 
 def test_the_published_operations_of_an_lstm():

@@ -171,7 +171,7 @@ def test_the_command_prints_the_page_writes_it_whole_and_has_it_as_json(call, tm
         code, _, err = call("inspect", EXAMPLE, *wrong)
         assert code == 2 and "--hardware" in err
     code, out, _ = call("inspect", EXAMPLE)
-    assert "linear 64" in out and "bits" in out.split("accumulator")[1]
+    assert ", linear 64" in out and "┃ accumulator ┃" in out and "│ 18 bits     │" in out
 
 
 NETS = """
@@ -187,7 +187,18 @@ def net():
 def test_quantize_takes_widths_a_limit_and_a_search(call, tmp_path):
     (tmp_path / "hardware_nets.py").write_text(NETS)
     dataset(sequences(rows=3, time=6)).save(tmp_path / "c.npz")
-    common = ("quantize", "hardware_nets:net", "--calibration", "c.npz", "--scheme", "fixed-5-4", "--json")
+    (tmp_path / "bad.json").write_text('{"code.*.h": "fixed(4,0)"}')
+    common = (
+        "quantize",
+        "hardware_nets:net",
+        "--calibration",
+        "c.npz",
+        "--overrides",
+        "bad.json",
+        "--scheme",
+        "fixed-5-4",
+        "--json",
+    )
     code, out, _ = call(*common, "-o", "a.rindle", "--accumulator", 24, "--search-formats", "c.npz")
     assert code == 0
     found = json.loads(out)["searched"]
@@ -196,7 +207,7 @@ def test_quantize_takes_widths_a_limit_and_a_search(call, tmp_path):
     )
     made = rindle.load(tmp_path / "a.rindle").artifact
     assert made.provenance["scheme"] == "fixed-5-4"
-    assert made.provenance["overrides"] == {"accumulator.*": "24"} | found["overrides"]
+    assert made.provenance["overrides"] == {"accumulator.*": "24", "code.*.h": "fixed(4,0)"} | found["overrides"]
     assert len((tmp_path / "a.rindle.formats.jsonl").read_text().splitlines()) == found["evaluations"]
     rules = {one.rule for one in choices(rindle.load(tmp_path / "a.rindle")).values()}
     assert {rule for rule in found["overrides"].values()} & rules

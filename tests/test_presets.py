@@ -139,7 +139,7 @@ def test_overrides_come_after_a_preset():
         ("rezk-m9", "unknown scheme 'rezk-m9'; did you mean 'rezk-m"),
         ("int9 skip=all", "unknown scheme 'int9'; did you mean 'int8'"),
         ("int8 skip=some", "skip is 'some'; there are none, all, first"),
-        ("int8 all", "write a name, or for example"),
+        ("int8 all", "unknown scheme"),
     ],
 )
 def test_what_is_not_a_preset(scheme, words):

@@ -161,20 +161,26 @@ def test_sru_is_the_papers_equations():
 def test_quantized_every_engine_agrees(kind, size):
     network = tiny(kind, size).float()
     x = np.random.default_rng(0).normal(size=(3, 11, 4)).astype(np.float32)
-    model = rindle.quantize(network, "int8", torch.from_numpy(x).transpose(0, 1))
-    assert_agree(model.artifact, x, np.array([11, 2, 7]))
+    for scheme in ("int8", "fixed16"):
+        model = rindle.quantize(network, scheme, torch.from_numpy(x).transpose(0, 1))
+        assert_agree(model.artifact, x, np.array([11, 2, 7]))
     with torch.no_grad():
         wanted = network(torch.from_numpy(x).transpose(0, 1)).transpose(0, 1).numpy()
-    assert np.abs(model.run(x) - wanted).mean() < 0.1 * np.abs(wanted - wanted.mean()).mean()
+    assert np.abs(model.run(x) - wanted).mean() < 0.02 * np.abs(wanted - wanted.mean()).mean()
 
 
 def test_a_dropped_unit_is_dropped_in_every_frame_and_others_make_up_for_it():
+    torch.manual_seed(4)
     for kind in ("lstm", "gru", "ligru"):
         network = models.network(kind, "small", units=50, inputs=4, layers=1, dropout=0.5)
         layer, x = network.layers[0], torch.randn(20, 1, 4).expand(-1, 6, -1)
         alive = (layer.train()(x) != 0).any(0)
         assert 0.4 < alive.double().mean() < 0.6 and (alive[0] != alive[1]).any()
-        assert (layer.eval()(x) != 0).any(0).all()
+        assert (layer.eval()(x) != 0).any(0).double().mean() > 0.9  # a unit of Li-GRU may rest by itself
+    layer = models.network("ligru", "small", units=50, inputs=4, layers=1, dropout=0.5, norm=False).layers[0]
+    x = torch.randn(1, 6, 4)
+    kept, whole = layer.train()(x), layer.eval()(x)
+    torch.testing.assert_close(kept[kept != 0], 2 * whole[kept != 0])
 
 
 def test_the_norm_is_over_all_frames_and_does_not_count_padding():
@@ -196,11 +202,11 @@ class Words(tasks.Mboshi):
     inputs = outputs = 4
     data = tasks._Features()
 
-    def __init__(self, epochs_per_length: int = 1, batch: int = 4, longest: int = 470):
+    def __init__(self, epochs_per_length: int = 1, batch: int = 4, longest: int = 230):
         random = np.random.default_rng(3)
         self.seed = 1
         rows = []
-        for k, length in enumerate(np.linspace(60, longest, 6).astype(int)):
+        for k, length in enumerate(np.linspace(40, longest, 6).astype(int)):
             frames = random.normal(size=(length, 4)).astype(np.float32)
             rows.append(mboshi.Utterance(str(k), "", "", frames, frames.argmax(1).astype(np.uint8)))
         rows[0].labels[:3] = mboshi.UNLABELLED
@@ -303,7 +309,7 @@ def test_parts_of_mboshi_share_no_text():
     ids = {part: {one.id for one in rows} for part, rows in task.parts.items()}
     assert not ids["test"] & (ids["search"] | ids["calibration"] | ids["train"] | ids["valid"])
     assert not texts["search"] & texts["train"]
-    assert all(one.shape[::2] == (1, 40) and one.dtype == np.float32 for one in task.calibration())
+    assert all(one.shape[1:] == (1, 40) and one.dtype == np.float32 for one in task.calibration())
 
 
 @needs_data

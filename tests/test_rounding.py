@@ -284,11 +284,12 @@ def test_a_corrected_bias_takes_the_mean_shift_away(bias):
     assert_agree(made.artifact, data[:2])
 
 
-def test_a_model_without_a_bias_can_still_be_compared_with_its_origin():
-    planned = calibrated(model(bias=False), scheme("corrected"), sequences())
+def test_a_gate_that_had_no_bias_gets_one_and_is_still_compared_with_its_origin():
+    planned = calibrated(model("sru"), scheme("corrected"), sequences())
+    assert "u" not in planned.plan.graph.node("rnn.l0").layer.blocks and planned.plan.layers["rnn.l0"].biases["u"].any()
     made = planned.model()
     found = analyse(made.artifact, dataset(sequences(2, 6)), float_parameters(planned.plan.graph))
-    assert [one.name for one in over_time(made.artifact, found)] == ["rnn.l0/c.next", "rnn.l0/h.next", "last/y"]
+    assert [one.name for one in over_time(made.artifact, found)] == ["rnn.l0/c.next", "rnn.l0/h", "last/y"]
 
 
 # --------------------------------------------------------------------------------------------------- refusals

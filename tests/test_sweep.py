@@ -102,21 +102,9 @@ def record_tables(record):
 
 
 def test_a_sweep_leaves_what_makes_its_candidates_again(call, folder):
-    code, out, err = call(
-        "sweep",
-        *COMMON,
-        "-o",
-        "out",
-        "--weight-bits",
-        "2,8",
-        "--activation-bits",
-        "3,8",
-        "--family",
-        "int",
-        "--family",
-        "fixed",
-        "--json",
-    )
+    asked = (*COMMON, "-o", "out", "--weight-bits", "2,8", "--activation-bits", "3,8", "--family", "fixed")
+    asked += ("--table-size", "16,128")
+    code, out, err = call("sweep", *asked, "--json")
     assert code == 0, err
     found = json.loads(out)
     assert json.loads((folder / "out/sweep.json").read_text())["records"] == found["records"]

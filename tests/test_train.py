@@ -182,6 +182,33 @@ def test_the_learning_rate_rises_then_follows_its_schedule(tmp_path, schedule, e
     assert len(rates) == 20 and np.isclose(rates[-1], 0.5 * end, atol=1e-3)
 
 
+@pytest.mark.parametrize("optimizer, kind", [("rmsprop", torch.optim.RMSprop), ("adam", torch.optim.Adam)])
+def test_the_rate_is_halved_where_the_score_hardly_improves(tmp_path, optimizer, kind):
+    """And goes on so after a kill: in the fifth epoch, whose score is never taken the first time."""
+    rates, real = [], kind.step
+    chosen = Settings(epochs=6, lr=0.4, optimizer=optimizer, schedule="constant", halving=0.01)
+
+    def step(self, *args, **kwargs):
+        rates.append(self.param_groups[0]["lr"])
+        return real(self, *args, **kwargs)
+
+    class Killed(Line):
+        def score(self, model):
+            if len(rates) == 25:
+                raise KeyboardInterrupt
+            return super().score(model)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kind, "step", step)
+        with pytest.raises(KeyboardInterrupt):
+            train(constant(), Killed([10.0, 5.0, 4.99, 4.0]), chosen, tmp_path)
+        del rates[20:]
+        curve = train(constant(), Line([4.1, 3.0]), chosen, tmp_path)
+    # 5.0 → 4.99 is 0.2 %, 4.0 → 4.1 is a loss
+    assert rates[::5] == [0.4, 0.4, 0.4, 0.2, 0.2, 0.1] and len(rates) == 30
+    assert [line["score"] for line in curve] == [10.0, 5.0, 4.99, 4.0, 4.1, 3.0]
+
+
 def test_a_run_with_other_settings_is_not_continued(tmp_path):
     train(constant(), Line(), Settings(epochs=1, lr=0.1), tmp_path)
     with pytest.raises(ValueError, match=r"is of a run with another settings: .*'lr': 0\.1.*'lr': 0\.2"):

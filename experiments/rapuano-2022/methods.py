@@ -45,11 +45,10 @@ def recurrent(w: int, a: int):
 METHODS = {"plain": plain, "shifts": shifts, "rows": rows, "feedback": feedback, "recurrent": recurrent}
 
 PTB = [
-    *[(method, 11, 10) for method in ("plain", "shifts")],
+    ("plain", 11, 10),
     *[(method, 8, 8) for method in ("plain", "shifts", "rows")],
-    *[(method, 8, 3) for method in ("plain", "shifts", "rows", "feedback")],
-    *[(method, 4, 8) for method in ("plain", "rows", "feedback")],
-    *[(method, 3, 8) for method in ("rows", "feedback")],
+    *[(method, 8, 3) for method in ("plain", "rows", "feedback")],
+    ("feedback", 3, 8),
 ]
-IMDB = [(method, w, 8) for w in (8, 4, 3) for method in ("plain", "rows")] + [("feedback", 3, 8), ("recurrent", 3, 8)]
+IMDB = [("rows", 8, 8), *[(method, 3, 8) for method in ("plain", "feedback", "recurrent")]]
 ROWS = {"ptb-lstm": PTB, "ptb-gru": PTB, "imdb-lstm": IMDB, "imdb-gru": IMDB}

@@ -69,7 +69,8 @@ def eliminated(model: rindle.Model, task) -> float:
 
 def study(kind: str, budget: float, task, output: Path | None, quick: bool) -> dict:
     network = models.network(kind, "stream", units=64).eval() if quick else train.load(kind, "stream")
-    model = rindle.quantize(network.deploy(), "int8", task.calibration())
+    time_first = [x.transpose(1, 0, 2) for x in task.calibration()]
+    model = rindle.quantize(models.deploy(network), "int8", time_first)
     data = search_part(task, 2 if quick else None)
     log = output.with_name(f"{output.stem}-{kind}.search.jsonl") if output else None
 

@@ -81,8 +81,8 @@ class Mboshi(baseline.Task):
     # Evaluation, of a torch module or of a rindle.Model
 
     def calibration(self) -> list[np.ndarray]:
-        """The calibration part's sequences, each float32 [1, T, inputs]."""
-        return [self.features(utterance)[None] for utterance in self.parts["calibration"]]
+        """The calibration part's sequences as a network takes them, each float32 [T, 1, inputs]."""
+        return [self.features(utterance)[:, None] for utterance in self.parts["calibration"]]
 
     def features(self, utterance) -> np.ndarray:
         """float32 [T, inputs]."""

@@ -20,6 +20,7 @@ from ..paths import keys_of
 from ..scheme import load_overrides, resolve
 from .calibrate import replan
 from .quantize import Calibrated, calibrated
+from .rounding import words_of
 from .source import load_model
 
 
@@ -40,7 +41,7 @@ class Candidates:
         overrides = load_overrides(overrides)
         graph = self.first.plan.graph
         rules = resolve(presets.rules(scheme, graph), overrides, keys_of(graph))
-        if parameters is not None or any(getattr(rule, "modifiers", ()) for rule in rules.values()):
+        if parameters is not None or any(words_of(rule) for rule in rules.values()):
             return self.again(scheme, overrides, parameters).model()
         provenance = self.first.provenance | {"scheme": scheme, "overrides": overrides}
         return Calibrated(replan(self.first.plan, rules, self.memo), provenance).model()

@@ -15,7 +15,11 @@ from ..graph import Embedding, Node
 from ..program import check_integer
 from ..tables import DEFAULT, build
 from .calibrate import LayerPlan, Plan
+from .exact_steps import TooCoarse, with_exact_steps
 from .numerics import FloatLayer
+
+FINE, ROUGH = 2**11, 2**7  # an inexact M of the leading term, and of any term, is at least so large
+TRIES = 4  # shifts to try in search of steps whose multipliers are exact
 
 
 def convert(plan: Plan, provenance: dict) -> Artifact:
@@ -46,7 +50,7 @@ def convert_layer(name: str, layer: FloatLayer, plan: LayerPlan) -> Layer:
         operands = [formats[path] for path in op.args]
         result = formats[op.out[0]]
         if op.kind == "affine":
-            constants[op.out[0]] = _affine(name, op, blocks, plan)
+            constants[op.out[0]] = _fine_affine(name, op, blocks, plan)
         elif op.kind == "requantize":
             constants[op.out[0]] = rescale(operands[0], result, where)
         elif op.kind == "table":
@@ -64,6 +68,16 @@ def convert_layer(name: str, layer: FloatLayer, plan: LayerPlan) -> Layer:
         path: encode(blocks[path], formats[path].scale, formats[path].lo, formats[path].hi) for path in program.vectors
     }
     return Layer(program, dict(formats), constants, vectors)
+
+
+def _fine_affine(name: str, op, blocks: dict, plan: LayerPlan) -> Affine:
+    """With other steps of its weights where theirs are refused. Other steps are other codes and sums, and so may be other shifts."""
+    for _ in range(TRIES):
+        try:
+            return _affine(name, op, blocks, plan)
+        except TooCoarse as refused:
+            plan = with_exact_steps(name, op, plan, refused)
+    return _affine(name, op, blocks, plan)
 
 
 def _affine(name: str, op, blocks: dict, plan: LayerPlan) -> Affine:
@@ -153,16 +167,25 @@ def choose_shift(
             f"{where}: no shift fits: the ratios reach {ratios.max():.4g}, the sums {reaches.max():.4g} and the bias "
             f"{np.abs(bias).max():.4g} output codes; give the result fewer fraction bits"
         )
-    inexact = (ratios > 0) & (multipliers != ratios * 2.0**shift)
+    exact = ratios * 2.0**shift
+    inexact = (ratios > 0) & (np.abs(multipliers - exact) > exact * 2.0**-22)  # steps are float32
     error = 0.5 * np.where(inexact, reaches, 0.0).sum(0) / 2.0**shift
-    leading = np.argmax(reaches * multipliers, axis=0), np.arange(ratios.shape[1])
-    coarse = inexact[leading] & (multipliers[leading] < 2**11) & (error > 1.0)
+    leading = np.argmax(reaches * multipliers, axis=0)
+    coarse = np.zeros_like(inexact)
+    columns = np.arange(ratios.shape[1])
+    coarse[leading, columns] = (multipliers < FINE)[leading, columns] & (error > 1.0)
+    coarse |= (multipliers < ROUGH) & (
+        0.5 * reaches / 2.0**shift > 1.0
+    )  # a term that is not the largest may not vanish, either
+    coarse &= inexact
     if coarse.any():
-        row = int(np.argmax(coarse))
-        raise RindleError(
-            f"{where}: in row {row} the multiplier {multipliers[leading][row]} is too coarse for the ratio "
-            f"{ratios[leading][row]:.6g}: up to {error[row]:.1f} output codes of error at shift {shift}; give the result fewer "
-            f"fraction bits, or the terms scales that lie closer together"
+        row = int(np.argmax(coarse.any(0)))
+        term = int(np.argmax(coarse[:, row]))
+        raise TooCoarse(
+            f"{where}: in row {row} the multiplier {multipliers[term, row]} is too coarse for the ratio "
+            f"{ratios[term, row]:.6g}: up to {error[row]:.1f} output codes of error at shift {shift}; give the result fewer "
+            f"fraction bits, or the terms scales that lie closer together",
+            shift,
         )
     while shift > 0 and not (multipliers & 1).any() and not (b & 1).any():
         multipliers, b, shift = multipliers >> 1, b >> 1, shift - 1

@@ -35,19 +35,32 @@ def headline(data: dict) -> str:
 def table(data: dict) -> tuple[list[str], list[list[str]]]:
     """(columns, a row of cells per record of the front), by the first objective."""
     names = [one["name"] for one in data["objectives"]]
-    varied = [name for name, choices in data["space"].items() if len(choices) > 1]
+    columns = _columns([name for name, choices in data["space"].items() if len(choices) > 1])
     front = sorted(
         (one for one in data["records"] if one["number"] in data["front"]), key=lambda one: list(one["values"].values())
     )
     rows = []
     for one in front:
-        cells = [str(one["candidate"][name]) for name in varied]
+        cells = [" ".join(str(one["candidate"][name]) for name in variables) for variables in columns.values()]
         cells += [
             f"{one['values'][name]:,.0f}" if name.endswith("bytes") else f"{one['values'][name]:.4g}" for name in names
         ]
         rows.append([*cells, f"{one['more']['weight bytes']:,}", f"{one['more']['score']:.4g}"])
     metric = front[0]["more"]["metric"] if front else "score"
-    return [*varied, *names, "weight bytes", metric], rows
+    return [*columns, *names, "weight bytes", metric], rows
+
+
+def _columns(variables: list[str]) -> dict[str, list[str]]:
+    """Heading -> the variables in it: one each where they are few, else one for the weights of all layers, and so on, in the
+    model's order.
+    """
+    if len(variables) <= 4:
+        return {name: [name] for name in variables}
+    kinds = {"/weight.": "weight bits", "/code.": "activation bits", "/both.": "bits", "θ ": "θ"}
+    found: dict[str, list[str]] = {}
+    for name in variables:
+        found.setdefault(next((title for mark, title in kinds.items() if mark in name), name), []).append(name)
+    return found
 
 
 def fronts(data: dict) -> list[Figure]:

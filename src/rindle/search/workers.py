@@ -115,8 +115,10 @@ class _Ray:
             local = {"num_cpus": count, "object_store_memory": OBJECT_STORE, "include_dashboard": False}
             try:
                 ray.init(address, log_to_driver=False, logging_level="ERROR", **(local if address == "local" else {}))
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                raise RindleError(f"there is no Ray at {address!r}: {error}") from None
+            except Exception as error:  # Ray raises a bare one where its processes do not come up within half a minute
+                ray.shutdown()
+                first = str(error).strip().split("\n")[0]
+                raise RindleError(f"there is no Ray at {address!r}, or it did not start: {first}") from error
         self.task = ray.remote(max_retries=1)(_call)
         self.evaluate = ray.put(evaluate)
 

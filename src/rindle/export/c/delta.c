@@ -87,66 +87,55 @@ static inline void rindle_columns_16(int32_t count, const int32_t *columns, cons
     }
 }
 
-/* Of planes: eight rows of four columns. The sums are those of q, which rindle_sum makes up for; 4 times 15 times a change stay within
-   16 bits where no code is beyond 273. */
-static inline RINDLE_INTO void rindle_eight_rows(const uint32_t *q, const int32_t *change, int count, uint32_t mask, int bits, int narrow, int low, int32_t *acc)
+/* Of planes: two rows of four columns, from the bit ``at`` of their words on. The sums are those of q, which rindle_sum makes up for;
+   4 times 15 times a change stay within 16 bits where no code is beyond 273. */
+static inline RINDLE_INTO void rindle_two_rows(uint32_t q0, uint32_t q1, uint32_t q2, uint32_t q3, uint32_t mask, int at, const int32_t *d, int narrow, int low, int32_t *acc)
 {
-    int i, j;
-    for (j = 0; j < 4; ++j, acc += 2) {
-        uint32_t lanes = 0;
-        int32_t first = 0, second = 0;
-        for (i = 0; i < count; ++i) {
-            const uint32_t two = (q[i] >> j * bits) & mask;
-            if (narrow) {
-                lanes += two * (uint32_t)change[i];
-            } else {
-                first += (int32_t)(two & 0xffff) * change[i];
-                second += (int32_t)(two >> 16) * change[i];
-            }
-        }
-        if (narrow) {
-            first = (int16_t)(lanes & 0xffff);
-            second = (int32_t)(lanes + 0x8000u) >> 16;
-        }
-        acc[0] += first * (1 << low);
-        acc[1] += second * (1 << low);
+    const uint32_t a = (q0 >> at) & mask, b = (q1 >> at) & mask, c = (q2 >> at) & mask, e = (q3 >> at) & mask;
+    int32_t first, second;
+    if (narrow) {
+        const uint32_t lanes = a * (uint32_t)d[0] + b * (uint32_t)d[1] + c * (uint32_t)d[2] + e * (uint32_t)d[3];
+        first = (int16_t)(lanes & 0xffff);
+        second = (int32_t)(lanes + 0x8000u) >> 16;
+    } else {
+        first = (int32_t)(a & 0xffff) * d[0] + (int32_t)(b & 0xffff) * d[1] + (int32_t)(c & 0xffff) * d[2] + (int32_t)(e & 0xffff) * d[3];
+        second = (int32_t)(a >> 16) * d[0] + (int32_t)(b >> 16) * d[1] + (int32_t)(c >> 16) * d[2] + (int32_t)(e >> 16) * d[3];
+    }
+    acc[0] += first * (1 << low);
+    acc[1] += second * (1 << low);
+}
+
+/* Four columns of one plane, or the first alone. */
+static inline RINDLE_INTO void rindle_four_columns(const uint32_t *w0, const uint32_t *w1, const uint32_t *w2, const uint32_t *w3, const int32_t *changes, int32_t rows, int bits, int narrow, int low, int32_t *acc)
+{
+    const uint32_t mask = rindle_mask(bits);
+    const int32_t d[4] = {changes[0], w1 ? changes[1] : 0, w2 ? changes[2] : 0, w3 ? changes[3] : 0};
+    int32_t r, i;
+    for (r = 0; r < rows - (rows & 7); r += 8, acc += 8) {
+        const int32_t word = (r * bits) >> 5, at = ((r * bits) & 31) >> 1;
+        const uint32_t q0 = w0[word] >> at, q1 = w1 ? w1[word] >> at : 0, q2 = w2 ? w2[word] >> at : 0, q3 = w3 ? w3[word] >> at : 0;
+        rindle_two_rows(q0, q1, q2, q3, mask, 0, d, narrow, low, acc);
+        rindle_two_rows(q0, q1, q2, q3, mask, bits, d, narrow, low, acc + 2);
+        rindle_two_rows(q0, q1, q2, q3, mask, 2 * bits, d, narrow, low, acc + 4);
+        rindle_two_rows(q0, q1, q2, q3, mask, 3 * bits, d, narrow, low, acc + 6);
+    }
+    for (i = 0; r < rows; ++r, ++i) {
+        acc[i] += (int32_t)(rindle_part(w0, bits, r) << low) * d[0];
+        if (w1) acc[i] += (int32_t)(rindle_part(w1, bits, r) << low) * d[1];
+        if (w2) acc[i] += (int32_t)(rindle_part(w2, bits, r) << low) * d[2];
+        if (w3) acc[i] += (int32_t)(rindle_part(w3, bits, r) << low) * d[3];
     }
 }
 
 static inline RINDLE_INTO void rindle_columns_plane(int32_t count, const int32_t *columns, const int32_t *changes, int32_t rows, const uint32_t *w, int32_t stride, int bits, int narrow, int low, int32_t *acc)
 {
-    const uint32_t mask = rindle_mask(bits);
-    const int32_t whole = rows - (rows & 7);
-    int32_t i, r;
-    int j;
+    int32_t i;
     for (i = 0; i + 4 <= count; i += 4) {
         const uint32_t *w0 = w + columns[i] * stride, *w1 = w + columns[i + 1] * stride;
         const uint32_t *w2 = w + columns[i + 2] * stride, *w3 = w + columns[i + 3] * stride;
-        uint32_t q[4] = {0, 0, 0, 0};
-        for (r = 0; r < whole; r += 8) {
-            if ((r & (32 / bits - 1)) == 0) {
-                q[0] = *w0++;
-                q[1] = *w1++;
-                q[2] = *w2++;
-                q[3] = *w3++;
-            }
-            rindle_eight_rows(q, changes + i, 4, mask, bits, narrow, low, acc + r);
-            for (j = 0; j < 4; ++j) q[j] >>= bits < 4 ? 4 * bits : 0;
-        }
+        rindle_four_columns(w0, w1, w2, w3, changes + i, rows, bits, narrow, low, acc);
     }
-    for (; i < count; ++i) {
-        const uint32_t *column = w + columns[i] * stride;
-        uint32_t q = 0;
-        for (r = 0; r < whole; r += 8) {
-            if ((r & (32 / bits - 1)) == 0) q = *column++;
-            rindle_eight_rows(&q, changes + i, 1, mask, bits, narrow, low, acc + r);
-            q >>= bits < 4 ? 4 * bits : 0;
-        }
-    }
-    for (i = 0; whole < rows && i < count; ++i) {
-        const uint32_t *column = w + columns[i] * stride;
-        for (r = whole; r < rows; ++r) acc[r] += (int32_t)(rindle_part(column, bits, r) << low) * changes[i];
-    }
+    for (; i < count; ++i) rindle_four_columns(w + columns[i] * stride, 0, 0, 0, changes + i, rows, bits, narrow, low, acc);
 }
 
 static inline RINDLE_INTO void rindle_columns_planes(int32_t count, const int32_t *columns, const int32_t *changes, int32_t rows, const uint32_t *w, int bits, int narrow, int32_t *acc)

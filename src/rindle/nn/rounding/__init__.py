@@ -56,17 +56,23 @@ def _words(rules: dict, name: str) -> set[str]:
     }
 
 
+def words_of(rule) -> frozenset[str]:
+    """Of a format's rule; those of tables and accumulators have none."""
+    return getattr(rule, "modifiers", frozenset())
+
+
 def _check(plan: Plan, name: str, words: set[str]) -> None:
     if {"gptq", "learned"} <= words:
         raise RindleError(f"{name}: its weights are to be rounded by gptq and learned; one layer takes one of the two")
     for (layer, path), rule in plan.rules.items():
-        if layer == name and "actorder" in rule.modifiers and "gptq" not in rule.modifiers:
+        own = words_of(rule)
+        if layer == name and "actorder" in own and "gptq" not in own:
             raise RindleError(f'{name}/{path}: "actorder" is the order in which gptq goes; write "gptq actorder"')
 
 
 def refuse_words(rules: dict, why: str) -> None:
     """For those who cannot round so."""
     for (layer, path), rule in rules.items():
-        found = rule.modifiers & {*ROUNDINGS, "actorder"}
+        found = words_of(rule) & {*ROUNDINGS, "actorder"}
         if found:
             raise RindleError(f"{layer}/{path} is {rule}: {why}; leave out {' and '.join(sorted(found))}")
