@@ -12,10 +12,12 @@ from rindle.nn.calibrate import KEPT, Plan, Recorder, choose_formats, choose_ori
 from rindle.nn.convert import convert
 from rindle.nn.histogram import Histogram
 from rindle.nn.numerics import run_real
+from rindle.nn.rounding import refine
 from rindle.runtime import Model
 from rindle.scheme import resolve
 
 FRAMES = 200  # of each calibration sequence; shorter ones are left out, so that all are one batch
+FEW = 4  # bits
 ROWS = 32  # sequences in a batch of the runtime
 
 
@@ -27,6 +29,7 @@ class Observed:
         x = torch.from_numpy(np.stack([one[:frames] for one in sequences if len(one) >= frames]))
         recorders = {node.name: Recorder(node.layer) for node in graph.programs}
         _, values = run_real(graph, recorders, x)
+        self.x = x.numpy()
         self.graph, self.samples, self.histograms = graph, [row[:40] for row in x.numpy()[:KEPT]], {}
         for node in graph.programs:
             program, seen = node.layer.program, dict(recorders[node.name].values)
@@ -38,11 +41,15 @@ class Observed:
     def _add(self, key: tuple[str, str], values: torch.Tensor) -> None:
         self.histograms.setdefault(key, Histogram()).add(values)
 
-    def quantized(self, scheme: dict[str, str]) -> Model:
-        """As rindle.quantize, from what was seen already."""
+    def quantized(self, scheme: dict[str, str], gptq: bool = False) -> Model:
+        """As rindle.quantize, from what was seen already. gptq: weights of at most FEW bits are rounded by GPTQ."""
+        if gptq:
+            few = tuple(f"int{bits} " for bits in range(2, FEW + 1))
+            scheme = {key: rule + " gptq" * ("weight." in key and rule.startswith(few)) for key, rule in scheme.items()}
         plan = Plan(self.graph, None, {}, resolve(scheme, None, keys_of(self.graph)), samples=self.samples)
         choose_formats(plan, self.histograms)
         choose_origins(plan, self.histograms)
+        refine(plan, self.x, True)
         return Model(convert(plan, {"scheme": scheme}))
 
 

@@ -57,9 +57,9 @@ def study_of(kind: str, network, task, log: Log, options) -> dict:
     study = Study(kind, network, task, log, say=lambda line: print(line, file=sys.stderr, flush=True))
     skips = ["none"] if kind == "sru" else options.skips
     study.float_cell("search")
-    rows = {"published": options.published_rows or options.rows, "rindle": options.rows}
+    rows = dict.fromkeys(METHODS, options.rows) | {"published": options.published_rows or options.rows}
     chosen = {}
-    for method in ("rindle", "published"):
+    for method in METHODS[::-1]:
         if method not in options.methods:
             continue
         for row in rows[method]:
@@ -82,7 +82,7 @@ def study_of(kind: str, network, task, log: Log, options) -> dict:
                 )
                 thetas = best["key"].get("thetas", {})
             else:
-                found = study.walk(precision, options.delta_budget)
+                found = study.walk(method, precision, options.delta_budget)
                 cells, thetas = found.points, found.chosen.thetas
             one |= {"thetas": thetas, "evaluations": len(cells), "of": [precision.row, precision.skip]}
     if options.test:
@@ -98,14 +98,23 @@ def study_of(kind: str, network, task, log: Log, options) -> dict:
     return {"chosen": chosen, "cells": summary(study)}
 
 
+def earlier(output: Path | None, parts: dict) -> dict:
+    """The other models of a results file that was written on the same utterances."""
+    found = json.loads(output.read_text()) if output and output.exists() else {}
+    return found["models"] if found.get("parts") == parts else {}
+
+
 def summary(study: Study) -> list[dict]:
-    """The cells without the errors of each utterance, with the 95 % interval of their increase, in points."""
+    """The cells without the errors of each utterance (of candidates of thresholds: and without densities, which are many), with
+    the 95 % interval of their increase, in points.
+    """
     found = []
     for cell in study.log.cells.values():
         key = cell["key"]
         if key["model"] != study.kind or key["utterances"] != study.counts(key["part"]):
             continue
-        row = {name: value for name, value in cell.items() if name not in ("errors", "lengths")}
+        left_out = {"errors", "lengths"} | ({"densities"} if "thetas" in key and key["part"] != "test" else set())
+        row = {name: value for name, value in cell.items() if name not in left_out}
         if cell["key"]["method"] != "float":
             increase = study.increase(cell)
             row["increase"] = {name: round(100 * getattr(increase, name), 3) for name in ("mean", "low", "high")}
@@ -116,7 +125,7 @@ def summary(study: Study) -> list[dict]:
 def main(arguments: list[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=KINDS, default=KINDS)
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS[:2], help="gptq takes minutes a row")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument(
         "--published-rows", nargs="+", choices=ROWS, help="of the simulation, which is slow (default: --rows)"
@@ -157,13 +166,13 @@ def main(arguments: list[str] | None = None) -> dict:
                 task.parts[part] = tasks.spread(task.parts[part], count or len(task.parts[part]))
             networks = {kind: train.load(kind) for kind in options.models}
         log = Log(options.log)
-        results = {
-            "parts": {part: len(task.parts[part]) for part in ("calibration", "search", "test")},
-            "models": {kind: study_of(kind, network, task, log, options) for kind, network in networks.items()},
-        }
-    text = json.dumps(results, indent=1)
-    if options.output or not options.quick:
-        write_file(options.output or HERE / "results.json", text.encode())
+        output = options.output or (None if options.quick else HERE / "results.json")
+        parts = {part: len(task.parts[part]) for part in ("calibration", "search", "test")}
+        results = {"parts": parts, "models": earlier(output, parts)}
+        for kind, network in networks.items():
+            results["models"][kind] = study_of(kind, network, task, log, options)
+            if output:
+                write_file(output, json.dumps(results, indent=1).encode())
     if options.report:
         write_file(options.report, table.page(results).encode())
     print("\n".join(table.markdown(results)))

@@ -21,7 +21,7 @@ from rindle.formats import RindleError
 from rindle.nn.source import source_of
 from rindle.search.thresholds import Evaluation, Found, search
 
-METHODS = ("published", "rindle")
+METHODS = ("published", "rindle", "rindle gptq")  # the last one rounds weights of few bits by GPTQ (docs/rounding.md)
 WIDTHS = (12, 10)  # bits of a skipped path that are tried
 CHUNK = 36  # sequences that a simulation runs side by side
 
@@ -109,26 +109,26 @@ class Study:
             self._simulations = {(precision, rescale): made}  # one at a time: the log has what was asked before
         return self._simulations[precision, rescale]
 
-    def model(self, precision: Precision):
-        if precision not in self._models:
+    def model(self, precision: Precision, method: str = "rindle"):
+        if (precision, method) not in self._models:
             if self._observed is None:
                 self._observed = ours.Observed(
                     self.graph, self.calibration, min(ours.FRAMES, *map(len, self.calibration))
                 )
-            self._models = {precision: self._quantized(precision)}
-        return self._models[precision]
+            self._models = {(precision, method): self._quantized(precision, method)}
+        return self._models[precision, method]
 
-    def _quantized(self, precision: Precision):
+    def _quantized(self, precision: Precision, method: str):
         """Skipped paths have 12 bits, not 16, since they stand in one sum with the others: beside 2-bit weights a product of two
         16-bit values is so fine that the common shift leaves its multiplier a few bits (docs/numerics.md, 3). On the small
         GRU 14 bits of M8 made 85 % errors of 46 % where nothing is skipped; what conversion does see, it refuses.
         """
         for wide in WIDTHS[:-1] if precision.skip != "none" else ():
             try:
-                return self._observed.quantized(precision.scheme(self.graph, wide))
+                return self._observed.quantized(precision.scheme(self.graph, wide), method.endswith("gptq"))
             except RindleError as error:
                 self.say(f"{self.kind} {precision.row} {precision.skip}: {wide} bits on the skipped path: {error}")
-        return self._observed.quantized(precision.scheme(self.graph, WIDTHS[-1]))
+        return self._observed.quantized(precision.scheme(self.graph, WIDTHS[-1]), method.endswith("gptq"))
 
     # -- cells
 
@@ -149,7 +149,7 @@ class Study:
             runs = (
                 self._published(precision, rescale, thetas)
                 if method == "published"
-                else self._rindle(precision, thetas)
+                else self._rindle(precision, thetas, method)
             )
             found = self._errors(runs, part)
             densities = runs.densities if method == "published" else runs.by_layer()
@@ -157,16 +157,16 @@ class Study:
             found["eliminated"] = eliminated(self.graph, precision, densities)
             found["bytes, published formula"] = size_bytes(self.graph, precision)
             found["compression"] = compression(self.graph, precision)
-            if method == "rindle":
+            if method != "published":
                 found["bytes of the file"] = len(runs.model.data)
                 if precision.skip != "none":
                     found["bits of skipped paths"] = runs.wide
                 if part == "search":
-                    if precision not in self._dense:
-                        dense = self._rindle(precision, None)
+                    if (precision, method) not in self._dense:
+                        dense = self._rindle(precision, None, method)
                         self.task.scores(dense, part)
-                        self._dense = {precision: dense.scores}
-                    found["drift"] = ours.drift(runs.scores, self._dense[precision])
+                        self._dense = {(precision, method): dense.scores}
+                    found["drift"] = ours.drift(runs.scores, self._dense[precision, method])
             return found
 
         return self._cell(key, make)
@@ -175,8 +175,8 @@ class Study:
         named = {tuple(name.rsplit("/", 1)): theta for name, theta in (thetas or {}).items()}
         return Published(self.simulation(precision, rescale), named)
 
-    def _rindle(self, precision: Precision, thetas: dict | None) -> ours.Runtime:
-        model = self.model(precision)
+    def _rindle(self, precision: Precision, thetas: dict | None, method: str) -> ours.Runtime:
+        model = self.model(precision, method)
         all_of = dict.fromkeys(ours.groups(model), 0) | (thetas or {})  # held, so that the runtime counts
         return ours.Runtime(model.with_thresholds(ours.spread_out(all_of, model)))
 
@@ -229,13 +229,13 @@ class Study:
             )
         return found
 
-    def walk(self, precision: Precision, budget: float) -> Found:
+    def walk(self, method: str, precision: Precision, budget: float) -> Found:
         """Rindle's choice (rindle.search.thresholds) in the runtime, under a budget in points above the same model without θ."""
-        model = self.model(precision)
-        base = self.cell("rindle", precision, "search")
+        model = self.model(precision, method)
+        base = self.cell(method, precision, "search")
 
         def evaluate(thetas: dict[str, int]) -> Evaluation:
-            cell = self.cell("rindle", precision, "search", thetas)
+            cell = self.cell(method, precision, "search", thetas)
             return Evaluation(100 * (cell["error"] - base["error"]), cell["drift"], cell["eliminated"], {})
 
         return search(evaluate, ours.limits(model), budget, per_octave=1)
