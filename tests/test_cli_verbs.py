@@ -136,7 +136,7 @@ def test_quantize_rounds_by_words_and_shows_the_error_along_the_sequence(call, f
     found = answers(call, *arguments, "-o", "q.rindle", "--seed", "1")
     torch.manual_seed(0)
     net = TorchModel("gru", "last").eval()
-    planned = calibrated(net, "int8", data, {"weight.*": "int3 mmse learned"}, Rounding(4, 1))
+    planned = calibrated(net, "int8", data, {"weight.*": "int3 mmse learned"}, rounding=Rounding(4, 1))
     made = planned.model()
     assert found["id"] == made.id and found["rounding"] == made.artifact.provenance["rounding"]
     assert found["rounding"]["rnn.l0"]["learned"]["seed"] == 1

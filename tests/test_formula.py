@@ -30,6 +30,7 @@ def test_the_bytes_of_weights_are_those_that_are_written(cell):
     assert expected == sizes(rindle.quantize(net, "int8", sequences(), overrides).artifact)["weights"]
 
 
+@pytest.mark.filterwarnings("ignore:.*its steps grow:rindle.formats.RindleWarning")  # of the skipped path
 def test_the_bytes_of_a_scheme_that_skips_paths():
     """Products that were split into several matrices take as much as one."""
     torch.manual_seed(0)

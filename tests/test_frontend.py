@@ -350,7 +350,7 @@ def test_a_module_that_only_looks_like_ours_is_refused():
             self.w = nn.Parameter(torch.zeros(1))
 
         def forward(self, x):
-            return recurrent_op(x.transpose(0, 1), [self.w], [], [4, 4], "H=4", 0, False, "sru")[0].transpose(0, 1)
+            return recurrent_op(x.transpose(0, 1), [self.w], [], [4, 4], "H=4", 0, False, "sru", [])[0].transpose(0, 1)
 
     with pytest.raises(RindleError, match=r"rindle\.recurrent.* is used outside a Recurrent module"):
         capture(Direct(), X)

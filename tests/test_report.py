@@ -209,7 +209,9 @@ def test_the_page_is_one_file_that_fetches_nothing(page):
 def test_names_and_paths_are_data_not_markup(page, collected):
     text = page.read_text(encoding="utf-8")
     assert "<b>lstm" not in text and "&lt;b&gt;lstm&lt;/b&gt;" in text
-    inside = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S).group(1))
+    inside = json.loads(
+        re.search(r'<script type="application/json" id="data"[^>]*>(.*?)</script>', text, re.S).group(1)
+    )
     assert inside == collected
 
 

@@ -223,11 +223,11 @@ def test_shares_are_thresholds_of_every_code_of_a_source():
 def test_a_beacons_region():
     region = Region(19, 30)
 
-    def outcome(error, **constraints):
-        return Outcome({"error": error}, constraints, {"error": error})
+    def outcome(error, constraints=None):
+        return Outcome({"error": error}, constraints or {}, {"error": error})
 
-    assert region(outcome(20.0)) and region(outcome(20.0, error=0.5, bytes=-0.1))
-    assert not region(outcome(19.0)) and not region(outcome(31.0)) and not region(outcome(20.0, bytes=0.1))
+    assert region(outcome(20.0)) and region(outcome(20.0, {"error": 0.5, "bytes": -0.1}))
+    assert not region(outcome(19.0)) and not region(outcome(31.0)) and not region(outcome(20.0, {"bytes": 0.1}))
 
 
 @pytest.mark.parametrize(

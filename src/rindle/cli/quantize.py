@@ -84,7 +84,7 @@ def quantize(
         source = load_model(model, weights)
         line = bar.add_task(f"calibrating on {data.frames:,} frames, converting", total=None)
         rounding = Rounding(steps, seed, lambda text: bar.update(line, description=text))
-        planned = calibrated(source, scheme, data, overrides, accumulator, rounding)
+        planned = calibrated(source, scheme, data, overrides, accumulator=accumulator, rounding=rounding)
         searched = None
         if search_formats is not None:
             line = bar.add_task("searching fraction bits", total=None)

@@ -22,6 +22,7 @@ def quantize(
     scheme="int8",
     calibration=None,
     overrides=None,
+    *,
     accumulator: int | None = None,
     rounding: Rounding | None = None,
 ):
@@ -44,7 +45,7 @@ def quantize(
     Returns a :class:`rindle.Model`, whose input is always batch first. Raises RindleError, which names what is
     wrong, the value and the remedy. Warns (RindleWarning) of constant paths and rows of zeros.
     """
-    return calibrated(model, scheme, calibration, overrides, accumulator, rounding).model()
+    return calibrated(model, scheme, calibration, overrides, accumulator=accumulator, rounding=rounding).model()
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def calibrated(
     scheme="int8",
     calibration=None,
     overrides=None,
+    *,
     accumulator: int | None = None,
     rounding: Rounding | None = None,
 ) -> Calibrated:

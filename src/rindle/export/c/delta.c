@@ -63,6 +63,7 @@ static inline void rindle_columns_8(int32_t count, const int32_t *columns, const
             sum = vmlaq_n_s32(vmlaq_n_s32(sum, vldrbq_s32(w1 + r), d1), vldrbq_s32(w2 + r), d2);
             vstrwq_s32(acc + r, vmlaq_n_s32(sum, vldrbq_s32(w3 + r), d3));
         }
+        r = rows - (rows & 3); /* as it is: gcc then sees how far the rest can go */
 #endif
         for (; r < rows; ++r) acc[r] = acc[r] + w0[r] * d0 + w1[r] * d1 + w2[r] * d2 + w3[r] * d3;
     }
@@ -72,6 +73,7 @@ static inline void rindle_columns_8(int32_t count, const int32_t *columns, const
         r = 0;
 #if defined(RINDLE_MVE)
         for (; r + 4 <= rows; r += 4) vstrwq_s32(acc + r, vmlaq_n_s32(vldrwq_s32(acc + r), vldrbq_s32(column + r), change));
+        r = rows - (rows & 3);
 #endif
         for (; r < rows; ++r) acc[r] += column[r] * change;
     }

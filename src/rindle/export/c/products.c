@@ -145,8 +145,8 @@ static inline RINDLE_INTO void rindle_rows_16(int32_t rows, const int16_t *w, in
 }
 
 /* Weights below 8 bits are stored as q = w + 2^(bits-1), in planes of 4, 2 and 1 bits, as the digits of their width say: 6 bits are a
-   plane of 4 and, worth 2^4, one of 2. A word of a plane has 32 / bits columns: column 2i at bit bits * i of its low half and
-   2i + 1 there in its high half, so that a shift and a mask leave two columns as two lanes of 16 bits. A row has all its words of
+   plane of 4 and, worth 2^4, one of 2. A word of a plane has 32 columns of one bit, 16 of two or 8 of four, which is
+   32 >> (bits >> 1): column 2i at bit bits * i of its low half and 2i + 1 there in its high half, so that a shift and a mask leave two columns as two lanes of 16 bits. A row has all its words of
    one plane, then those of the next. narrow: no code x is beyond 273, so that the lanes of 15 x over 8 columns stay within 16 bits. */
 static inline RINDLE_INTO int32_t rindle_words(int32_t n, int bits)
 {
@@ -161,7 +161,7 @@ static inline RINDLE_INTO int32_t rindle_stride(int32_t n, int bits)
 /* One of a plane's numbers. */
 static inline uint32_t rindle_part(const uint32_t *plane, int bits, int32_t k)
 {
-    const int32_t in_word = k & (32 / bits - 1);
+    const int32_t in_word = k & ((32 >> (bits >> 1)) - 1);
     return (plane[(k * bits) >> 5] >> (bits * (in_word >> 1) + 16 * (in_word & 1))) & (((uint32_t)1 << bits) - 1);
 }
 
@@ -246,11 +246,11 @@ static inline RINDLE_INTO void rindle_four_rows(const uint32_t *words, int32_t s
 static inline RINDLE_INTO void rindle_four_words(const uint32_t *words, int32_t stride, int bits, const int16_t *x, int32_t *a, int32_t *b, int32_t *c, int32_t *d)
 {
     const uint16x8_t lane = vidupq_n_u16(0, 1), mask = vdupq_n_u16((uint16_t)((1u << bits) - 1));
-    const uint16x8_t column = vaddq_u16(vandq_u16(lane, vdupq_n_u16(1)), vmulq_n_u16(vshrq_n_u16(lane, 1), (uint16_t)(32 / bits)));
+    const uint16x8_t column = vaddq_u16(vandq_u16(lane, vdupq_n_u16(1)), vmulq_n_u16(vshrq_n_u16(lane, 1), (uint16_t)(32 >> (bits >> 1))));
     uint16x8_t q0 = vreinterpretq_u16_u32(vldrwq_u32(words)), q1 = vreinterpretq_u16_u32(vldrwq_u32(words + stride));
     uint16x8_t q2 = vreinterpretq_u16_u32(vldrwq_u32(words + 2 * stride)), q3 = vreinterpretq_u16_u32(vldrwq_u32(words + 3 * stride));
     int i;
-    for (i = 0; i < 16 / bits; ++i, x += 2) {
+    for (i = 0; i < (16 >> (bits >> 1)); ++i, x += 2) {
         const int16x8_t codes = vldrhq_gather_shifted_offset_s16(x, column);
         *a = vmladavaq_s16(*a, vreinterpretq_s16_u16(vandq_u16(q0, mask)), codes);
         *b = vmladavaq_s16(*b, vreinterpretq_s16_u16(vandq_u16(q1, mask)), codes);
@@ -275,9 +275,9 @@ static inline RINDLE_INTO void rindle_plane(int32_t rows, const uint32_t *w, int
         int32_t a = 0, b = 0, c = 0, d = 0;
         k = 0;
 #ifdef RINDLE_MVE
-        for (; k + 128 / bits <= n; k += 128 / bits, v += 4) rindle_four_words(v, stride, bits, x + k, &a, &b, &c, &d);
+        for (; k + (128 >> (bits >> 1)) <= n; k += (128 >> (bits >> 1)), v += 4) rindle_four_words(v, stride, bits, x + k, &a, &b, &c, &d);
 #endif
-        for (; k < eights; k += 32 / bits, ++v) {
+        for (; k < eights; k += (32 >> (bits >> 1)), ++v) {
             rindle_four_rows(v, stride, mask, bits, 0, narrow, x + k, &a, &b, &c, &d);
             if (bits < 4 && k + 8 < eights) rindle_four_rows(v, stride, mask, bits, 4 * bits, narrow, x + k + 8, &a, &b, &c, &d);
             if (bits < 2 && k + 16 < eights) rindle_four_rows(v, stride, mask, bits, 8, narrow, x + k + 16, &a, &b, &c, &d);
