@@ -23,7 +23,7 @@ from rindle.export.c.model import ModelWriter
 from rindle.export.c.operations import _blocks as text_blocks
 from rindle.graph import INPUT, Graph, Node
 
-SEEDS = range(18)
+SEEDS = range(21)
 
 
 # --------------------------------------------------------------------------------------------- the same integers
