@@ -96,7 +96,10 @@ def test_the_simulation_knows_only_codes_and_comes_nearer_with_bits(kind):
                     gate,
                     source,
                 )
-        for key, largest in one.known.largest.items():  # h of the fifth frame, which T is chosen by, is still small here
+        for (
+            key,
+            largest,
+        ) in one.known.largest.items():  # h of the fifth frame, which T is chosen by, is still small here
             one.known.t[key] = max(one.known.t[key], largest)
         scores, densities = one.run(rows)
         distance[row] = max(float((a - b).abs().max()) for a, b in zip(scores, exact))
@@ -139,9 +142,7 @@ def test_maxima_are_matched_to_the_float_model():
     layer._matched = lambda pairs, y: found.append((pairs, original(pairs, y))) or found[-1][1]
     one.run(rows[1:])
     pairs, y = found[0]
-    wanted = [
-        one.known.d["layers.0.l0", layer.products[p].unit] for p in pairs
-    ]
+    wanted = [one.known.d["layers.0.l0", layer.products[p].unit] for p in pairs]
     assert y.abs().amax((0, 1, 2, 4)).tolist() == pytest.approx(wanted, rel=1e-5)
 
 
