@@ -18,8 +18,9 @@ What calibration knows, as medians over its sequences (batch 1 there, rows of a 
 
 Left out of the authors' code, as errors of it: the read-out's integer bias with a scale of its own, and h' in place of ĥ
 where a delta does not update. What they leave open and was chosen here: D of U·h is the median of a sequence's steps, like
-the tensor that is matched to it (a `rescale` of "max of sequence" takes their maximum, and is much worse); decimals of a
-16-bit vector follow the largest magnitude of calibration; of the element-wise paths only states are rounded.
+the tensor that is matched to it. A `rescale` of "max of sequence" takes their maximum instead; on one layer of LSTM (36
+validation utterances, 8 bits, 42.5 % errors in float) these gave 49.8 and 47.7 %, "clean" 42.0. Decimals of a 16-bit vector follow the
+largest magnitude of calibration; of the element-wise paths only states are rounded.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 Every model is quantized in every row and skip mode by both methods: "published" is a float simulation of the authors' code
 (published.py), "rindle" the same widths by Rindle's schemes, in integers in the C++ runtime. Both are calibrated on the
 same training utterances; rows and thresholds are chosen on the search utterances of the validation part, and what was
-chosen is measured on the test part, once. A finished cell is a line of the log and is not computed again.
+chosen is then measured on the test part. A finished cell is a line of the log and is not computed again.
 """
 
 import argparse
