@@ -22,7 +22,7 @@ from rindle.nn.source import source_of
 from rindle.search.thresholds import Evaluation, Found, search
 
 METHODS = ("published", "rindle", "rindle gptq")  # the last one rounds weights of few bits by GPTQ (docs/rounding.md)
-WIDTHS = (12, 10)  # bits of a skipped path that are tried
+WIDTHS = (16, 12, 10)  # bits of a skipped path that are tried
 CHUNK = 36  # sequences that a simulation runs side by side
 
 
@@ -119,9 +119,8 @@ class Study:
         return self._models[precision, method]
 
     def _quantized(self, precision: Precision, method: str):
-        """Skipped paths have 12 bits, not 16, since they stand in one sum with the others: beside 2-bit weights a product of two
-        16-bit values is so fine that the common shift leaves its multiplier a few bits (docs/numerics.md, 3). On the small
-        GRU 14 bits of M8 made 85 % errors of 46 % where nothing is skipped; what conversion does see, it refuses.
+        """Skipped paths have 16 bits where they convert. They stand in one sum with the others and share its shift, so that beside 2-bit
+        weights their steps grow (docs/numerics.md, 8c). The committed results were made with 12 bits, before steps could grow.
         """
         for wide in WIDTHS[:-1] if precision.skip != "none" else ():
             try:
