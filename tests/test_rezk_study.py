@@ -173,6 +173,9 @@ def test_a_front_has_no_point_that_another_beats():
     assert [(p["error"], p["eliminated"]) for p in combinations.pareto(points)] == [(1, 0.2), (2, 0.6)]
 
 
+@pytest.mark.filterwarnings(
+    "ignore:.*its steps grow:rindle.formats.RindleWarning"
+)  # of skipped paths beside 2-bit weights
 def test_the_quick_study_runs_and_a_finished_cell_is_not_made_again(tmp_path, monkeypatch):
     page, output = tmp_path / "report.html", tmp_path / "results.json"
     results = run.main(["--quick", "--models", "gru", "sru", "--output", str(output), "--report", str(page)])

@@ -1,6 +1,6 @@
 """Whether eliminated operations show as time: two layers of 550 in one direction, frame by frame, in the C++ runtime.
 
-    python experiments/rezk-2022/speed.py [lstm] [gru] [--budget 0.5] [--output speed.json]
+    python experiments/rezk-2022/speed.py lstm [gru] [--budget 0.5] [--output speed-lstm.json]
 
 The committed `stream` models are quantized (int8, calibrated on training utterances). The thresholds are chosen on the search part under a
 budget in points of frame accuracy (`rindle.delta`). Then each model is measured once on test, and timed on test frames against its own
