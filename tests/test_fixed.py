@@ -140,6 +140,23 @@ def test_the_limit_of_accumulators_is_exact(net):
     assert rindle.quantize(net, "fixed(6,4)", sequences(), {f"{layer}/accumulator.{gate}": str(bits - 1)})
 
 
+def test_every_gate_has_its_own_rows_under_the_limit(net):
+    """Also a gate that is not the first of its affine."""
+    worst = worst_rows(rindle.quantize(net, "fixed(6,5)", sequences()))
+    for layer, gate in {key[:2] for key in worst}:
+        sums = {key[2]: one for key, one in worst.items() if key[:2] == (layer, gate)}
+        bits, key = max(reach for reach, _ in sums.values()).bit_length() + 1, f"{layer}/accumulator.{gate}"
+        rindle.quantize(net, "fixed(6,5)", sequences(), {key: f"{bits} bits"})
+        with pytest.raises(RindleError) as refused:
+            rindle.quantize(net, "fixed(6,5)", sequences(), {key: f"{bits - 1} bits"})
+        over = [
+            f"{layer}/{gate}: row {row} of the product with {source}.code can reach {reach:,}, which needs"
+            for source, (reach, row) in sums.items()
+            if reach.bit_length() + 1 == bits
+        ]
+        assert any(one in str(refused.value) for one in over)
+
+
 @pytest.mark.parametrize("text", ["1", "65 bits", "32 bit", "-8", "wide", 16.5, None])
 def test_what_is_no_accumulator(text):
     with pytest.raises(RindleError, match='write for example "24 bits", 2 to 64'):

@@ -54,6 +54,25 @@ GRID = {
 }
 
 
+def test_a_linear_below_a_recurrent_layer_is_its_projection():
+    """As SRU has it in a module of its own; only what stands behind all recurrent layers is the read-out."""
+
+    class Projected(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = (torch.nn.GRU(i, 6, batch_first=True) for i in (FEATURES, 4))
+            self.project, self.fc = torch.nn.Linear(6, 4), torch.nn.Linear(6, OUTPUTS)
+
+        def forward(self, x):
+            return self.fc(self.second(self.project(self.first(x)[0]))[0])
+
+    torch.manual_seed(0)
+    rules = rindle.scheme_rules(Projected().eval(), "rezk-m1", sequences())
+    weights = {key.split("/")[0]: rule for key, rule in rules.items() if "/weight." in key}
+    assert weights["project"] == "int2 mmse" and rules["project/code.y.x"] == "int8 mmse median"
+    assert weights["fc"] == "int8 mmse" and rules["fc/code.y.x"] == "int8 max(0.8) median"
+
+
 @pytest.mark.parametrize("row", GRID)
 @pytest.mark.parametrize("cell, x, h", [("gru_reset_before", "z.x", "z.h"), ("sru_projection", "wf.p", "p.x")])
 def test_the_rows_have_the_published_bits(row, cell, x, h):

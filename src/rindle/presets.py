@@ -87,7 +87,7 @@ def rezk(row: Row, graph: Graph) -> dict[str, str]:
     """A row of the grid: MMSE weights, MMSE codes by the median over calibration sequences (of the layers behind, 0.8 of the
     largest value), 16-bit fixed point elsewhere.
     """
-    found, depths = {"*": "fixed16 max(1.25)"}, depths_of(graph)
+    found, depths, below = {"*": "fixed16 max(1.25)"}, depths_of(graph), below_recurrent(graph)
     for node in graph.programs:
         depth, program = depths[node.name], node.layer.program
         for gate, source in program.products:
@@ -97,6 +97,8 @@ def rezk(row: Row, graph: Graph) -> dict[str, str]:
                 on_state = source in program.hidden or is_projection(program, gate)
                 bits = (row.weights_h, row.codes_h) if on_state else (row.weights_x, row.codes_x)
                 weight, code = f"int{bits[0][later]} mmse", f"int{bits[1][later]} mmse median"
+            elif depth > 0 and node.name in below:  # the projection of an SRU layer, as a Linear
+                weight, code = f"int{row.weights_h[1]} mmse", f"int{row.codes_h[1]} mmse median"
             elif depth > 0:
                 weight, code = f"int{row.fc[0]} mmse", f"int{row.fc[1]} max(0.8) median"
             found[f"{node.name}/weight.{gate}.{source}"] = weight
@@ -129,6 +131,15 @@ def depths_of(graph: Graph) -> dict[str, int]:
     for node in graph.nodes:
         depths[node.name] = max(depths[source] + (source in recurrent) for source in node.sources)
     return depths
+
+
+def below_recurrent(graph: Graph) -> set[str]:
+    """The nodes that a recurrent layer depends on."""
+    found: set[str] = set()
+    for node in reversed(graph.nodes):
+        if node.name in found or (node.kind == "program" and node.layer.program.states):
+            found |= set(node.sources)
+    return found
 
 
 def is_projection(program: Program, gate: str) -> bool:
