@@ -104,6 +104,27 @@ def test_the_proposal_is_nearly_the_cheapest_of_all():
     assert min(ratios) >= 1 and np.mean(ratios) < 1.15
 
 
+def test_a_killed_search_goes_on_and_asks_for_nothing_twice(tmp_path):
+    whole, asked = made_up(COSTS, 0.05)
+    exact, log = search(whole, paths("abc"), 2.2), tmp_path / "log"
+    total = len(asked)
+    evaluate, asked = made_up(COSTS, 0.05)
+
+    def dies(kept):
+        if len(asked) == 7:
+            raise KeyboardInterrupt
+        return evaluate(kept)
+
+    with pytest.raises(KeyboardInterrupt):
+        search(dies, paths("abc"), 2.2, log=log, key="one")
+    with log.open("a") as file:
+        file.write('{"key": "one", "ke')  # killed while it wrote
+    assert search(evaluate, paths("abc"), 2.2, log=log, key="one") == exact
+    assert len(asked) == total == exact.evaluations
+    search(evaluate, paths("abc"), 2.2, log=log, key="another")  # other data: all is asked again
+    assert len(asked) == 2 * total
+
+
 def test_errors_of_the_search():
     evaluate, _ = made_up(COSTS)
     with pytest.raises(RindleError, match="no path to measure"):
@@ -254,8 +275,12 @@ def test_the_verb_writes_overrides_that_quantize_takes(command, call, tmp_path):
     assert {one["kind"] for one in found["contributions"]} == {"both", "weights", "codes"}
     svg = (tmp_path / "p.svg").read_text()
     assert svg.startswith("<svg") and found["contributions"][0]["path"] in svg
+    kept = (tmp_path / "o.toml.paths.jsonl").read_text()
+    assert len(kept.splitlines()) == found["evaluations"]
     code, out, err = command(*arguments, "-o", "o.toml")
     assert code == 2 and "o.toml exists" in err
+    code, out, err = command(*arguments, "-o", "o.toml", "--parts", "--force", "--json")
+    assert code == 0 and json.loads(out) == found and (tmp_path / "o.toml.paths.jsonl").read_text() == kept
     code, out, err = command(*arguments, "-o", "o.json", "--plot", "p.html")
     assert code == 0 and "proposal, budget 1" in out and found["kept"][0] in out
     assert json.loads((tmp_path / "o.json").read_text()) == rules

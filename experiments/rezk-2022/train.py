@@ -34,7 +34,7 @@ PAPER = {
     "sru": Settings(lr=0.001, optimizer="adam", weight_decay=1e-7, seed=3234, **RECIPE),
 }
 # What trains in a quarter of an hour of one core: fewer epochs, a rate that falls to 0.
-SHORT = Settings(epochs=3, lr=3e-3, schedule="cosine", warmup=0.03, weight_decay=1e-2, seed=1, precision="bf16-mixed")
+SHORT = Settings(epochs=8, lr=3e-3, schedule="cosine", warmup=0.03, weight_decay=1e-2, seed=1, precision="bf16-mixed")
 SETTINGS = {
     "paper": PAPER,
     "small": dict.fromkeys(models.CONFIGURATIONS["small"], SHORT),

@@ -7,6 +7,7 @@ loses and of an upper limit of what its smooth form loses. Needs no torch; ``nn.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 
 from .dataset import Dataset
@@ -63,10 +64,11 @@ def measure(
     *,
     task: str | None = None,
     kinds: tuple[str, ...] = KINDS,
+    log: str | os.PathLike | None = None,
     seen: Callable[[int, int], None] | None = None,
 ) -> Found:
     """make: overrides -> the model. data: for validation; never test data. budget: in points. task: for data without y.
-    kinds, seen: see ``search``.
+    kinds, log, seen: see ``search``.
     """
     whole = make(overrides_of(frozenset().union(*(path.both for path in paths.values()))))
     dense = whole.run(data.x, data.lengths)
@@ -82,4 +84,5 @@ def measure(
         limit = max(lost, soft + DEVIATIONS * error)
         return Outcome(limit, drift(output, dense, data, chosen), len(model.data), more)
 
-    return search(evaluate, paths, budget, kinds, seen)
+    key = f"{whole.id} {make({}).id} {data.sha256} {chosen} {DEVIATIONS}"
+    return search(evaluate, paths, budget, kinds, log=log, key=key, seen=seen)

@@ -83,6 +83,7 @@ def sensitivity(
             )
         if path is not None:
             check_output(path, force)
+    log = output.with_name(f"{output.name}.paths.jsonl") if output else None  # a killed run goes on from it
     given = load_overrides(overrides)
     sequences, calibrating = load_data(data), load_data(calibration)
     with progress() as bar, warnings.catch_warnings(record=True) as caught:
@@ -97,10 +98,13 @@ def sensitivity(
             budget,
             task=task,
             kinds=KINDS if parts else ("both",),
+            log=log,
             seen=lambda done, planned: bar.update(line, description="measuring paths", completed=done, total=planned),
         )
     for remark in dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, RindleWarning)):
         notes.print(f"warning: {remark}")
+    if log:
+        notes.print(f"{found.evaluations} evaluations, kept in {log}")
     kept = kept_rules(found, paths)
     rules = given | kept
     if output is not None:

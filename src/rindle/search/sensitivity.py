@@ -15,10 +15,13 @@ kept path changes little for the others, so their old ratios are kept and only t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path as File
 
 from ..formats import RindleError
+from . import journal
 
 Parts = frozenset[str]
 KINDS = ("both", "weights", "codes")
@@ -84,11 +87,15 @@ def search(
     paths: dict[str, Path],
     budget: float,
     kinds: tuple[str, ...] = KINDS,
+    *,
+    log: str | os.PathLike | None = None,
+    key: str = "",
     seen: Callable[[int, int], None] | None = None,
 ) -> Found:
     """evaluate: the parts that are kept at 16 bits -> Outcome. paths: by name. budget: the largest error allowed, 0 or more.
 
-    kinds: what to measure of every path; "both" is needed. seen(done, planned): called after every evaluation. Raises
+    kinds: what to measure of every path; "both" is needed. log: a file of evaluations, which is read first and added to;
+    key: what they depend on besides the kept parts (model, data). seen(done, planned): called after every evaluation. Raises
     RindleError for a bad budget or no paths.
     """
     if not paths:
@@ -99,11 +106,17 @@ def search(
         raise RindleError(f"kinds is {kinds!r}; give both, and weights and codes if they are to be told apart")
     everything = frozenset().union(*(path.both for path in paths.values()))
     planned = 2 + 2 * len(kinds) * len(paths)
+    log = File(log) if log else None
+    before: dict[Parts, Outcome] = dict(journal.read(log, key, _parse)) if log else {}
     known: dict[Parts, Outcome] = {}
 
     def look(kept: Parts) -> Outcome:
         if kept not in known:
-            known[kept] = evaluate(kept)
+            if kept not in before:
+                before[kept] = evaluate(kept)
+                if log:
+                    journal.append(log, {"key": key, "kept": sorted(kept), "outcome": asdict(before[kept])})
+            known[kept] = before[kept]
             if seen:
                 seen(len(known), max(planned, len(known)))
         return known[kept]
@@ -139,6 +152,10 @@ def _walk(look, paths, budget, contributions, low) -> tuple[tuple[str, ...], lis
         if look(_parts(paths, fewer)).error <= budget:
             kept = fewer
     return tuple(kept), steps
+
+
+def _parse(entry: dict) -> tuple[Parts, Outcome]:
+    return frozenset(entry["kept"]), Outcome(**entry["outcome"])
 
 
 def _parts(paths: dict[str, Path], names) -> Parts:
