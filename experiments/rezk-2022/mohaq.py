@@ -69,8 +69,8 @@ def retrain(kind: str, overrides: dict[str, str]) -> dict[str, torch.Tensor]:
 
 
 # By name for `rindle search`: mohaq:lstm, mohaq:retrain_lstm.
-globals().update({kind: functools.partial(network, kind) for kind in KINDS})
-globals().update({f"retrain_{kind}": functools.partial(retrain, kind) for kind in KINDS})
+lstm, gru, ligru, sru = (functools.partial(network, kind) for kind in KINDS)
+retrain_lstm, retrain_gru, retrain_ligru, retrain_sru = (functools.partial(retrain, kind) for kind in KINDS)
 
 
 def data_files(task, folder: Path) -> tuple[Path, Path]:
