@@ -192,6 +192,27 @@ def test_what_becomes_infinite_is_named_by_its_batch(wrong):
         rindle.quantize(model, "int8", data)
 
 
+class Chain(Only):
+    """Two large factors before a GRU."""
+
+    def __init__(self):
+        super().__init__(torch.nn.GRU(FEATURES, HIDDEN, batch_first=True))
+        self.one, self.two = torch.nn.Linear(FEATURES, FEATURES), torch.nn.Linear(FEATURES, FEATURES)
+        with torch.no_grad():
+            self.one.weight.fill_(1e20)
+            self.two.weight.fill_(1e14)
+
+    def forward(self, x):
+        return super().forward(self.two(self.one(x)))
+
+
+def test_the_first_batch_is_named_though_a_later_one_fails_in_an_earlier_path():
+    data = [1e-3 * sequences(2, time, seed=k) for k, time in enumerate(LENGTHS)]
+    data[1][0, 2], data[4][0, 2] = 1e10, 1e25
+    with pytest.raises(RindleError, match=r"two/y becomes NaN or infinite on calibration batch 1$"):
+        rindle.quantize(Chain().eval(), "int8", data)
+
+
 class Sometimes(Only):
     """Is another model at some length."""
 
