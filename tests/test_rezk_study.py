@@ -27,6 +27,7 @@ import table  # noqa: E402
 
 import rindle  # noqa: E402
 from rindle import RindleError  # noqa: E402
+from rindle.document_write import to_document  # noqa: E402
 from rindle.formula import executed_by_rules, size_by_rules  # noqa: E402
 from rindle.nn.source import run_graph, source_of  # noqa: E402
 
@@ -244,9 +245,10 @@ def test_own_rows_are_rules_that_quantize_takes_with_a_scale_for_every_row_of_a_
                 bits.setdefault((node.name, term.source), set()).add(product.format.bits)
     assert bits["layers.0.l0", "x"] == {8} and bits["layers.0.l0", "h"] == bits["layers.1.l0", "x"] == {few}
     assert bits["output", "x"] == ({4} if "fc4" in row else {8})
-    _, tensors = rindle.document_write.to_document(made)
-    steps = {name: tensor for name, tensor in tensors.items() if name.endswith(".multiplier")}
-    assert steps and all(tensor.size > 1 for name, tensor in steps.items() if "weight" in name)
+    _, tensors = to_document(made)
+    weights = [name for name in tensors if name.rpartition("/")[2].startswith("weight.")]
+    matrices = [name for name in weights if not name.endswith((".multiplier", ".scales"))]
+    assert matrices and all(len(tensors[f"{name}.scales"]) == len(tensors[name]) > 1 for name in matrices)
 
 
 def test_a_front_has_no_point_that_another_beats():

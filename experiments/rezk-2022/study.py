@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import combinations
-import findings
 import models
 import numpy as np
 import torch
@@ -147,8 +146,7 @@ class Study:
 
     def _cell(self, key: dict, make) -> dict:
         """Cells of other weights, and of other utterances that were calibrated on or measured, are other cells."""
-        counts = [len(self.task.parts[part]) for part in ("calibration", key["part"])]
-        key = {"model": self.kind, "weights": self.weights, **key, "utterances": counts}
+        key = {"model": self.kind, "weights": self.weights, **key, "utterances": self._counts(key["part"])}
         fresh = key not in self.log
         cell = self.log.cell(key, make)
         if fresh:
@@ -160,7 +158,16 @@ class Study:
         return cell
 
     def cells(self) -> list[dict]:
-        return findings.current(list(self.log.cells.values()))
+        """Those of this study in the log."""
+        return [
+            cell
+            for cell in self.log.cells.values()
+            if cell["key"]["weights"] == self.weights and cell["key"]["utterances"] == self._counts(cell["key"]["part"])
+        ]
+
+    def _counts(self, part: str) -> list[int]:
+        """Utterances that were calibrated on, and that are measured."""
+        return [len(self.task.parts[one]) for one in ("calibration", part)]
 
     # -- thresholds
 
