@@ -12,7 +12,8 @@ from support import FEATURES, HIDDEN, Only, TorchModel, sequences
 import rindle
 from rindle import CELLS, RindleError, RindleWarning, cell, fixed
 from rindle.formats import Format
-from rindle.nn.calibrate import GRID, batches, bounds_of, lower
+from rindle.nn.calibrate import GRID, bounds_of, lower
+from rindle.nn.groups import batches
 from rindle.nn.histogram import BINS, Histogram
 from rindle.quantizers import QUANTIZERS
 from rindle.scheme import Rule

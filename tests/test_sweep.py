@@ -3,19 +3,20 @@
 import json
 import pickle
 import sys
+import time
 import warnings
 
 import numpy as np
 import pytest
 import torch
-from support import TorchModel, sequences
+from support import BothDirections, TorchModel, sequences
 
 import rindle
 from rindle import RindleError, RindleWarning, cli
 from rindle.dataset import dataset, load_data
 from rindle.nn.candidates import Candidates, candidates_of
 from rindle.nn.quantize import calibrated
-from rindle.objectives import MEASURES, Evaluation, Mixed, Region, Swept, directions, thetas_of
+from rindle.objectives import MEASURES, Evaluation, Mixed, Region, Run, Swept, directions, thetas_of
 from rindle.search.precision import space_of, uniform
 from rindle.search.workers import Outcome
 
@@ -191,6 +192,32 @@ def test_candidates_go_into_other_processes(folder):
     there = pickle.loads(pickle.dumps(Mixed(made)))
     candidate = uniform(space_of({"rnn.l0": ["weight.r.x"]}))[1]
     assert there(candidate).data == Mixed(made)(candidate).data
+
+
+def test_a_model_without_a_stream_is_timed_on_its_longest_row():
+    """And the time is that of a frame, not of the row."""
+    model = rindle.quantize(BothDirections(), "int8", sequences())
+    x = np.tile(sequences(), (1, 8, 1))
+    lengths = np.full(len(x), x.shape[1], np.int32)
+    lengths[1:] = 3
+    data = dataset(x, lengths, None)
+    found = MEASURES["time"].value(Run(model, None, None, data))
+    calls = []
+
+    class Counted:
+        artifact = model.artifact
+
+        def run(self, row):
+            calls.append(len(row))
+            return model.run(row)
+
+    assert MEASURES["time"].value(Run(Counted(), None, None, data)) < 5 * found
+    assert set(calls) == {x.shape[1]}
+    start = time.perf_counter()
+    for _ in range(20):
+        model.run(x[0])
+    per_frame = (time.perf_counter() - start) / 20 / x.shape[1] * 1e6
+    assert per_frame / 10 < found < per_frame * 10
 
 
 def test_every_measure_against_the_model(folder):

@@ -353,9 +353,12 @@ def run_layer(program, numerics, frames: list, states: dict, held: dict) -> tupl
     Returns (outputs, states, held) after the last frame.
     """
     outputs = []
+    running = None
     for inputs in frames:
-        states, held = ({path: v[: len(inputs[0])] for path, v in d.items()} for d in (states, held))
+        if running != len(inputs[0]):  # some rows have ended
+            running = len(inputs[0])
+            states, held = ({path: v[:running] for path, v in d.items()} for d in (states, held))
         y, states, held = step(program, numerics, inputs, states, held)
-        numerics.frames += len(inputs[0])
+        numerics.frames += running
         outputs.append(y)
     return outputs, states, held

@@ -93,7 +93,7 @@ class Op:
     function: str | None = None  # table: its name in FUNCTIONS
     bounds: tuple[float, float] | None = None  # clip: in value units
 
-    @property
+    @cached_property
     def reads(self) -> tuple[str, ...]:
         return self.args + tuple(term.code for term in self.terms)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,9 +16,10 @@ from ..program import Op, Program, Term, check_integer
 from ..quantizers import QUANTIZERS
 from ..scheme import Rule, fitting, resolve
 from ..tables import TableRule
+from .groups import Group, groups, kept, readable, row_of
 from .histogram import Histogram
 from .median import WORD, Medians, median_of
-from .numerics import Real, run_real
+from .numerics import Real, run_real, values_of
 from .origins import agree, origin_format, readers
 
 KEPT = 3  # calibration sequences that go into the golden vector
@@ -89,42 +89,6 @@ class Recorder(Real):
         return value
 
 
-def batches(calibration, batch_first: bool) -> Iterable[np.ndarray]:
-    """Checked calibration batches, [B, T, I] float32 (of images with more dimensions), or ids [B, T] int64. calibration: one tensor or array, or an iterable
-    of them; a (sequences, targets) pair of a data loader counts as its first part.
-    """
-    if isinstance(calibration, (torch.Tensor, np.ndarray)):
-        calibration = [calibration]
-    empty = True
-    for number, batch in enumerate(calibration):
-        if isinstance(batch, (tuple, list)) and batch:
-            batch = batch[0]
-        array = batch.detach().cpu().numpy() if isinstance(batch, torch.Tensor) else np.asarray(batch)
-        ids = array.ndim == 2 and array.dtype.kind in "iu"
-        if (array.ndim < 3 and not ids) or 0 in array.shape:
-            raise RindleError(
-                f"calibration batch {number} has shape {array.shape}; give three dimensions, none of them 0 (or two of "
-                f"integers, for ids; or more, for images)"
-            )
-        if ids:
-            empty = False
-            yield np.ascontiguousarray(array if batch_first else array.T, dtype=np.int64)
-            continue
-        if array.dtype.kind not in "fiu":
-            raise RindleError(f"calibration batch {number} has dtype {array.dtype}; give real numbers")
-        with np.errstate(over="ignore"):
-            array = np.ascontiguousarray(array if batch_first else array.swapaxes(0, 1), dtype=np.float32)
-        if not np.isfinite(array).all():
-            where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-            raise RindleError(
-                f"calibration batch {number} holds a value that is not a finite float32, at [row, frame, feature] = {list(where)}"
-            )
-        empty = False
-        yield array
-    if empty:
-        raise RindleError("the calibration data are empty; give at least one sequence")
-
-
 def calibrate(
     graph: Graph, calibration, batch_first: bool, scheme, overrides=None, check=None, given: Given | None = None
 ) -> Plan:
@@ -144,35 +108,19 @@ def calibrate(
     plan, medians = Plan(graph, None, {}, rules), medians_of(graph, rules)
     histograms = plan.histograms
     lengths: set[int] = set()
-    for number, batch in enumerate(batches(calibration, batch_first)):
-        batch = batch.reshape(*batch.shape[:2], -1) if batch.ndim > 3 else batch  # images, as features
-        _check_batch(graph, batch, number)
-        x = torch.from_numpy(batch)
-        recorders, output, values = _record(graph, x)
-        for node in graph.programs:
-            program = node.layer.program
-            observed = dict(recorders[node.name].values)
-            for source, path in zip(node.sources, program.inputs):
-                observed[path] = values[source] if isinstance(values[source], list) else [values[source]]
-            for path, frames in observed.items():
-                key, together = (node.name, program.format_name(path)), torch.cat(frames)
-                if not torch.isfinite(together).all():
-                    raise RindleError(f"{node.name}/{path} becomes NaN or infinite on calibration batch {number}")
-                histograms.setdefault(key, Histogram()).add(together)
-            medians.add(node.name, program, observed, histograms)
-        if not graph.vocabulary:
-            histograms.setdefault((INPUT, ""), Histogram()).add(x)
-        time = batch.shape[1]
-        if check is not None and time not in lengths:
-            check(x, output)
-            if (
-                not lengths and time > graph.least_frames
-            ):  # what export has fixed to the captured length shows at another
-                shorter = x[:, : max(time // 2, graph.least_frames)]
-                check(shorter, _record(graph, shorter)[1])
-        lengths.add(time)
-        plan.batches, plan.frames = plan.batches + 1, plan.frames + batch.shape[0] * time
-        plan.samples += [row for row in batch[: KEPT - len(plan.samples)]]
+    for group in groups(readable(graph, calibration, batch_first), kept(graph)):
+        output = _observe(graph, group, histograms, medians)
+        for number, batch in group.batches.items():
+            time = batch.shape[1]
+            if check is not None and time not in lengths:
+                x = torch.from_numpy(batch)
+                check(x, group.part(output, number))
+                if not lengths and time > graph.least_frames:  # what export has fixed to the captured length shows
+                    shorter = x[:, : max(time // 2, graph.least_frames)]
+                    check(shorter, _run(graph, shorter))
+            lengths.add(time)
+            plan.batches, plan.frames = plan.batches + 1, plan.frames + len(batch) * time
+            plan.samples += list(batch[: KEPT - len(plan.samples)])
     for node in graph.embeddings:  # all rows, so that no id is beyond a wide format
         histograms[node.name, ""] = histogram = Histogram()
         histogram.add(node.table.rows)
@@ -190,18 +138,6 @@ def replan(plan: Plan, rules: dict[tuple[str, str], Rule], memo: dict | None = N
     choose_formats(changed, plan.histograms, given)
     choose_origins(changed, plan.histograms, given)
     return changed
-
-
-def _check_batch(graph: Graph, batch: np.ndarray, number: int) -> None:
-    if (batch.ndim == 2) != (graph.vocabulary > 0):
-        kinds = "ids, integers [B, T]", "sequences of features, [B, T, I]"
-        found, wanted = kinds if batch.ndim == 2 else kinds[::-1]
-        raise RindleError(f"calibration batch {number} holds {found}; the model takes {wanted}")
-    if graph.vocabulary and (batch.min() < 0 or batch.max() >= graph.vocabulary):
-        worst = batch.min() if batch.min() < 0 else batch.max()
-        raise RindleError(f"calibration batch {number} holds the id {worst}; the model knows 0..{graph.vocabulary - 1}")
-    if not graph.vocabulary and batch.shape[2] != graph.input_size:
-        raise RindleError(f"the calibration data have {batch.shape[2]} features; the model takes {graph.input_size}")
 
 
 def choose_formats(plan: Plan, histograms: dict, given: Given | None = None) -> None:
@@ -268,10 +204,43 @@ def _given_layer(name: str, plan: LayerPlan, sources: dict[str, Format | None], 
 
 
 @torch.no_grad()
-def _record(graph: Graph, x: torch.Tensor) -> tuple[dict[str, Recorder], torch.Tensor, dict]:
-    """A run of the float graph on [B, T, I]: what each layer recorded, the output, and the nodes' values."""
+def _observe(graph: Graph, group: Group, histograms: dict, medians: Medians):
+    """Runs the float graph, and adds what its paths hold to the histograms. Returns the output, frames or [rows, n]."""
     recorders = {node.name: Recorder(node.layer) for node in graph.programs}
-    return recorders, *run_real(graph, recorders, x)
+    values = values_of(graph, recorders, group.frames)
+    observed = {name: dict(recorder.values) for name, recorder in recorders.items()}
+    for node in graph.programs:
+        for source, path in zip(node.sources, node.layer.program.inputs):
+            observed[node.name][path] = values[source] if isinstance(values[source], list) else [values[source]]
+    for node in graph.programs:
+        program = node.layer.program
+        for path, frames in observed[node.name].items():
+            together = torch.cat(frames)
+            if not torch.isfinite(together).all():
+                number, where = _first_infinite(group, observed)
+                raise RindleError(f"{where} becomes NaN or infinite on calibration batch {number}")
+            histograms.setdefault((node.name, program.format_name(path)), Histogram()).add(together)
+        medians.add(node.name, program, observed[node.name], histograms)
+    if not graph.vocabulary:
+        histograms.setdefault((INPUT, ""), Histogram()).add(torch.cat(group.frames))
+    return values[graph.output]
+
+
+def _first_infinite(group: Group, observed: dict[str, dict[str, list]]) -> tuple[int, str]:
+    """The first batch of which a row is not finite in some path, and the first such path there."""
+    found: dict[int, str] = {}
+    for name, paths in observed.items():
+        for path, frames in paths.items():
+            wrong = row_of(frames)[~torch.cat(frames).isfinite().all(1)]
+            for number, places in group.places.items():
+                if np.isin(places, wrong).any():
+                    found.setdefault(number, f"{name}/{path}")
+    return min(found.items())
+
+
+@torch.no_grad()
+def _run(graph: Graph, x: torch.Tensor) -> torch.Tensor:
+    return run_real(graph, {node.name: Real(node.layer) for node in graph.programs}, x)[0]
 
 
 class _Formats:

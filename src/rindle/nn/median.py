@@ -6,12 +6,15 @@ are kept, one number for each rule.
 
 from __future__ import annotations
 
+from itertools import zip_longest
+
 import numpy as np
 import torch
 
 from ..formats import RindleError
 from ..program import Program
 from ..scheme import Rule
+from .groups import by_row
 from .histogram import Histogram
 
 WORD = "median"
@@ -39,14 +42,15 @@ class Medians:
     def add(self, node: str, program: Program, observed: dict[str, list[torch.Tensor]], histograms: dict) -> None:
         """observed: path -> its frames of some sequences, [rows still running, n] each. The steps go into the histograms."""
         for name, rules in self.wanted.get(node, {}).items():
-            parts = [frames for path, frames in observed.items() if program.format_name(path) == name]
+            parts = [by_row(frames) for path, frames in observed.items() if program.format_name(path) == name]
             if not parts:
                 continue
             kept = histograms[node, name].steps
-            for row in range(max(len(frames[0]) for frames in parts)):
+            for of_row in zip_longest(*parts):
                 one = Histogram()
-                for frames in parts:
-                    one.add(torch.cat([frame[row] for frame in frames if row < len(frame)]))
+                for values in of_row:
+                    if values is not None:
+                        one.add(values)
                 for product, rule in rules:
                     steps = kept.setdefault((product, rule), [])
                     if one.largest > 0:  # a sequence of zeros says nothing of a scale

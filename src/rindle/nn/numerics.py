@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 
+import numpy as np
 import torch
 
 from ..codes import NumPy
 from ..formats import Format
-from ..graph import execute
+from ..graph import each, execute
 from ..program import Program, check_integer
 from ..tables import GELU_TANH
 
@@ -44,11 +46,21 @@ def run_real(graph, numerics: dict, x: torch.Tensor) -> tuple[torch.Tensor, dict
     """A graph in float, on [B, T, I] or ids [B, T]. numerics: program node -> its own. Returns the output, [B, T', O] or
     [B, O], and every node's value.
     """
-    values = execute(graph, numerics, RealArrays, list(x.unbind(1)), lambda _, v: v.detach().cpu().numpy())
+    values = values_of(graph, numerics, list(x.unbind(1)))
     output = values[graph.output]
-    if graph.is_float(graph.output):
-        output = [torch.from_numpy(frame) for frame in output] if isinstance(output, list) else torch.from_numpy(output)
     return (torch.stack(output, 1) if isinstance(output, list) else output), values
+
+
+def values_of(graph, numerics: dict, frames: list[torch.Tensor]) -> dict:
+    """Every node's value in float, as tensors: frames or [rows, n]. frames: as ``graph.execute`` takes them."""
+    values = execute(graph, numerics, RealArrays, frames, lambda _, v: v.detach().cpu().numpy())
+    return {name: each(_tensor, [value]) for name, value in values.items()}
+
+
+def _tensor(parts) -> torch.Tensor:
+    """A float node's values are NumPy arrays."""
+    (value,) = parts
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,14 +115,16 @@ class Real:
         return value
 
     def affine(self, op, *codes):
-        size = self.program.sizes
-        sums = list(self._biases[op.out])
+        sizes = [self.program.sizes[gate] for gate in op.out]
+        ends = [0, *accumulate(sizes)]
+        y = torch.cat(self._biases[op.out])
         for x, weight, term in zip(codes, self._weights[op.out], op.terms):
-            first = op.out.index(term.gates[0])
             product = x @ weight.T if term.conv is None else convolve(term.conv, x, weight)
-            for i, part in enumerate(product.split([size[gate] for gate in term.gates], -1), first):
-                sums[i] = sums[i] + part
-        return tuple(self.result(gate, v) for gate, v in zip(op.out, sums))
+            if term.gates != op.out:  # to all gates at once, which is far less work for the interpreter
+                first = ends[op.out.index(term.gates[0])]
+                product = torch.nn.functional.pad(product, (first, ends[-1] - first - product.shape[-1]))
+            y = y + product
+        return tuple(self.result(gate, v) for gate, v in zip(op.out, y.split(sizes, -1)))
 
     def requantize(self, op, x):
         return self.result(op.out[0], x)

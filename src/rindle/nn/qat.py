@@ -18,7 +18,6 @@ from .calibrate import (
     Given,
     LayerPlan,
     Plan,
-    batches,
     calibrate,
     choose_formats,
     choose_origins,
@@ -32,6 +31,7 @@ from .convert import convert as integers_of
 from .convert import hash_of
 from .delta import thresholds
 from .drop_in import drop_in
+from .groups import batches
 from .observe import Observer
 from .quantized import NAME, PREPARED, Quantization, weights_by_block
 from .rounding import refuse_words

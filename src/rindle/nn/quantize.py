@@ -11,8 +11,9 @@ from ..analysis import Analysis, analyse, few
 from ..dataset import Dataset
 from ..formats import RindleError
 from ..scheme import load_overrides, named_scheme
-from .calibrate import Plan, batches, calibrate
+from .calibrate import Plan, calibrate
 from .convert import convert, hash_of
+from .groups import batches
 from .rounding import Rounding, refine
 from .source import float_parameters, source_of
 

@@ -11,11 +11,10 @@ import torch
 from ...codes import Codes
 from ...formats import encode_input
 from ...graph import Graph, execute
-from ..calibrate import Plan, batches
+from ..calibrate import Plan
 from ..convert import convert_node
+from ..groups import ROWS, batches, pack
 from ..numerics import DoubleCodes, Real, RealArrays
-
-ROWS = 64  # that run side by side
 
 
 class Rows:
@@ -31,15 +30,10 @@ class Rows:
         for batch in batches(self.calibration, self.batch_first):
             waiting += list(batch.reshape(*batch.shape[:2], -1) if batch.ndim > 3 else batch)
             while len(waiting) >= ROWS:
-                yield _pack(waiting[:ROWS])
+                yield pack(waiting[:ROWS])
                 del waiting[:ROWS]
         if waiting:
-            yield _pack(waiting)
-
-
-def _pack(rows: list[np.ndarray]) -> list[torch.Tensor]:
-    rows = sorted(rows, key=len, reverse=True)
-    return [torch.from_numpy(np.stack([row[t] for row in rows if len(row) > t])) for t in range(len(rows[0]))]
+            yield pack(waiting)
 
 
 def until(graph: Graph, name: str) -> Graph:
@@ -79,8 +73,8 @@ def run_float(graph: Graph, name: str, rows: Rows, watch: Watch | None = None) -
     part = until(graph, name)
     numerics = {node.name: _Floats(node.layer) for node in part.programs}
     numerics[name].watch = watch
-    for pack in rows:
-        yield execute(part, numerics, RealArrays, pack)
+    for frames in rows:
+        yield execute(part, numerics, RealArrays, frames)
 
 
 @torch.no_grad()
@@ -90,8 +84,8 @@ def run_codes(plan: Plan, name: str, rows: Rows, watch: Watch | None = None) -> 
     part = replace(part, nodes=tuple(convert_node(node, plan) for node in part.nodes))
     numerics = {node.name: _Integers(node.layer, DoubleCodes) for node in part.programs}
     numerics[name].watch = watch
-    for pack in rows:
-        codes = pack
+    for frames in rows:
+        codes = frames
         if not plan.graph.vocabulary:
-            codes = [torch.from_numpy(encode_input(frame.numpy(), plan.input_format)[0]).double() for frame in pack]
+            codes = [torch.from_numpy(encode_input(frame.numpy(), plan.input_format)[0]).double() for frame in frames]
         yield execute(part, numerics, DoubleCodes, codes)
