@@ -371,5 +371,5 @@ def test_the_quick_study_runs(tmp_path):
         assert one["eliminated at equal error"]["beside"] and len(one["size at equal error"]) == 3
     text = "\n".join(table.markdown(results))
     assert text.count("| GRU |") > 20 and "chosen" in text
-    assert page.read_text().count("<table>") == page.read_text().count("</table>") == text.count("|---|---") > 8
+    assert page.read_text().count("<table>") == page.read_text().count("</table>") == text.count("\n|---|") > 8
     assert "<svg" in page.read_text()
