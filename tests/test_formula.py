@@ -10,7 +10,16 @@ from support import FEATURES, HIDDEN, Only, TorchModel, quantized, recurrent, se
 
 import rindle
 from rindle.cost import Measurement, sizes, weight_bytes
-from rindle.formula import Part, Size, executed, executed_of, shared_directions, size_by_rules, size_of
+from rindle.formula import (
+    Part,
+    Size,
+    executed,
+    executed_by_rules,
+    executed_of,
+    shared_directions,
+    size_by_rules,
+    size_of,
+)
 from rindle.nn.calibrate import keys_of
 from rindle.nn.source import source_of
 from rindle.scheme import resolve
@@ -248,7 +257,7 @@ def test_directions_that_share_their_weights_count_them_once():
                 value.copy_(dict(shared.named_parameters())[name.removesuffix("_reverse")])
     apart = recurrent("ligru", FEATURES, HIDDEN, batch_first=True, bidirectional=True)
     models = [held(rindle.quantize(Only(one), "int8", sequences())) for one in (shared, apart)]
-    assert [shared_directions(m.artifact) for m in models] == [{"rnn.l0_reverse": "rnn.l0"}, {}]
+    assert [shared_directions(m.artifact.graph) for m in models] == [{"rnn.l0_reverse": "rnn.l0"}, {}]
     once, twice = (size_of(m.artifact) for m in models)
     assert sum(c for c, _ in once.matrices) * 2 == sum(c for c, _ in twice.matrices) == 4 * HIDDEN * (FEATURES + HIDDEN)
     assert once.vectors * 2 == twice.vectors
@@ -257,6 +266,48 @@ def test_directions_that_share_their_weights_count_them_once():
         weights = [one.macs * (1.0 if one.hidden else times) for one in seen.inputs]
         wanted = np.dot(weights, [one.density for one in seen.inputs]) / sum(weights)
         assert executed_of(model.artifact, seen) == pytest.approx(wanted)
+
+
+@pytest.mark.filterwarnings("ignore:.*its steps grow:rindle.formats.RindleWarning")  # of the skipped path
+@pytest.mark.parametrize("cell", ["lstm", "gru_reset_before", "ligru"])
+@pytest.mark.parametrize(
+    "scheme, shared", [("rezk-uniform8", False), ("rezk-uniform8", True), ("rezk-m8 skip=all", False)]
+)
+def test_before_and_after_conversion_size_and_operations_are_the_same(cell, shared, scheme):
+    torch.manual_seed(1)
+    net = Only(rindle.Recurrent(rindle.CELLS[cell], FEATURES, HIDDEN, 2, bidirectional=True, shared=shared)).eval()
+    rows = sequences().swapaxes(0, 1)
+    graph, _ = source_of(net).capture(rows)
+    rules = resolve(rindle.scheme_rules(net, scheme, rows), None, keys_of(graph))
+    model = held(rindle.quantize(net, scheme, rows))
+    assert shared_directions(graph) == shared_directions(model.artifact.graph)
+    assert len(shared_directions(graph)) == 2 * shared
+    made, planned = size_of(model.artifact), size_by_rules(graph, rules)
+    assert (made.megabytes, made.float_megabytes) == (planned.megabytes, planned.float_megabytes)
+    seen = model.measure(sequences())
+    densities = {}
+    for one in seen.inputs:
+        node, code = model.artifact.held_codes()[one.name]
+        terms = [t for op in model.artifact.graph.node(node).layer.program.affines for t in op.terms if t.code == code]
+        if model.artifact.graph.node(node).layer.formats[code].bits < 16:
+            densities[node, terms[0].source] = one.density
+    for elementwise in (False, True):
+        found = executed_of(model.artifact, seen, elementwise)
+        assert found == pytest.approx(executed_by_rules(graph, rules, densities, elementwise), rel=1e-12)
+    still = dict.fromkeys(densities, 0.0)
+    wide = executed_by_rules(graph, rules, still)
+    assert (wide == 0) == ("skip" not in scheme)
+    assert executed_by_rules(graph, rules, still, elementwise=True) > wide
+
+
+def test_elementwise_operations_are_as_many_as_vectors_and_97_per_cent_dense():
+    graph, _ = MODELS["LSTM"]
+    rules = resolved("rezk-uniform8", graph)
+    still = {(node.name, source): 0.0 for node in graph.programs for _, source in node.layer.program.products}
+    macs, vectors = 14_280_200, 4 * 4 * 550 + 1936
+    assert size_by_rules(graph, rules).vectors == vectors
+    wanted = 0.97 * vectors / (macs + vectors)
+    assert executed_by_rules(graph, rules, still, elementwise=True) == pytest.approx(wanted)
 
 
 def test_a_size_is_its_bits():

@@ -288,3 +288,33 @@ def test_the_front_of_points():
         Point({"a": k}, Evaluation(e, 0.0, g, {})) for k, (e, g) in enumerate([(0, 0.1), (1, 0.1), (1, 0.5), (2, 0.4)])
     )
     assert [p.thetas["a"] for p in pareto(points)] == [0, 2]
+
+
+def test_both_directions_of_a_layer_get_one_threshold_and_all_layers_count_by_the_published_formula():
+    torch = pytest.importorskip("torch")
+    from rindle.formula import executed_of
+
+    class Tagger(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = rindle.Recurrent(rindle.CELLS["lstm"], 5, 6, bidirectional=True, shared=True)
+            self.output = torch.nn.Linear(12, 3)
+
+        def forward(self, x):
+            return self.output(self.rnn(x)[0])
+
+    torch.manual_seed(0)
+    x = np.random.default_rng(0).normal(size=(6, 20, 5)).astype(np.float32).cumsum(1) / 4
+    model = rindle.quantize(Tagger().eval(), "int8", [x.swapaxes(0, 1)])
+    data = dataset(x, None, model.run(x).argmax(-1))
+    found = choose_thresholds(model, data, 10.0, per_octave=1, formula="rezk", together=True)
+    names = {"rnn.l0/x", "rnn.l0/h", "output/x"}
+    assert all(set(point.thetas) == names for point in found.found.points)
+    thetas = found.model.thresholds
+    assert set(thetas) == names | {"rnn.l0_reverse/x", "rnn.l0_reverse/h"}
+    assert thetas["rnn.l0/h"] == thetas["rnn.l0_reverse/h"] and thetas["rnn.l0/x"] == thetas["rnn.l0_reverse/x"]
+    assert any(thetas.values()) and any(point.thetas["output/x"] for point in found.found.points)
+    seen = found.model.measure(x)
+    assert found.found.chosen.evaluation.eliminated == 1 - executed_of(found.model.artifact, seen, elementwise=True)
+    with pytest.raises(RindleError, match="unknown formula 'rezek'"):
+        choose_thresholds(model, data, 1.0, formula="rezek")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from itertools import product
 
-from grid import base_of, products_of
+from products import base_of, products_of
 
 LEVELS = {8: (8, 16, 32), 4: (1, 2), 2: (1,)}  # θ in codes: of 8 bits 1/16, 1/8 and 1/4 of the range
 GROUPS = ("x", "h", "fc")

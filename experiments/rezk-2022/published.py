@@ -1,6 +1,6 @@
 """The published method, as the authors' code has it: a simulation in float of any captured model.
 
-    simulation = Simulation(graph, Precision("M1", "all"), gains=…)
+    simulation = Simulation(graph, rules_of("rezk-m1", "all", graph), gains=…)
     simulation.calibrate(sequences)
     scores, densities = simulation.run(sequences, thetas)
 
@@ -29,8 +29,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 import torch
-from grid import WIDE, Precision, Product, base_of, products_of
-from quantizers import fixed_vector, fixed_weight, levels, mmse, vector_codes, weight_codes
+from products import Product, base_of, products_of
+from quantizers import WIDE, fixed_vector, fixed_weight, mmse, scale_of, vector_codes, weight_codes
 
 from rindle.formats import RindleError
 from rindle.graph import INPUT, Graph
@@ -87,14 +87,15 @@ class Batch:
 
 
 class Simulation:
-    """graph: captured, in float. precision: None runs the float model. gains: base name of a layer -> gate -> [H], of a batch
+    """graph: captured, in float. rules: as `rows.rules_of` gives, of which the bits are taken; 16 bits of weights and codes are
+    a skipped path; None runs the float model. gains: base name of a layer -> gate -> [H], of a batch
     norm that is folded into W: the norm is taken out again, since the authors quantize W and not what is folded.
     """
 
-    def __init__(self, graph: Graph, precision: Precision | None, rescale: str = "max", gains: dict | None = None):
+    def __init__(self, graph: Graph, rules: dict | None, rescale: str = "max", gains: dict | None = None):
         if rescale not in RESCALES:
             raise RindleError(f"there is no rescale {rescale!r}; there are {', '.join(RESCALES)}")
-        self.graph, self.precision, self.rescale, self.gains = graph, precision, rescale, gains or {}
+        self.graph, self.rules, self.rescale, self.gains = graph, rules, rescale, gains or {}
         self.known = Statistics()
         products = defaultdict(dict)
         for one in products_of(graph):
@@ -109,6 +110,14 @@ class Simulation:
                     raise RindleError(f"{node.name} is reversed and has no forward twin; the study has no such model")
                 self.layers[base] = Layer(self, nodes, products[node.name], self.gains.get(base, {}))
         self.thetas: dict[tuple[str, str], int] = {}
+
+    def by_node(self, densities: dict[tuple[str, str], float]) -> dict[tuple[str, str], float]:
+        """What `run` gives for a layer, for each of its directions: (node, source) -> density."""
+        return {
+            (node.name, source): density
+            for (base, source), density in densities.items()
+            for node in self.layers[base].nodes
+        }
 
     def held(self) -> dict[tuple[str, str], int]:
         """Every vector that a delta may hold -> its bits: all that enters a product that is not skipped."""
@@ -158,7 +167,7 @@ class Simulation:
 
 @torch.no_grad()
 def float_statistics(graph: Graph, sequences: list, rescale: str = "max", gains: dict | None = None) -> Statistics:
-    """The pass of the float model, which no precision changes: D, and the largest magnitude of every vector."""
+    """The pass of the float model, which no bits change: D, and the largest magnitude of every vector."""
     exact, looking = Simulation(graph, None, rescale, gains), Looking("float")
     exact._execute(Batch.of(sequences), looking)
     return Statistics(d=looking.medians("d"), largest=looking.medians("largest"))
@@ -211,20 +220,23 @@ class Layer(Real):
         self.base, self.sru = nodes[0].name, program.cell.startswith("sru")
         self.fc = all(one.role == "fc" for one in products.values())
         self.joint = self.sru or not program.states  # one scale for all gates
-        self.exact = owner.precision is None
+        self.exact = owner.rules is None
         blocks = [node.layer.blocks for node in nodes]
         self.blocks = {name: torch.stack([b[name].detach().float() for b in blocks]) for name in blocks[0]}
         constants = {name: v if self.exact else fixed_weight(v) for name, v in self.blocks.items() if "." not in name}
         self.vectors = {name: constants.pop(name)[:, None] for name in program.vectors}
         self.biases = {name: value[:, None] for name, value in constants.items()}
         self.gains = gains
-        bits = {} if self.exact else {pair: owner.precision.bits(one, program.cell) for pair, one in products.items()}
-        self.skipped = {
-            pair for pair, one in products.items() if not self.exact and owner.precision.skips(one, program.cell)
-        }
+        bits = {} if self.exact else {pair: self._bits(*pair) for pair in products}
+        self.skipped = {pair for pair, both in bits.items() if both == (WIDE, WIDE)}
         self.weights, self.scales = self._weights(bits)
         self.code_bits = {source: bits[gate, source][1] for gate, source in bits if (gate, source) not in self.skipped}
         self._plan()
+
+    def _bits(self, gate: str, source: str) -> tuple[int, int]:
+        """Of a product's weights, and of the vector that they multiply."""
+        weight, code = (self.owner.rules[self.base, f"{kind}.{gate}.{source}"].bits for kind in ("weight", "code"))
+        return weight, code
 
     def _weights(self, bits: dict) -> tuple[dict, dict]:
         """(gate, source) -> weights [D, rows, columns], of a batch norm freed; and codes per weight, 0 where it is none."""
@@ -286,7 +298,7 @@ class Layer(Real):
     def run(self, values: dict, batch: Batch, looking: Looking) -> list[torch.Tensor]:
         """Outputs [T, B, F] per direction, in the direction's own order of time; 0 past a row's end. values: of nodes."""
         self.looking, self.batch, self.step, self.made = looking, batch, None, {}
-        self.holds, self.thresholds = {}, {}
+        self.holds, self.thresholds, self.steps = {}, {}, {}
         ways = [[values[name] for name in node.sources] for node in self.nodes]
         ways[1:] = [[batch.reversed(x) for x in way] for way in ways[1:]]
         env = {path: torch.stack(parts, 1) for path, parts in zip(self.program.inputs, zip(*ways))} | self.vectors
@@ -305,7 +317,7 @@ class Layer(Real):
         states = {
             state: torch.zeros(len(self.nodes), whole, self.program.sizes[state]) for state, _ in self.program.states
         }
-        outputs = []
+        outputs = torch.zeros(len(batch.x), len(self.nodes), whole, self.program.sizes[self.program.output])
         for t, k in enumerate(batch.running):
             self.step, self.made = t, {c: {g: y[t, :, :k] for g, y in parts.items()} for c, parts in early.items()}
             here = {path: env[path] if path in self.vectors else env[path][t, :, :k] for path in wanted}
@@ -313,8 +325,8 @@ class Layer(Real):
             for op in self.rest:
                 self._do(op, here)
             states = {state: self._fixed(state, here[path]) for state, path in self.program.states}
-            outputs.append(torch.nn.functional.pad(here[self.program.output], (0, 0, 0, whole - k)))
-        return self._fixed(self.program.output, torch.stack(outputs))
+            outputs[t, :, :k] = here[self.program.output]
+        return self._fixed(self.program.output, outputs)
 
     def _do(self, op, env: dict) -> None:
         results = getattr(self, op.kind)(op, *(env[path] for path in op.reads))
@@ -385,11 +397,11 @@ class Layer(Real):
         if bits == WIDE:
             return self._hold(source, self._wide(source, value)), 1.0
         if self.looking.mode == "quantized":
-            threshold = self._threshold(source, value, bits)
-        else:
-            threshold = torch.tensor([self.owner.known.t[self.base, source]])
-        codes = self._hold(source, vector_codes(value, threshold[:, None], bits))
-        return codes, torch.where(threshold > 0, levels(bits)[2] / threshold.clamp_min(1e-12), 1.0)[:, None]
+            scale = scale_of(self._threshold(source, value, bits), bits)[:, None]
+            return vector_codes(value, scale, bits), torch.where(scale > 0, scale, 1.0)
+        if source not in self.steps:
+            self.steps[source] = float(scale_of(self.owner.known.t[self.base, source], bits))
+        return self._hold(source, vector_codes(value, self.steps[source], bits)), self.steps[source] or 1.0
 
     def _threshold(self, source: str, value: torch.Tensor, bits: int) -> torch.Tensor:
         """T of every sequence, [k]. Of what is inside the loop, of the step while it is among the first ones."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 
+WIDE = 16  # bits of what is not an integer: fixed point
 BINS = 201
 ALPHAS = torch.arange(1, 100) / 100  # candidates, as shares of the largest magnitude; 1 is none
 
@@ -50,12 +51,16 @@ def weight_codes(weight: torch.Tensor, bits: int) -> tuple[torch.Tensor, float]:
     return (weight * scale).round().clamp(lo, hi), scale
 
 
-def vector_codes(values: torch.Tensor, threshold, bits: int) -> torch.Tensor:
-    """Integers of what enters a product. threshold: a number, or a tensor that broadcasts; where it is 0 the codes are."""
-    lo, hi, full = levels(bits)
-    threshold = torch.as_tensor(threshold, dtype=values.dtype)
-    scale = torch.where(threshold > 0, full / threshold.clamp_min(1e-12), 0)
-    return torch.floor((values * scale).clamp(lo, hi) + 0.5)
+def scale_of(threshold, bits: int) -> torch.Tensor:
+    """Codes per value of what enters a product. threshold: a number or a tensor; where it is 0 all codes are."""
+    threshold = torch.as_tensor(threshold, dtype=torch.float32)
+    return torch.where(threshold > 0, levels(bits)[2] / threshold.clamp_min(1e-12), 0)
+
+
+def vector_codes(values: torch.Tensor, scale, bits: int) -> torch.Tensor:
+    """Integers of what enters a product. scale: a number, or a tensor that broadcasts."""
+    lo, hi, _ = levels(bits)
+    return (values * scale).clamp_(lo, hi).add_(0.5).floor_()
 
 
 def decimals_of(largest: float, weights: bool) -> int:

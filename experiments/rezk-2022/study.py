@@ -1,64 +1,24 @@
-"""One model of the study: every row, skip mode and method on the search set, then thresholds, then the test, once.
-
-Every finished cell is a line of a log, with the errors of each utterance; what is there already is not computed again.
-"""
+"""One model of the study: what is run by which method on which part. Every finished cell is a line of a log."""
 
 from __future__ import annotations
 
-import json
-import time
-from pathlib import Path
-
 import combinations
+import models
 import numpy as np
-import ours
 import torch
-from grid import Precision, compression, eliminated, size_bytes
+from log import Log
 from published import Simulation, float_statistics
+from quantizers import WIDE
+from rows import overrides_of, rules_of, scheme_of
+from speed import search_part
 
-from rindle import metrics
-from rindle.formats import RindleError
+import rindle
+from rindle.delta import choose_thresholds, spread
+from rindle.formula import executed_by_rules, size_by_rules
+from rindle.nn.convert import hash_of
 from rindle.nn.source import source_of
-from rindle.search.thresholds import Evaluation, Found, search
 
-METHODS = ("published", "rindle", "rindle gptq")  # the last one rounds weights of few bits by GPTQ (docs/rounding.md)
-WIDTHS = (16, 12, 10)  # bits of a skipped path that are tried
-CHUNK = 36  # sequences that a simulation runs side by side
-
-
-class Log:
-    """Lines of {"key", …}. A last line that was being written when the run was killed is dropped."""
-
-    def __init__(self, path: Path):
-        self.path, self.cells = path, {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = path.read_text() if path.exists() else ""
-        whole = text[: text.rfind("\n") + 1]
-        if whole != text:
-            path.write_text(whole)
-        for number, line in enumerate(whole.splitlines(), 1):
-            try:
-                cell = json.loads(line)
-                self.cells[_name(cell["key"])] = cell
-            except (ValueError, KeyError, TypeError):
-                raise RindleError(
-                    f"line {number} of {path} is no finished cell; remove the file to begin anew"
-                ) from None
-
-    def cell(self, key: dict, make) -> dict:
-        """The cell of this key, made if it is not there."""
-        if _name(key) not in self.cells:
-            start = time.perf_counter()
-            cell = {"key": key, **make()}
-            cell["seconds"] = round(time.perf_counter() - start, 2)
-            with self.path.open("a") as file:
-                file.write(json.dumps(cell) + "\n")
-            self.cells[_name(key)] = cell
-        return self.cells[_name(key)]
-
-
-def _name(key: dict) -> str:
-    return json.dumps(key, sort_keys=True)
+CHUNK = 72  # sequences that a simulation runs side by side
 
 
 class Published:
@@ -82,52 +42,56 @@ class Published:
         return found
 
 
-class Study:
-    """kind: of the model, for the keys. network: in evaluation; its batch norms are taken out of W where they are found.
+class Runtime:
+    """A rindle.Model as the task asks for its scores. measured: what was run last (rindle.cost.Measurement)."""
 
-    task: has parts "calibration", "search" and "test", features(utterance) and edits(model, part). say: called with a
-    line for every cell.
+    def __init__(self, model: rindle.Model):
+        self.model, self.measured = model, None
+
+    def sequences(self, rows: list[np.ndarray]) -> list[np.ndarray]:
+        lengths = np.array([len(row) for row in rows], np.int32)
+        x = np.zeros((len(rows), lengths.max(), rows[0].shape[1]), np.float32)
+        for one, row in zip(x, rows):
+            one[: len(row)] = row
+        self.measured = self.model.measure(x, lengths)
+        return [y[:length] for y, length in zip(self.measured.output, lengths)]
+
+
+class Study:
+    """kind: of the model, for the keys. network: in evaluation; its batch norms are taken out of W for the published method.
+
+    task: has parts "calibration", "search" and "test", features(utterance) and measured(model, part). say: called with a line
+    for every cell.
     """
 
     def __init__(self, kind: str, network, task, log: Log, say=print):
-        self.kind, self.task, self.log, self.say = kind, task, log, say
+        self.kind, self.network, self.task, self.log, self.say = kind, network, task, log, say
         self.calibration = [task.features(one) for one in task.parts["calibration"]]
-        self.graph, _ = source_of(network).capture(self.calibration[0][None, :40].swapaxes(0, 1))
+        self.deployed = models.deploy(network)
+        self.graph, _ = source_of(self.deployed).capture(self.calibration[0][:40, None])
         self.gains = batch_norms(network, self.graph)
-        self.network = network
-        self._floats: dict = {}
-        self._observed, self._simulations, self._models, self._dense = None, {}, {}, {}
+        self.weights = hash_of(network.state_dict())[:12]
+        self._floats, self._simulations, self._models = {}, {}, {}
 
-    # -- one quantized model of each method
+    # -- one quantized model of each method; one at a time is kept: the log has what was asked before
 
-    def simulation(self, precision: Precision, rescale: str) -> Simulation:
-        if (precision, rescale) not in self._simulations:
-            made = Simulation(self.graph, precision, rescale, self.gains)
+    def simulation(self, row: str, skip: str, rescale: str = "clean") -> Simulation:
+        if (row, skip, rescale) not in self._simulations:
+            made = Simulation(self.graph, rules_of(row, skip, self.graph), rescale, self.gains)
             if rescale not in self._floats:
                 self._floats[rescale] = float_statistics(self.graph, self.calibration, rescale, self.gains)
             made.calibrate(self.calibration, self._floats[rescale])
-            self._simulations = {(precision, rescale): made}  # one at a time: the log has what was asked before
-        return self._simulations[precision, rescale]
+            self._simulations = {(row, skip, rescale): made}
+        return self._simulations[row, skip, rescale]
 
-    def model(self, precision: Precision, method: str = "rindle"):
-        if (precision, method) not in self._models:
-            if self._observed is None:
-                self._observed = ours.Observed(
-                    self.graph, self.calibration, min(ours.FRAMES, *map(len, self.calibration))
-                )
-            self._models = {(precision, method): self._quantized(precision, method)}
-        return self._models[precision, method]
-
-    def _quantized(self, precision: Precision, method: str):
-        """Skipped paths have 16 bits where they convert. They stand in one sum with the others and share its shift, so that beside 2-bit
-        weights their steps grow (docs/numerics.md, 8c). The committed results were made with 12 bits, before steps could grow.
-        """
-        for wide in WIDTHS[:-1] if precision.skip != "none" else ():
-            try:
-                return self._observed.quantized(precision.scheme(self.graph, wide), method.endswith("gptq"))
-            except RindleError as error:
-                self.say(f"{self.kind} {precision.row} {precision.skip}: {wide} bits on the skipped path: {error}")
-        return self._observed.quantized(precision.scheme(self.graph, WIDTHS[-1]), method.endswith("gptq"))
+    def model(self, row: str, skip: str, method: str = "rindle") -> rindle.Model:
+        """As a user makes it."""
+        if (row, skip, method) not in self._models:
+            sequences = [one[:, None] for one in self.calibration]
+            scheme = scheme_of(row, skip, self.graph)
+            words = overrides_of(row, skip, self.graph, method)
+            self._models = {(row, skip, method): rindle.quantize(self.deployed, scheme, sequences, words or None)}
+        return self._models[row, skip, method]
 
     # -- cells
 
@@ -135,109 +99,133 @@ class Study:
         return self._cell({"method": "float", "part": part}, lambda: self._errors(self.network, part))
 
     def cell(
-        self, method: str, precision: Precision, part: str, thetas: dict | None = None, rescale: str = "clean"
+        self, method: str, row: str, skip: str, part: str, thetas: dict[str, int] | None = None, rescale: str = "clean"
     ) -> dict:
-        """Errors of each utterance, size, compression, eliminated share, densities. thetas: "layer/source" -> θ."""
-        key = {"method": method, "row": precision.row, "skip": precision.skip, "part": part}
+        """Errors of each utterance, size and eliminated share. thetas: "node/source" -> θ, of the forward direction for both."""
+        key = {"method": method, "row": row, "skip": skip, "part": part}
         if method == "published":
             key["rescale"] = rescale
         if any((thetas or {}).values()):
             key["thetas"] = {name: theta for name, theta in thetas.items() if theta}
+        make = self._published if method == "published" else self._rindle
+        return self._cell(key, lambda: make(method, row, skip, part, thetas or {}, rescale))
 
-        def make():
-            runs = (
-                self._published(precision, rescale, thetas)
-                if method == "published"
-                else self._rindle(precision, thetas, method)
-            )
-            found = self._errors(runs, part)
-            densities = runs.densities if method == "published" else runs.by_layer()
-            found["densities"] = {"/".join(name): round(value, 5) for name, value in densities.items()}
-            found["eliminated"] = eliminated(self.graph, precision, densities)
-            found["bytes, published formula"] = size_bytes(self.graph, precision)
-            found["compression"] = compression(self.graph, precision)
-            if method != "published":
-                found["bytes of the file"] = len(runs.model.data)
-                if precision.skip != "none":
-                    found["bits of skipped paths"] = runs.wide
-                if part == "search":
-                    if (precision, method) not in self._dense:
-                        dense = self._rindle(precision, None, method)
-                        self.task.scores(dense, part)
-                        self._dense = {(precision, method): dense.scores}
-                    found["drift"] = ours.drift(runs.scores, self._dense[precision, method])
-            return found
+    def _published(self, method: str, row: str, skip: str, part: str, thetas: dict[str, int], rescale: str) -> dict:
+        simulation = self.simulation(row, skip, rescale)
+        runs = Published(simulation, {tuple(name.rsplit("/", 1)): theta for name, theta in thetas.items()})
+        found = self._errors(runs, part) | self._size(row, skip, method)
+        rules, densities = rules_of(row, skip, self.graph), simulation.by_node(runs.densities)
+        found["densities"] = {"/".join(name): round(value, 4) for name, value in runs.densities.items()}
+        return found | {"eliminated": 1 - executed_by_rules(self.graph, rules, densities, elementwise=True)}
 
-        return self._cell(key, make)
+    def _rindle(self, method: str, row: str, skip: str, part: str, thetas: dict[str, int], rescale: str) -> dict:
+        """All inputs are held, so that the runtime counts them; θ = 0 leaves the integers as they are."""
+        model = self.model(row, skip, method)
+        still = dict.fromkeys(model.artifact.held_codes(), 0)
+        runs = Runtime(model.with_thresholds(still | spread(model.artifact, thetas)))
+        found = self._errors(runs, part) | self._size(row, skip, method)
+        seen = runs.measured
+        every = (*seen.inputs, *seen.others)
+        found |= {"densities": {one.name: round(one.density, 4) for one in every}, "bytes of the file": len(model.data)}
+        rules, densities = rules_of(row, skip, self.graph), densities_of(model.artifact, every)
+        found["eliminated"] = 1 - executed_by_rules(self.graph, rules, densities, elementwise=True)
+        return found | {"eliminated in the runtime": seen.eliminated()}
 
-    def _published(self, precision: Precision, rescale: str, thetas: dict | None) -> Published:
-        named = {tuple(name.rsplit("/", 1)): theta for name, theta in (thetas or {}).items()}
-        return Published(self.simulation(precision, rescale), named)
-
-    def _rindle(self, precision: Precision, thetas: dict | None, method: str) -> ours.Runtime:
-        model = self.model(precision, method)
-        all_of = dict.fromkeys(ours.groups(model), 0) | (thetas or {})  # held, so that the runtime counts
-        return ours.Runtime(model.with_thresholds(ours.spread_out(all_of, model)))
+    def _size(self, row: str, skip: str, method: str) -> dict:
+        size = size_by_rules(self.graph, rules_of(row, skip, self.graph, method))
+        return {"bytes": round(size.megabytes * 2**20, 3), "compression": size.compression}
 
     def _errors(self, model, part: str) -> dict:
-        edits = self.task.edits(model, part)
-        return {"errors": edits.errors.tolist(), "lengths": edits.lengths.tolist(), "error": edits.rate}
-
-    def counts(self, part: str) -> list[int]:
-        """Utterances that were calibrated on, and that are measured: cells of others are other cells."""
-        return [len(self.calibration), len(self.task.parts[part])]
+        edits, wrong = self.task.measured(model, part)
+        return {
+            "errors": edits.errors.tolist(),
+            "lengths": edits.lengths.tolist(),
+            "error": edits.rate,
+            "frame error": wrong,
+        }
 
     def _cell(self, key: dict, make) -> dict:
-        key = {"model": self.kind, **key, "utterances": self.counts(key["part"])}
-        fresh = _name(key) not in self.log.cells
+        """Cells of other weights, and of other utterances that were calibrated on or measured, are other cells."""
+        key = {"model": self.kind, "weights": self.weights, **key, "utterances": self._counts(key["part"])}
+        fresh = key not in self.log
         cell = self.log.cell(key, make)
         if fresh:
-            about = " ".join(str(value) for name, value in key.items() if name not in ("thetas", "utterances"))
-            more = (
-                f", {cell['eliminated']:.1%} eliminated, {cell['compression']:.1%} smaller"
-                if "eliminated" in cell
-                else ""
-            )
-            self.say(f"{about}: {cell['error']:.2%}{more} ({cell['seconds']} s)")
+            shown = ("model", "method", "row", "skip", "part", "rescale")
+            more = f", {cell['eliminated']:.1%} eliminated" if "eliminated" in cell else ""
+            more += f", {cell['compression']:.1%} smaller" if "compression" in cell else ""
+            error = f"{cell['error']:.2%}{more} " if "error" in cell else ""
+            self.say(f"{' '.join(str(key[name]) for name in shown if name in key)}: {error}({cell['seconds']} s)")
         return cell
 
-    # -- what is chosen on the search set
-
-    def increase(self, cell: dict) -> metrics.Difference:
-        """Of the error against the float model on the same utterances, 95 % paired bootstrap; shares, not points."""
-        base = self.float_cell(cell["key"]["part"])
-        rows = [np.stack([one["errors"], one["lengths"]], 1) for one in (base, cell)]
-        return metrics.paired_bootstrap(*rows, statistic=metrics.rate_of, draws=2000)
-
-    def choose(self, method: str, rows, skips, budget: float) -> Precision | None:
-        """The smallest by the published formula whose error on the search set is within budget (points); None if none is."""
-        limit = self.float_cell("search")["error"] + budget / 100
-        cells = [
-            (self.cell(method, Precision(row, skip), "search"), Precision(row, skip)) for row in rows for skip in skips
+    def cells(self) -> list[dict]:
+        """Those of this study in the log."""
+        return [
+            cell
+            for cell in self.log.cells.values()
+            if cell["key"]["weights"] == self.weights and cell["key"]["utterances"] == self._counts(cell["key"]["part"])
         ]
-        fit = [(cell["compression"], -cell["error"], k) for k, (cell, _) in enumerate(cells) if cell["error"] <= limit]
-        return cells[max(fit)[2]][1] if fit else None
 
-    def combinations(self, precision: Precision) -> list[dict]:
-        """The published choice of thresholds, by the published simulation."""
-        held = self.simulation(precision, "clean").held()
-        found = []
-        for thetas in combinations.combinations(self.graph, held):
-            found.append(
-                self.cell("published", precision, "search", {"/".join(key): theta for key, theta in thetas.items()})
-            )
-        return found
+    def _counts(self, part: str) -> list[int]:
+        """Utterances that were calibrated on, and that are measured."""
+        return [len(self.task.parts[one]) for one in ("calibration", part)]
 
-    def walk(self, method: str, precision: Precision, budget: float) -> Found:
-        """Rindle's choice (rindle.search.thresholds) in the runtime, under a budget in points above the same model without θ."""
-        model = self.model(precision, method)
-        base = self.cell(method, precision, "search")
+    # -- thresholds
 
-        def evaluate(thetas: dict[str, int]) -> Evaluation:
-            cell = self.cell(method, precision, "search", thetas)
-            return Evaluation(100 * (cell["error"] - base["error"]), cell["drift"], cell["eliminated"], {})
+    def combinations(self, row: str, skip: str) -> list[dict]:
+        """The published choice of thresholds, by the published simulation, on the search part."""
+        held = Simulation(self.graph, rules_of(row, skip, self.graph)).held()
+        candidates = combinations.combinations(self.graph, held)
+        named = [{"/".join(key): theta for key, theta in one.items()} for one in candidates]
+        return [self.cell("published", row, skip, "search", thetas) for thetas in named]
 
-        return search(evaluate, ours.limits(model), budget, per_octave=1)
+    def walk(self, method: str, row: str, skip: str, budget: float) -> dict:
+        """Rindle's choice on the search part: one walk, whose front holds the choice for every smaller budget, too. budget: points
+        of frame accuracy below the same model without θ, the limit of the statistics included (rindle.delta).
+        """
+
+        def make():
+            log = self.log.path.with_suffix(".walk.jsonl")
+
+            def seen(point, number):
+                one = point.evaluation
+                if number % 20 == 0:
+                    self.say(f"{self.kind}: {number} evaluated; {one.eliminated:.1%} eliminated costs {one.error:.2f}")
+
+            model = self.model(row, skip, method)
+            found = choose_thresholds(
+                model,
+                search_part(self.task, None),
+                budget,
+                per_octave=1,
+                log=log,
+                seen=seen,
+                formula="rezk",
+                together=True,
+            ).found
+            front = [point for point in found.front if point.evaluation.error <= budget]
+            points = [
+                {
+                    "lost": round(point.evaluation.error, 4),
+                    "eliminated": round(point.evaluation.eliminated, 5),
+                    "thetas": {name: theta for name, theta in point.thetas.items() if theta},
+                }
+                for point in front
+            ]
+            return {"evaluations": len(found.points), "points": points}
+
+        return self._cell({"method": method, "row": row, "skip": skip, "part": "search", "walk": budget}, make)
+
+
+def densities_of(artifact, inputs) -> dict[tuple[str, str], float]:
+    """(node, source) -> density, of codes with fewer than 16 bits."""
+    found = {}
+    for one in inputs:
+        node, code = artifact.held_codes()[one.name]
+        layer = artifact.graph.node(node).layer
+        if layer.formats[code].bits < WIDE:
+            source = next(term.source for op in layer.program.affines for term in op.terms if term.code == code)
+            found[node, source] = one.density
+    return found
 
 
 def batch_norms(network, graph) -> dict[str, dict[str, torch.Tensor]]:

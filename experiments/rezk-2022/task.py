@@ -128,9 +128,14 @@ class Mboshi(baseline.Task):
         return decode.merge(self.fold[labels].tolist(), drop=self.dropped)
 
     def evaluate(self, model, part: str) -> dict[str, float]:
+        edits, wrong = self.measured(model, part)
+        return {"per": edits.rate, "frame_error": wrong}
+
+    def measured(self, model, part) -> tuple[metrics.Edits, float]:
+        """Of one run: the phone errors of every utterance, and the frame error."""
         posteriors = list(self.posteriors(model, part))
         wrong = np.concatenate([self.fold[scores.argmax(1)] != self.fold[true] for scores, true in posteriors])
-        return {"per": self._edits(posteriors).rate, "frame_error": float(wrong.mean())}
+        return self._edits(posteriors), float(wrong.mean())
 
 
 def _whole(utterance):

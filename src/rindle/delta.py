@@ -24,6 +24,7 @@ import numpy as np
 from .dataset import Dataset
 from .evaluate import Score, drift, score, task_of
 from .formats import RindleError
+from .formula import check_formula, executed_of
 from .runtime import Model
 from .search.thresholds import PER_OCTAVE, Evaluation, Found, Point, search
 
@@ -49,20 +50,29 @@ def choose_thresholds(
     per_octave: int = PER_OCTAVE,
     log: str | Path | None = None,
     seen: Callable[[Point, int], None] | None = None,
+    formula: str | None = None,
+    together: bool = False,
 ) -> Chosen:
     """Holds every input of the recurrent layers with the θ that eliminates the most within ``budget``, in points (above).
 
     data: for validation; never test data, which would then be used up. task: "labels" or "targets", for data without y.
     per_octave, log, seen: see ``search.thresholds.search``. Thresholds that the model has already are not looked at.
+    formula: "rezk" holds the inputs of all layers, and what is eliminated is counted as published (``rindle.formula``). together:
+    both directions of a layer get one θ, and points name the forward one's input alone; ``spread`` names both.
     """
-    names = [one.name for one in model.measure(data.x[:1], data.lengths[:1]).inputs]
+    check_formula(formula)
+    looked = model.measure(data.x[:1], data.lengths[:1])
+    names = [one.name for one in (*looked.inputs, *(looked.others if formula else ()))]
     still = model.with_thresholds(dict.fromkeys(names, 0))
+    if together:
+        names = [name for name in names if name not in backwards(model.artifact)]
     measured = still.measure(data.x, data.lengths)
     dense, chosen_task = measured.output, task_of(data, model.output_size, task)
     base = score(dense, data, dense, chosen_task)
 
     def evaluate(thetas: dict[str, int]) -> Evaluation:
-        seen = model.with_thresholds(thetas).measure(data.x, data.lengths)
+        held = still.with_thresholds(spread(model.artifact, thetas) if together else thetas)
+        seen = held.measure(data.x, data.lengths)
         found = score(seen.output, data, dense, chosen_task)
         lost, (soft, error) = found.lost(base), found.soft_lost(base)
         more = {
@@ -74,18 +84,23 @@ def choose_thresholds(
             "eliminated_hidden": seen.eliminated(hidden=True),
         }
         limit = max(lost, soft + DEVIATIONS * error)
-        return Evaluation(limit, drift(seen.output, dense, data, chosen_task), seen.eliminated(), more)
+        share = 1 - executed_of(held.artifact, seen, elementwise=True) if formula else seen.eliminated()
+        return Evaluation(limit, drift(seen.output, dense, data, chosen_task), share, more)
 
     known = model.artifact.held_codes()
     limits = {}
     for name in names:
         node, code = known[name]
         limits[name] = model.artifact.graph.node(node).layer.formats[code].hi - 1
-    key = f"{still.id} {data.sha256} {chosen_task} {DEVIATIONS}"
+    key = " ".join(
+        map(str, (still.id, data.sha256, chosen_task, DEVIATIONS, *(one for one in (formula, together) if one)))
+    )
     found = search(evaluate, limits, budget, per_octave=per_octave, log=log, key=key, seen=seen)
-    made = model.with_thresholds(found.chosen.thetas)
+    chosen = found.chosen.thetas
+    made = model.with_thresholds(spread(model.artifact, chosen) if together else chosen)
     story = {
         "budget": budget,
+        **({"formula": formula} if formula else {}),
         "metric": base.metric,
         "data": {"sha256": data.sha256, "rows": len(data), "frames": data.frames},
         "dense": base.value,
@@ -97,6 +112,27 @@ def choose_thresholds(
     }
     artifact = replace(made.artifact, provenance={**made.artifact.provenance, "delta": story})
     return Chosen(Model(artifact, kernel=model.kernel), found, base)
+
+
+def backwards(artifact) -> dict[str, str]:
+    """Input of a layer that runs backwards -> that of the layer that runs forwards on the same inputs, with the same program."""
+    nodes = artifact.graph.programs
+    twins = {
+        back.name: ahead.name
+        for back in nodes
+        for ahead in nodes
+        if back.reverse
+        and not ahead.reverse
+        and back.sources == ahead.sources
+        and back.layer.program == ahead.layer.program
+    }
+    names = (name.split("/", 1) for name in artifact.held_codes())
+    return {f"{node}/{rest}": f"{twins[node]}/{rest}" for node, rest in names if node in twins}
+
+
+def spread(artifact, thetas: dict[str, int]) -> dict[str, int]:
+    """Gives the θ of an input to the same input of the other direction, where that is not named."""
+    return {back: thetas[ahead] for back, ahead in backwards(artifact).items() if ahead in thetas} | thetas
 
 
 def _row(point: Point) -> list:
