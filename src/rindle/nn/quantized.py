@@ -181,7 +181,8 @@ class Prepared:
 
         def run(direction, frames, initial):
             numerics = quantization.numerics(direction, self, weights)
-            return numerics.run(frames, {path: numerics.result(path, value) for path, value in initial.items()})
+            states = {path: numerics.result(path, value) for path, value in initial.items()}
+            return numerics.run(direction.inputs(torch.cat(frames)), [len(frame) for frame in frames], states)
 
         def between(frames):
             dropped = nn.functional.dropout(torch.cat(frames), stack.dropout, self.training)
