@@ -102,7 +102,7 @@ def test_a_trained_model_becomes_integers_that_every_engine_agrees_on(name, both
     codes = simulate.run(whole.artifact, x).codes
     np.testing.assert_array_equal((codes * whole.artifact.output_format.scale).astype(np.float32), y)
     assert_agree(whole.artifact, x, np.array([9, 1, 4, 9, 2, 3, 9, 5]))
-    assert whole.artifact.graph.node("rnn.l0").sources == ("project", "body" if not both else "rnn.l0.s")
+    assert whole.artifact.graph.node("rnn.l0").sources == ("project", "body.gather" if both else "body")
 
 
 @pytest.mark.parametrize("both", [False, True])
