@@ -135,7 +135,7 @@ def rebased(points: list[Point], base: float) -> list[tuple[float, float, Point]
     ):
         if -less > most:
             most = -less
-            found.append((error, most, points[k]))
+            found.append((round(error, 9), most, points[k]))
     return found
 
 
@@ -231,7 +231,10 @@ class Comparison:
         def make():
             before, after = (np.stack(self.task.edits(one, "test"), 1) for one in (self.before, model))
             change = metrics.paired_bootstrap(before, after, metrics.rate_of, draws=2000)
-            found = {"phone errors": metrics.rate_of(after), "increase over untuned dense": [change.mean, change.low, change.high]}
+            found = {
+                "phone errors": metrics.rate_of(after),
+                "increase over untuned dense": [change.mean, change.low, change.high],
+            }
             return found | ({"eliminated": eliminated(model, self.task)} if thetas else {})
 
         return self.log.cell({"model": self.name, "id": model.id, "utterances": len(self.task.parts["test"])}, make)
