@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import models
@@ -224,12 +225,17 @@ class Comparison:
         self._say(f"{form}: eliminated at {row['eliminated at']}")
         return row
 
+    @cached_property
+    def tested_before(self) -> np.ndarray:
+        """Of every test utterance: phone errors and phones of the untuned dense model."""
+        return np.stack(self.task.edits(self.before, "test"), 1)
+
     def _tested(self, form: str, thetas: dict | None) -> dict:
         model = self.made[form]
         model = model if thetas is None else model.with_thresholds(thetas)
 
         def make():
-            before, after = (np.stack(self.task.edits(one, "test"), 1) for one in (self.before, model))
+            before, after = self.tested_before, np.stack(self.task.edits(model, "test"), 1)
             change = metrics.paired_bootstrap(before, after, metrics.rate_of, draws=2000)
             found = {
                 "phone errors": metrics.rate_of(after),

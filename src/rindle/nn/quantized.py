@@ -168,7 +168,7 @@ class _Origin(nn.Module):
 
 
 class Prepared:
-    """What all quantized modules share: the forward, whose arguments are its origin's."""
+    """What all quantized modules share: the forward, whose arguments are its origin's; a tuple where it takes several inputs."""
 
     def run(self, kind: type, input, *states):
         quantization = getattr(self, NAME)
