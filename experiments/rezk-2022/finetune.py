@@ -61,7 +61,7 @@ class Settings:
     steps: int = 200
     pieces: int = 16
     frames: int = 100
-    rate: float = 1e-3
+    rate: float = 3e-4
     calibration: int = 24
     seed: int = 0
 
@@ -290,6 +290,9 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("models", nargs="*", choices=NAMES, default=NAMES, help="default: all")
     parser.add_argument("--betas", type=float, nargs="+", default=[0.1], help="of the penalty, a form each")
     parser.add_argument("--steps", type=int, default=Settings.steps)
+    parser.add_argument(
+        "--rate", type=float, default=Settings.rate, help="of AdamW at first; it falls to 0 by a cosine"
+    )
     parser.add_argument("--seed", type=int, default=Settings.seed)
     parser.add_argument(
         "--budget", type=float, default=1.0, help="points, of what is held in training and of what is tested"
@@ -302,7 +305,7 @@ def main(arguments: list[str] | None = None) -> dict:
     )
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    options.settings = Settings(options.steps, seed=options.seed)
+    options.settings = Settings(options.steps, rate=options.rate, seed=options.seed)
     with tempfile.TemporaryDirectory() as scratch:
         if options.quick:
             options.folder, options.settings, task = Path(scratch), Settings(3, 4, 12, calibration=2), stand_in()
