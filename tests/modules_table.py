@@ -9,6 +9,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 import rindle
 from rindle import CELLS
+from rindle.cells import SEVERAL_INPUTS
 
 WIDTH, H = 5, 8  # features of x, of h
 
@@ -27,9 +28,14 @@ MODULES = {
     "Recurrent, shared": lambda: rindle.Recurrent(
         CELLS["gru_reset_before"], WIDTH, H, 2, batch_first=True, bidirectional=True, shared=True
     ),
+    "Recurrent, beside": lambda: rindle.Recurrent(SEVERAL_INPUTS["sru_beside"], WIDTH, H, batch_first=True),
+    "Recurrent, beside, both directions": lambda: rindle.Recurrent(
+        SEVERAL_INPUTS["sru_beside_rescale"], WIDTH, H, bidirectional=True
+    ),
 }
-SEQUENCES = {name: make for name, make in MODULES.items() if not name.endswith("Cell")}
-UNBOUNDED = ("RNN, relu", "Recurrent, sru")  # no bound on h
+SEVERAL = tuple(name for name in MODULES if "beside" in name)  # inputs
+SEQUENCES = {name: make for name, make in MODULES.items() if not name.endswith("Cell") and name not in SEVERAL}
+UNBOUNDED = ("RNN, relu", "Recurrent, sru", *SEVERAL)  # no bound on h
 
 
 def made(name: str, seed: int = 0) -> nn.Module:
@@ -37,13 +43,17 @@ def made(name: str, seed: int = 0) -> nn.Module:
     return MODULES[name]().eval()
 
 
-def inputs(module: nn.Module, rows: int = 4, time: int = 9, seed: int = 3) -> torch.Tensor:
-    """[B, T, I] or [T, B, I] as the module wants it; of a cell, [B, I]."""
+def inputs(module: nn.Module, rows: int = 4, time: int = 9, seed: int = 3):
+    """[B, T, I] or [T, B, I] as the module wants it; of a cell, [B, I]; of several inputs, a tuple."""
     generator = torch.Generator().manual_seed(seed)
     if isinstance(module, nn.RNNCellBase):
         return torch.randn(rows, WIDTH, generator=generator)
-    x = torch.randn(rows, time, WIDTH, generator=generator)
-    return x if module.batch_first else x.transpose(0, 1).contiguous()
+    widths = [WIDTH]
+    if isinstance(module, rindle.Recurrent) and len(module.cell.program.inputs) > 1:
+        widths.append(H * (1 + module.bidirectional))
+    found = [torch.randn(rows, time, width, generator=generator) for width in widths]
+    found = [x if module.batch_first else x.transpose(0, 1).contiguous() for x in found]
+    return tuple(found) if len(found) > 1 else found[0]
 
 
 def packed(module: nn.Module, x: torch.Tensor, lengths):

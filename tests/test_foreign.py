@@ -142,6 +142,25 @@ def test_the_sru_packages_states(sru, options):
             close(found, wanted)
 
 
+@pytest.mark.parametrize("name", ["both, as wide", "both, projection"])
+def test_the_sru_package_trains_under_quantization(sru, name):
+    """Untrained it is what quantize makes; trained, the integers follow."""
+    (inputs, hidden), options, _ = SRU[name]
+    rnn = wild(sru.SRU(inputs, hidden, 2, **options))
+    model = Sequence(rnn, inputs, rnn.output_size).eval()
+    ready = rindle.prepare(model, "int8", X)
+    same = rindle.quantize(model, "int8", X).run(X.numpy())
+    assert (rindle.convert(ready, X).run(X.numpy()) == same).all()
+    optimizer = torch.optim.SGD(ready.parameters(), 0.02)
+    (ready(X) - X[..., :3]).square().mean().backward()
+    assert all(p.grad is not None and p.grad.any() for name, p in ready.named_parameters() if "rnn" in name)
+    optimizer.step()
+    y = ready(X).detach()
+    found = torch.from_numpy(rindle.convert(ready).run(X.numpy()))
+    assert (found - y).abs().max() < 0.02 * (y.max() - y.min())
+    assert (found.numpy() != same).any()
+
+
 @pytest.mark.parametrize(
     "options, words",
     [

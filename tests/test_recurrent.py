@@ -10,10 +10,11 @@ from support import EVERY_CELL, recurrent
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+import rindle
 from rindle import CELLS, SRU, Recurrent, RindleError, cell
 from rindle.cells import SEVERAL_INPUTS
 from rindle.nn import filled
-from rindle.nn.stacks import stack_of
+from rindle.nn.stacks import stack_of, take
 
 LENGTHS = torch.tensor([3, 7, 1, 7, 5])
 
@@ -156,7 +157,9 @@ X = torch.zeros(3, 5, 6)
         (lambda: BESIDE(X), r"sru_beside takes 2 inputs \(x, s\), not 1; give a tuple of 2 tensors"),
         (lambda: BESIDE((X, X)), r"the input s has the shape \[5, 3, 6\]; it must be \[5, 3, 8\], time first"),
         (lambda: GRU((X, X)), "gru takes one input, not a tuple of 2"),
-        (lambda: stack_of(BESIDE, ''), "'sru_beside' has several inputs; its module cannot be replaced alone: quantize the whole"),
+        (lambda: take(stack_of(BESIDE, ''), X), r"the module takes 2 inputs \(x, s\), not 1; give a tuple of 2 tensors"),
+        (lambda: take(stack_of(BESIDE, ''), (X, X)), r"the input s is \[3, 5, 6\]; it must be \[3, 5, 8\]"),
+        (lambda: rindle.quantize_dynamic(BESIDE, {Recurrent}), r"is a sru_beside, which has several inputs \(x, s\); give calib"),
         (lambda: SRU(3, 4), r"needs an input as wide as its state, not 3 and 4; put a Linear\(3, 4\) before it or take 'sru_h"),
         (lambda: SRU(4, 4, 2, bidirectional=True), "'sru' needs an input as wide as its state, not 8 and 4"),
         (lambda: GRU(X[0]), r"x has 2 dimensions \(5, 6\); it must have 3"),

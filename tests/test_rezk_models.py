@@ -373,3 +373,22 @@ def test_checkpoints_measure_what_they_say():
         numbers, wanted = task.evaluate(script.load(kind), "few"), about(script.checkpoint(kind, "small"))["valid"]
         assert abs(numbers["frame_error"] - wanted["frame_error"]) < 0.05
         assert abs(numbers["per"] - wanted["per"]) < 0.06
+
+
+# --------------------------------------------------------------------------------------------------------- under quantization
+
+
+@pytest.mark.parametrize("kind", models.CONFIGURATIONS["small"])
+def test_a_prepared_model_is_what_quantize_makes_of_it_and_trains(kind):
+    network = tiny(kind, "small", layers=3).float()
+    x = torch.randn(10, 2, 4, generator=torch.Generator().manual_seed(4))
+    ready = rindle.prepare(network, "int8", x)
+    rows = x.transpose(0, 1).numpy()
+    same = rindle.quantize(network, "int8", x).run(rows)
+    np.testing.assert_array_equal(rindle.convert(ready, x).run(rows), same)
+    ready(x).square().mean().backward()
+    assert all(value.grad is not None for value in ready.parameters())
+    torch.optim.SGD(ready.parameters(), 0.05).step()
+    y = ready(x).detach().transpose(0, 1).numpy()
+    found = rindle.convert(ready).run(rows)
+    assert np.abs(found - y).max() < 0.05 * (y.max() - y.min()) and (found != same).any()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from exported import assert_exact, with_extremes
+from modules_table import SEVERAL, WIDTH, H, assert_equal, inputs, made
 from support import assert_agree
 from test_laws import some_thresholds
 from torch import nn
@@ -11,6 +12,7 @@ from torch import nn
 import rindle
 from rindle import CELLS, Recurrent
 from rindle.cells import SEVERAL_INPUTS
+from rindle.nn import activity, hold, simulate
 
 PLAIN = {"sru_beside": "sru", "sru_beside_rescale": "sru_rescale"}  # the same equation where both inputs are x
 
@@ -71,3 +73,83 @@ def test_every_engine_agrees_and_a_stream_and_c_where_it_is_causal(name, both, b
     if not both:
         stream = model.stream()
         np.testing.assert_array_equal(np.stack([stream.step(frame) for frame in x[0]]), model.run(x)[0])
+
+
+# ----------------------------------------------------------------------------- prepared; test_prepare has more laws of each
+
+
+@pytest.mark.parametrize("name, both, batch_first", [("sru_beside", True, True), ("sru_beside_rescale", False, False)])
+def test_a_trained_model_becomes_integers_that_every_engine_agrees_on(name, both, batch_first):
+    torch.manual_seed(1)
+    net, x = Net(name, both, batch_first).eval(), np.random.default_rng(2).normal(size=(8, 9, 5)).astype(np.float32)
+    laid = torch.from_numpy(x if batch_first else x.swapaxes(0, 1).copy())
+    ready = rindle.prepare(net, "w4a8", laid)
+    np.testing.assert_array_equal(rindle.convert(ready, laid).run(x), rindle.quantize(net, "w4a8", laid).run(x))
+    optimizer, losses = torch.optim.Adam(ready.parameters(), 0.01), []
+    for _ in range(8):
+        loss = (ready(laid) - laid[..., :4]).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.97 * losses[0]
+    wanted = ready(laid).detach() if batch_first else ready(laid).detach().transpose(0, 1)
+    whole, modules = rindle.convert(ready), rindle.convert(ready, whole=False)
+    y, off = whole.run(x), 0.1 * float(wanted.max() - wanted.min())
+    assert np.abs(y - wanted.numpy()).max() < off
+    beside = modules(laid) if batch_first else modules(laid).transpose(0, 1)
+    assert np.abs(beside.numpy() - wanted.numpy()).max() < off
+    codes = simulate.run(whole.artifact, x).codes
+    np.testing.assert_array_equal((codes * whole.artifact.output_format.scale).astype(np.float32), y)
+    assert_agree(whole.artifact, x, np.array([9, 1, 4, 9, 2, 3, 9, 5]))
+    assert whole.artifact.graph.node("rnn.l0").sources == ("project", "body.gather" if both else "body")
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_what_is_held_in_training_is_held_in_the_file(both):
+    """x's codes, behind a projection that is the identity on codes: the products of x are held, the highway is not."""
+    torch.manual_seed(0)
+    rnn = Recurrent(SEVERAL_INPUTS["sru_beside"], 4, 6, batch_first=True, bidirectional=both)
+    walk = 0.2 * torch.randn(5, 40, 4 + 6 * (1 + both), generator=torch.Generator().manual_seed(1)).cumsum(1)
+
+    class Split(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = rnn
+
+        def forward(self, x):
+            return self.rnn((x[..., :4], x[..., 4:]))[0]
+
+    ready = rindle.prepare(Split(), "int8", walk)
+    names = [f"rnn.l0{suffix}/x" for suffix in ("", "_reverse")[: 1 + both]]
+    dense = ready(walk).detach()
+    hold(ready, dict.fromkeys(names, 0))
+    assert torch.equal(ready(walk), dense)
+    hold(ready, dict.fromkeys(names, 6))
+    y, trained = ready(walk).detach(), activity(ready)
+    activity(ready).penalty.backward()
+    integers = rindle.convert(ready)
+    assert integers.thresholds == dict.fromkeys(names, 6)
+    found = integers.measure(walk.numpy())
+    for one in found.inputs:
+        assert one.density == pytest.approx(trained.densities[one.name], abs=1e-7) and 0 < one.density < 0.9
+    assert np.abs(found.output - y.numpy()).mean() < 0.3 * np.abs(dense.numpy() - y.numpy()).mean()
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_a_module_of_integers_runs_as_its_file_and_carries_its_states_on(name):
+    """The file takes the inputs side by side."""
+    module = made(name)
+    x = inputs(module)
+    integers = rindle.convert(rindle.prepare(module, "int8", lambda one: one(x)), whole=False)
+    y, states = integers(x)
+    time = 1 if module.batch_first else 0
+    joined = torch.cat(x, -1) if module.batch_first else torch.cat(x, -1).transpose(0, 1).contiguous()
+    assert integers.model.input_size == WIDTH + H * (1 + module.bidirectional) == joined.shape[2]
+    assert_equal(y if module.batch_first else y.transpose(0, 1), torch.from_numpy(integers.model.run(joined.numpy())))
+    if not module.bidirectional:
+        first, second = zip(*(one.split([4, one.shape[time] - 4], time) for one in x))
+        before, middle = integers(first)
+        after, last = integers(second, middle)
+        assert_equal(torch.cat([before, after], time), y)
+        assert_equal(last, states)

@@ -128,6 +128,10 @@ def without_input(program: Program, where: str = "the cell") -> Program:
 
     i = W·x + U·h + b becomes i = i_h + i_x with i_h = U·h + b; a gate of x alone becomes an input, its bias with it.
     """
+    if len(program.inputs) > 1:
+        raise RindleError(
+            f"{where} is a {program.cell}, which has several inputs ({', '.join(program.inputs)}); give calibration: {CALIBRATED}"
+        )
     (x,) = program.inputs
     codes = {
         op.out[0] for op in program.ops if op.kind == "requantize" and op.args == (x,) and op.out[0] in program.codes

@@ -77,11 +77,13 @@ class Observer:
 
         def run(direction, frames, initial):
             name, recorder = stack.node_name(path, direction), Recorder(direction.layer(module))
-            outputs, finals = run_frames(recorder, frames, initial)
             program = direction.program
-            for one, values in {**recorder.values, program.inputs[0]: frames}.items():
+            inputs = [tuple(direction.inputs(frame).values()) for frame in frames]
+            outputs, finals = run_frames(recorder, inputs, initial)
+            seen = recorder.values | dict(zip(program.inputs, map(list, zip(*inputs))))
+            for one, values in seen.items():
                 self._add(path, name, program.format_name(one), torch.cat(values))
-            self.medians[path].add(name, program, recorder.values | {program.inputs[0]: frames}, self.histograms)
+            self.medians[path].add(name, program, seen, self.histograms)
             for state, values in initial.items():
                 if values.any():
                     self._add(path, name, state, values)

@@ -168,7 +168,7 @@ class _Origin(nn.Module):
 
 
 class Prepared:
-    """What all quantized modules share: the forward, whose arguments are its origin's."""
+    """What all quantized modules share: the forward, whose arguments are its origin's; a tuple where it takes several inputs."""
 
     def run(self, kind: type, input, *states):
         quantization = getattr(self, NAME)
@@ -181,7 +181,8 @@ class Prepared:
 
         def run(direction, frames, initial):
             numerics = quantization.numerics(direction, self, weights)
-            return numerics.run(frames, {path: numerics.result(path, value) for path, value in initial.items()})
+            states = {path: numerics.result(path, value) for path, value in initial.items()}
+            return numerics.run(direction.inputs(torch.cat(frames)), [len(frame) for frame in frames], states)
 
         def between(frames):
             dropped = nn.functional.dropout(torch.cat(frames), stack.dropout, self.training)

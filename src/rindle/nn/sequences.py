@@ -32,12 +32,14 @@ def finals_of(run, rows: list[int], states: dict) -> tuple[list, dict]:
 
 
 def run_frames(numerics, frames: list, states: dict) -> tuple[list, dict]:
-    """Any numerics without held codes. Returns outputs like frames, [rows still running, n], and final states [rows, n]."""
+    """Any numerics without held codes. frames: per frame, a tuple of [rows still running, I], one of every input. Returns
+    outputs [rows still running, n], and final states [rows, n].
+    """
 
     def stretch(start, end, before):
-        return run_layer(numerics.program, numerics, [(x,) for x in frames[start:end]], before, {})[:2]
+        return run_layer(numerics.program, numerics, frames[start:end], before, {})[:2]
 
-    return finals_of(stretch, [len(frame) for frame in frames], states)
+    return finals_of(stretch, [len(inputs[0]) for inputs in frames], states)
 
 
 def _kept(code: str) -> str:
@@ -116,19 +118,20 @@ class Training(FakeQuantized):
     def affine(self, op, *codes):
         return self.finish(op, self.products(op, list(range(len(codes))), codes, self.gates[op.out][1]))
 
-    def run(self, frames: list[torch.Tensor], states: dict) -> tuple[list, dict]:
-        """frames: [rows still running, I]. Returns outputs likewise, and every row's final states [rows, n]."""
-        (path,) = self.program.inputs
-        fmt = self.plan.formats[path]
-        x = quantize(torch.cat(frames), fmt.scale, fmt.lo, fmt.hi)
-        env = {path: x, **self.vectors}
-        rows = [len(frame) for frame in frames]
+    def run(self, inputs: dict[str, torch.Tensor], rows: list[int], states: dict) -> tuple[list, dict]:
+        """inputs: input path -> [Σ rows, I], frame after frame. rows: how many are still running at each frame, falling. Returns
+        outputs [rows still running, n], and every row's final states [rows, n].
+        """
+        env = dict(self.vectors)
+        for path, x in inputs.items():
+            fmt = self.plan.formats[path]
+            env[path] = quantize(x, fmt.scale, fmt.lo, fmt.hi)
         for op in self.ahead:
             self._do(op, env)
             if op.out[0] in self.thetas:
                 env[op.out[0]] = self._held(op.out[0], env[op.out[0]], rows)
         later = {op.out[0] for op in self.rest} & set(self.thetas)
-        like = env[path]
+        like = env[self.program.inputs[0]]
         states = states | {_kept(code): like.new_zeros(rows[0], self.program.sizes[code]) for code in later}
         partial = {}  # affine -> of each frame, the bias and the products that are known
         for op, terms in self.partly:

@@ -6,7 +6,7 @@ Every form of a recurrent module (prepared, of integers, dynamic) has the forwar
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -23,13 +23,22 @@ from .numerics import FloatLayer, RealArrays
 
 @dataclass(frozen=True)
 class Direction:
-    """One direction of one layer. name: "l0", "l0_reverse", … names: parameter in ``cell.layout`` -> the module's own."""
+    """One direction of one layer. name: "l0", "l0_reverse", … names: parameter in ``cell.layout`` -> the module's own. columns:
+    input path -> its features among those of all inputs side by side, where there are several.
+    """
 
     name: str
     cell: Cell
     program: Program  # its sizes are numbers
     names: dict[str, str]
     reverse: bool = False
+    columns: dict[str, range] = field(default_factory=dict)
+
+    def inputs(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Input path -> its own of the features of x, [.., I]."""
+        if not self.columns:
+            return {self.program.inputs[0]: x}
+        return {path: x[..., own.start : own.stop] for path, own in self.columns.items()}
 
     def layer(self, module: nn.Module, instead: dict[str, torch.Tensor] | None = None) -> FloatLayer:
         """With the module's parameters as they are now. instead: own name -> a value that takes the parameter's place."""
@@ -87,7 +96,9 @@ class Stack:
                 blocks = direction.layer(module).blocks
                 blocks = {block: value.detach().to("cpu", torch.float32) for block, value in blocks.items()}
                 float_layer = FloatLayer(direction.program, blocks)
-                nodes.append(Node(name, "program", source, float_layer, reverse=direction.reverse))
+                parts = [Node(f"{name}.{p}", "gather", source, index=tuple(c)) for p, c in direction.columns.items()]
+                own = tuple(part.name for part in parts) or source
+                nodes += [*parts, Node(name, "program", own, float_layer, reverse=direction.reverse)]
                 made.append(name)
             if len(made) > 1:
                 source = f"{path or layer[0].cell.name}.l{number}.concat"
@@ -98,8 +109,14 @@ class Stack:
 
     @property
     def input_size(self) -> int:
-        program = self.layers[0][0].program
-        return program.sizes[program.inputs[0]]
+        """Of several inputs, the features of all."""
+        return sum(self.input_sizes.values())
+
+    @property
+    def input_sizes(self) -> dict[str, int]:
+        """Input path -> its features; behind the first, those of all directions."""
+        program, directions = self.layers[0][0].program, len(self.layers[0])
+        return {path: program.sizes[path] * (directions if k else 1) for k, path in enumerate(program.inputs)}
 
 
 def _torch_cell(module: nn.Module) -> str:
@@ -137,19 +154,35 @@ def _cell_stack(module: nn.RNNCellBase) -> Stack:
 
 
 def _recurrent_stack(module: Recurrent) -> Stack:
-    if len(module.cell.program.inputs) > 1:
-        raise RindleError(
-            f"the cell {module.cell.name!r} has several inputs; its module cannot be replaced alone: quantize the whole model"
-        )
     layers = []
     for k in range(module.num_layers):
         directions = []
         for reverse, suffix in enumerate(module._suffixes(k)):
             names = {name: name + suffix for name in module.cell.layout}
             name = f"l{k}" + "_reverse" * reverse
-            directions.append(Direction(name, module.cell, module._program(k), names, bool(reverse)))
+            program = module._program(k)
+            directions.append(
+                Direction(
+                    name, module.cell, program, names, bool(reverse), _columns(program, reverse, module.bidirectional)
+                )
+            )
         layers.append(tuple(directions))
     return Stack(tuple(layers), "recurrent", True, module.batch_first)
+
+
+def _columns(program: Program, reverse: int, both: bool) -> dict[str, range]:
+    """Where a direction's inputs stand, of several side by side: the first, that all directions read, then each of the others
+    with a part for every direction.
+    """
+    if len(program.inputs) == 1:
+        return {}
+    first, *others = program.inputs
+    found, start = {first: range(program.sizes[first])}, program.sizes[first]
+    for path in others:
+        size = program.sizes[path]
+        found[path] = range(start + reverse * size, start + (reverse + 1) * size)
+        start += size * (1 + both)
+    return found
 
 
 def _linear_stack(module: nn.Linear) -> Stack:
@@ -208,6 +241,8 @@ def take(stack: Stack, input, states=None) -> Call:
         rows = input.reshape(-1, input.shape[-1])
         return Call([rows], [{}], lambda frames, _: frames[0].reshape(*input.shape[:-1], -1))
     packed = isinstance(input, PackedSequence)
+    if len(stack.input_sizes) > 1:
+        input = _side_by_side(stack, input)
     data = input.data if packed else input
     one = 1 if stack.style == "cell" else 2  # dimensions of an input without a batch
     if data.shape[-1] != stack.input_size or (not packed and input.ndim not in (one, one + 1)):
@@ -238,6 +273,22 @@ def take(stack: Stack, input, states=None) -> Call:
         return (y.transpose(0, 1) if swapped else y if batched else y[:, 0]), after
 
     return Call(frames, initial, give)
+
+
+def _side_by_side(stack: Stack, inputs) -> torch.Tensor:
+    """Several inputs as one tensor: their features joined."""
+    sizes = stack.input_sizes
+    given = inputs if isinstance(inputs, (tuple, list)) and not isinstance(inputs, PackedSequence) else (inputs,)
+    if len(given) != len(sizes):
+        raise RindleError(
+            f"the module takes {len(sizes)} inputs ({', '.join(sizes)}), not {len(given)}; give a tuple of {len(sizes)} tensors, "
+            f"and no PackedSequence"
+        )
+    for (name, size), one in zip(sizes.items(), given):
+        wanted = (*given[0].shape[:-1], size)
+        if tuple(one.shape) != wanted:
+            raise RindleError(f"the input {name} is {list(one.shape)}; it must be {list(wanted)}")
+    return torch.cat(list(given), -1)
 
 
 def _states(stack: Stack) -> list[str]:

@@ -50,7 +50,8 @@ def learn_layer(plan: Plan, name: str, rows: Rows, settings) -> dict:
     def loss(batch: _Batch):
         numerics = _with_offsets(exact, layer, offsets)
         start = {path: numerics.result(path, v) for path, v in batch.states.items()}
-        outputs, _ = numerics.run(batch.inputs, start)
+        (path,), frames = layer.program.inputs, batch.inputs
+        outputs, _ = numerics.run({path: torch.cat(frames)}, [len(frame) for frame in frames], start)
         return torch.nn.functional.mse_loss(torch.stack(outputs), batch.target)
 
     judged = [windows.draw(generator) for _ in range(JUDGED)]
