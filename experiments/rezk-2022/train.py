@@ -33,7 +33,7 @@ PAPER = {
     "ligru": Settings(lr=0.0004, optimizer="rmsprop", seed=1234, **RECIPE),
     "sru": Settings(lr=0.001, optimizer="adam", weight_decay=1e-7, seed=3234, **RECIPE),
 }
-# What trains in a quarter of an hour of one core: fewer epochs, a rate that falls to 0.
+# What trains in about half an hour of one core: fewer epochs, a rate that falls to 0.
 SHORT = Settings(epochs=8, lr=3e-3, schedule="cosine", warmup=0.03, weight_decay=1e-2, seed=1, precision="bf16-mixed")
 SETTINGS = {
     "paper": PAPER,
