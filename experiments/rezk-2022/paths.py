@@ -29,13 +29,14 @@ from rindle.container import write_file
 from rindle.nn.quantize import calibrated
 from rindle.nn.sensitivity import Variants
 from rindle.report.page import drawn
-from rindle.report.style import Figure, rows_of
+from rindle.report.style import PALETTE, Figure, cycle, rows_of
 from rindle.search.sensitivity import Found
 from rindle.sensitivity import measure, overrides_of, paths_of
 
 HERE = Path(__file__).parent
 TITLES = {"lstm": "LSTM", "gru": "GRU", "ligru": "LiGRU", "sru": "SRU"}
 NAMED, OTHER = "named by the paper", "other"
+SPARED = "taken away where it alone has 16 bits"
 HEAD = "| model | path | named by the paper | drift alone | drift taken away | loss alone, points | bytes more | drift per kB |"
 TEST = "| model | at 16 bits | bytes of the file | phone errors, test % | above float, points (95 %) |"
 
@@ -136,26 +137,32 @@ def markdown(results: dict) -> str:
 def figure(results: dict, scheme: str) -> Figure:
     rows = [
         {
-            "model": TITLES[kind],
             "path": f"{TITLES[kind]}: {row['path']}",
+            "alone": row["alone"],
             "taken away": row["bought"],
             "which": NAMED if row["named"] else OTHER,
+            "mark": SPARED,
         }
         for kind, one in results.items()
-        for row in one["paths"]
+        for row in sorted(one["paths"], key=lambda row: -row["alone"])
     ]
-    order = [row["path"] for row in rows]
-    chart = (
+    y = alt.Y("path:N", sort=[row["path"] for row in rows], title=None)
+    bars = (
         alt.Chart(rows_of(rows))
         .mark_bar()
         .encode(
-            x=alt.X("taken away:Q", title="drift of the posteriors that sparing the path takes away"),
-            y=alt.Y("path:N", sort=order, title=None),
-            color=alt.Color("which:N", scale=alt.Scale(domain=[NAMED, OTHER]), title=None),
+            x=alt.X("alone:Q", title="drift of the posteriors"),
+            y=y,
+            color=alt.Color("which:N", scale=alt.Scale(domain=[NAMED, OTHER], range=cycle(2)[::-1]), title=None),
         )
-        .properties(width="container", height=alt.Step(18))
     )
-    return Figure("paths", f"{scheme}: what each path costs, on the search part", "", chart)
+    marks = (
+        alt.Chart(rows_of(rows))
+        .mark_point(filled=True, size=50, color=PALETTE[3])
+        .encode(x="taken away:Q", y=y, shape=alt.Shape("mark:N", title=None))
+    )
+    chart = alt.layer(bars, marks).properties(width="container", height=alt.Step(18))
+    return Figure("paths", f"{scheme}: drift of each path where all others have 16 bits, on the search part", "", chart)
 
 
 def main(arguments: list[str] | None = None) -> dict:
