@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from support import assert_agree
 from torch.autograd import gradcheck
@@ -344,6 +345,20 @@ def test_quick(kind, size, data, monkeypatch, capsys):
     numbers = json.loads(said[said.index("{\n") :])
     assert 0 < numbers["test"]["per"] and 0 < numbers["test"]["frame_error"] < 1
     assert before == {file: file.read_bytes() for file in (HERE / "checkpoints").glob("*")}
+
+
+def test_models_of_other_corpora_and_of_full_size_lie_in_build(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(models.CONFIGURATIONS["small"], "sru", models._sru(2, 6, 4))
+    assert script.checkpoint("sru", "small") == HERE / "checkpoints/small-sru.safetensors"
+    full = script.checkpoint("sru", "paper", "mboshi")
+    path = script.checkpoint("sru", "small", "timit")
+    assert full != path and {full.parent, path.parent} == {Path("build/rezk-2022/checkpoints")}
+    network = models.network("sru", "small", inputs=tasks.Timit.inputs, outputs=tasks.Timit.outputs)
+    path.parent.mkdir(parents=True)
+    safetensors.torch.save_file(script.unique(network), path)
+    x = torch.randn(4, 1, tasks.Timit.inputs)
+    assert torch.equal(script.load("sru", "small", "timit")(x), network.eval()(x))
 
 
 FILES = sorted((HERE / "checkpoints").glob("*.safetensors"))

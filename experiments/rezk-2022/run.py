@@ -115,6 +115,8 @@ def test(study: Study, delta: list[tuple[str, str]], options) -> None:
 def main(arguments: list[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--size", choices=("small", "paper"), default="small", help="paper: what train.py made of it")
+    parser.add_argument("--data", choices=tasks.TASKS, default="mboshi")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS[:3], help="gptq takes minutes a row")
     parser.add_argument("--rows", nargs="+", choices=ROWS, help="default: all; with words those of few bits that count")
     parser.add_argument("--skips", nargs="+", choices=MODES, default=MODES)
@@ -153,11 +155,11 @@ def main(arguments: list[str] | None = None) -> dict:
             options.front = 200.0  # more than any may cost on noise, so that all that follows a choice runs, too
             networks = {kind: tiny(kind) for kind in options.models}
         else:
-            task = tasks.Mboshi()
+            task = tasks.TASKS[options.data]()
             for part in ("calibration", "search", "test"):
                 count = options.test_utterances if part == "test" else options.utterances
                 task.parts[part] = tasks.spread(task.parts[part], count or len(task.parts[part]))
-            networks = {kind: train.load(kind) for kind in options.models}
+            networks = {kind: train.load(kind, options.size, options.data) for kind in options.models}
         for kind, network in networks.items():
             say = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
             run_model(Study(kind, network, task, Log(options.log / f"{kind}.jsonl"), say), options)

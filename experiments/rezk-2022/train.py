@@ -44,13 +44,18 @@ SETTINGS = {
 BATCHES = {"paper": (8, 1), "small": (32, 2), "stream": (64, 2)}
 
 
-def checkpoint(kind: str, size: str) -> Path:
-    return HERE / "checkpoints" / f"{size}-{kind}.safetensors"
+def checkpoint(kind: str, size: str, data: str = "mboshi") -> Path:
+    """The committed ones beside this file; those of full size, and of a corpus that is not free, in build/."""
+    if size != "paper" and data == "mboshi":
+        return HERE / "checkpoints" / f"{size}-{kind}.safetensors"
+    return Path("build/rezk-2022/checkpoints") / f"{data}-{size}-{kind}.safetensors"
 
 
-def load(kind: str, size: str = "small") -> models.Network:
-    """The committed model, in evaluation."""
-    return load_file_into(models.network(kind, size), checkpoint(kind, size))
+def load(kind: str, size: str = "small", data: str = "mboshi") -> models.Network:
+    """A trained model, in evaluation."""
+    corpus = tasks.TASKS[data]
+    sizes = {"inputs": corpus.inputs, "outputs": corpus.outputs}
+    return load_file_into(models.network(kind, size, **sizes), checkpoint(kind, size, data))
 
 
 def main() -> None:
@@ -78,7 +83,7 @@ def main() -> None:
     seed_everything(settings.seed)  # the initial weights are the same on every process
     task = tasks.TASKS[args.data](settings.seed, args.quick, epochs_per_length, batch)
     if args.evaluate:
-        print(json.dumps(report(load(args.model, args.size), task), indent=2))
+        print(json.dumps(report(load(args.model, args.size, args.data), task), indent=2))
         return
     sizes = {"inputs": task.inputs, "outputs": task.outputs}
     model = models.network(args.model, args.size, **sizes)
@@ -92,7 +97,7 @@ def main() -> None:
         model.load_state_dict({name: value.float() for name, value in rounded.items()}, strict=False)
         numbers = report(model.cpu(), task)
         print(json.dumps(numbers, indent=2))
-        if not args.quick and args.data == "mboshi":
+        if not args.quick:
             about = {
                 "command": "python experiments/rezk-2022/train.py " + " ".join(sys.argv[1:]),
                 "date": datetime.date.today().isoformat(),
@@ -104,7 +109,9 @@ def main() -> None:
                 **numbers,
             }
             data = safetensors.torch.save(rounded, metadata={"about": json.dumps(about)})
-            write_file(checkpoint(args.model, args.size), data)
+            path = checkpoint(args.model, args.size, args.data)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_file(path, data)
 
 
 if __name__ == "__main__":
