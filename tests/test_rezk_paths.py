@@ -39,16 +39,6 @@ def test_the_named_paths_are_the_papers_and_sparing_one_costs_its_bytes(tmp_path
     assert (tmp_path / "paths.svg").read_text().count("named by the paper") >= 1
 
 
-def test_a_patterns_cell():
-    assert [paths.pattern(cell) for cell in ("gru", "gru_reset_before", "lstm", "lstm_peephole", "sru_highway")] == [
-        "gru",
-        "gru_reset_before",
-        "lstm*",
-        "lstm*",
-        "sru*",
-    ]
-
-
 @pytest.mark.parametrize(
     "direction, points, number", [("minimize", 1, 2), ("minimize", 3, 3), ("maximize", 3, 1), ("minimize", 0.1, None)]
 )

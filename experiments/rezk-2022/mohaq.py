@@ -33,6 +33,7 @@ import numpy as np
 import task as tasks
 import torch
 import train
+from finetune import Settings, draw
 from safetensors.numpy import load_file
 from speed import search_part
 
@@ -66,20 +67,15 @@ def retrain(kind: str, overrides: dict[str, str]) -> dict[str, torch.Tensor]:
     """A short training under the candidate's quantization: parameters by name. Seed 0."""
     torch.manual_seed(0)
     task, random = tasks.Mboshi(), np.random.default_rng(0)
-    rows = [u for u in task.parts["train"] if len(u.labels) >= FRAMES]
+    pieces = Settings(pieces=PIECES, frames=FRAMES)
     prepared = rindle.prepare(network(kind), "int8", [x.transpose(1, 0, 2) for x in task.calibration()[:8]], overrides)
     optimizer = torch.optim.AdamW(prepared.parameters(), 1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     prepared.train()
     for step in range(STEPS):
-        chosen = [rows[k] for k in random.choice(len(rows), PIECES)]
-        starts = [random.integers(len(u.labels) - FRAMES + 1) for u in chosen]
-        x = np.stack([task.features(u)[s : s + FRAMES] for u, s in zip(chosen, starts)], 1)
-        y = np.stack([u.labels[s : s + FRAMES] for u, s in zip(chosen, starts)], 1).astype(np.int64)
-        scores = prepared(torch.from_numpy(x))
-        loss = torch.nn.functional.cross_entropy(
-            scores.flatten(0, 1), torch.from_numpy(y).flatten(), ignore_index=mboshi.UNLABELLED
-        )
+        x, y = draw(task, random, pieces)
+        scores = prepared(x)
+        loss = torch.nn.functional.cross_entropy(scores.flatten(0, 1), y.flatten(), ignore_index=mboshi.UNLABELLED)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(prepared.parameters(), 1.0)
@@ -130,11 +126,10 @@ def tested(kind: str, found: dict, task, folder: Path) -> list[dict]:
             model = made(kind, best, task, folder)
             errors = np.stack(task.edits(model, "test"), 1)
             change = metrics.paired_bootstrap(exact, errors, metrics.rate_of, draws=2000)
-            more = best["more"]
             by_number[best["number"]] = {
                 "chosen": best["number"],
                 "values": best["values"],
-                "retrained": more.get("with beacon", np.inf) < more.get("after training", -np.inf),
+                "retrained": retrained(best),
                 "bytes": len(model.data),
                 "overrides": best["overrides"],
                 "thresholds": best["thresholds"],
@@ -145,11 +140,16 @@ def tested(kind: str, found: dict, task, folder: Path) -> list[dict]:
     return rows
 
 
+def retrained(record: dict) -> bool:
+    """Whether a beacon's parameters are the better ones."""
+    return record["more"].get("with beacon", np.inf) < record["more"].get("after training", -np.inf)
+
+
 def made(kind: str, record: dict, task, folder: Path) -> rindle.Model:
     """The model of a candidate, with its beacon's parameters where they are better."""
-    module, more = network(kind), record["more"]
-    if more.get("with beacon", np.inf) < more.get("after training", -np.inf):
-        load_arrays(module, load_file(folder / "beacons" / more["beacon"]))
+    module = network(kind)
+    if retrained(record):
+        load_arrays(module, load_file(folder / "beacons" / record["more"]["beacon"]))
     calibration = [x.transpose(1, 0, 2) for x in task.calibration()]
     model = rindle.quantize(module, "int8", calibration, record["overrides"])
     return model.with_thresholds(thetas_of(model.artifact, record["thresholds"]))

@@ -23,6 +23,7 @@ import task as tasks
 import torch
 import train
 from speed import search_part
+from table import TITLES
 
 from rindle import metrics, presets
 from rindle.container import write_file
@@ -34,7 +35,6 @@ from rindle.search.sensitivity import Found
 from rindle.sensitivity import measure, overrides_of, paths_of
 
 HERE = Path(__file__).parent
-TITLES = {"lstm": "LSTM", "gru": "GRU", "ligru": "LiGRU", "sru": "SRU"}
 NAMED, OTHER = "named by the paper", "other"
 SPARED = "taken away where it alone has 16 bits"
 HEAD = "| model | path | named by the paper | drift alone | drift taken away | loss alone, points | bytes more | drift per kB |"
@@ -47,11 +47,8 @@ def study(kind: str, network, task, scheme: str, budget: float, log: Path | None
     first = calibrated(models.deploy(network), scheme, [x.transpose(1, 0, 2) for x in task.calibration()])
     variant, paths = Variants(first), paths_of(first.plan.graph, first.plan.rules, "cell")
     cells = {node.layer.program.cell for node in first.plan.graph.recurrent}
-    published = {
-        f"{cell} {gate}.{source}"
-        for cell in cells
-        for gate, source in filter(None, [presets.SKIPPED[pattern(cell)][0]])
-    }
+    named = {cell: presets.published(cell, cell)[0] for cell in cells}
+    published = {f"{cell} {'.'.join(product)}" for cell, product in named.items() if product}
     found = measure(variant, paths, data, budget, kinds=("both",), log=log, seen=lambda *n: progress(kind, *n))
     kept = {
         "nothing": (),
@@ -96,12 +93,6 @@ def study(kind: str, network, task, scheme: str, budget: float, log: Path | None
         "paths": rows,
         "test": tested,
     }
-
-
-def pattern(cell: str) -> str:
-    return next(
-        one for one in presets.SKIPPED if cell.startswith(one.rstrip("*")) and (one.endswith("*") or one == cell)
-    )
 
 
 def best_path(found: Found) -> str:

@@ -112,7 +112,7 @@ def skip(graph: Graph, mode: str) -> dict[str, str]:
         raise RindleError(f"skip is {mode!r}; there are {', '.join(MODES)}")
     found, depths = {}, depths_of(graph)
     for node in graph.recurrent if mode != "none" else ():
-        product, first = _published(node.layer.program.cell, node.name)
+        product, first = published(node.layer.program.cell, node.name)
         if product is None or (mode == "first" and depths[node.name] >= first):
             continue
         found |= at_16_bits(node.name, *product)
@@ -148,7 +148,10 @@ def is_projection(program: Program, gate: str) -> bool:
     return bool(readers) and set(readers) == {"requantize"} and gate != program.output
 
 
-def _published(cell: str, layer: str) -> tuple[tuple[str, str] | None, int]:
+def published(cell: str, layer: str) -> tuple[tuple[str, str] | None, int]:
+    """The skipped product (gate, source) of a cell, and how many first layers "first" means. RindleError, which names the layer, where
+    nothing is published of it.
+    """
     for pattern, entry in SKIPPED.items():
         if fnmatchcase(cell, pattern):
             return entry
