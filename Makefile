@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
-CORE := CMakeLists.txt pyproject.toml constraints.txt $(wildcard core/*.cc core/*.h)
+CORE := CMakeLists.txt pyproject.toml constraints.txt $(wildcard core/*/*.cc core/*/*.h)
 
 .PHONY: demo test lint core-test clean
 

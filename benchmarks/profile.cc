@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-#include "stream.h"
+#include "run/stream.h"
 
 namespace {
 

@@ -22,8 +22,8 @@ from rich.table import Table
 from torch import nn
 
 import rindle
-from rindle.bench import DENSE, OURS, bench
-from rindle.nn.rivals import DYNAMIC, FLOAT, Rivals
+from rindle.measure.bench import DENSE, OURS, bench
+from rindle.nn.back.rivals import DYNAMIC, FLOAT, Rivals
 
 CHANGING = 0.2  # share of the elements that change where a step is sparse
 KINDS = {"LSTM": nn.LSTM, "GRU": nn.GRU}

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 
 import rindle
-from rindle.demo.digits import DIGITS
-from rindle.demo.frontend import BINS, HOP, RATE, WINDOW, LogMel, Normalizer, Sound
-from rindle.evaluate import probabilities
+from rindle.measure.evaluate import probabilities
+from rindle.tasks.demo.digits import DIGITS
+from rindle.tasks.demo.frontend import BINS, HOP, RATE, WINDOW, LogMel, Normalizer, Sound
 
 SECONDS = HOP / RATE  # of one frame
 

@@ -13,7 +13,7 @@ from random_models import KINDS, attempt
 from support import random_frames
 
 from rindle.export.c import to_c
-from rindle.graph import Window
+from rindle.program.graph import Window
 
 CC = os.environ.get("CC", "cc")
 WARNINGS = "-std=c99 -Wall -Wextra -Wconversion -Wshadow -Wundef -pedantic -Werror".split()

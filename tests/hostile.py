@@ -13,7 +13,7 @@ from support import sequences
 
 import rindle
 from rindle import Recurrent, cell
-from rindle.container import dumps
+from rindle.file.container import dumps
 
 
 @cell(states=("h", "c"))

@@ -8,11 +8,11 @@ from random_models import random_layer
 from support import extreme_codes
 
 from rindle import cell, fixed
-from rindle.artifact import Artifact, Golden
-from rindle.container import dumps
-from rindle.float_ops import FloatOp
-from rindle.graph import INPUT, Graph, Node, Window
-from rindle.program import Conv
+from rindle.file.artifact import Artifact, Golden
+from rindle.file.container import dumps
+from rindle.numbers.float_ops import FloatOp
+from rindle.program.graph import INPUT, Graph, Node, Window
+from rindle.program.program import Conv
 
 
 @cell(states=("h",))

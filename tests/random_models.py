@@ -11,17 +11,18 @@ from hypothesis import strategies as st
 from support import extreme_codes, random_frames
 
 from rindle import RindleError, cell, fixed, integer
-from rindle.artifact import Artifact, Golden
-from rindle.codes import Affine, Product, Rescale
-from rindle.float_ops import ELEMENT_WISE, FloatOp
-from rindle.formats import Format, RindleWarning
-from rindle.graph import INPUT, Embedding, Graph, Node, Window
-from rindle.nn.calibrate import LayerPlan, lower
-from rindle.nn.convert import convert_layer
+from rindle.errors import RindleWarning
+from rindle.file.artifact import Artifact, Golden
+from rindle.nn.calibrate.plan import LayerPlan, lower
+from rindle.nn.convert.convert import convert_layer
 from rindle.nn.numerics import FloatLayer
-from rindle.program import Conv
-from rindle.scheme import Rule
-from rindle.tables import Table
+from rindle.numbers.codes import Affine, Product, Rescale
+from rindle.numbers.float_ops import ELEMENT_WISE, FloatOp
+from rindle.numbers.formats import Format
+from rindle.numbers.tables import Table
+from rindle.program.graph import INPUT, Embedding, Graph, Node, Window
+from rindle.program.program import Conv
+from rindle.scheme.rules import Rule
 
 KINDS = (
     "affine",

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass, replace
 
-from rindle import CELLS, presets
+from rindle import CELLS
 from rindle.cells import linear
-from rindle.graph import INPUT, Graph, Node
-from rindle.scheme import resolve
+from rindle.program.graph import INPUT, Graph, Node
+from rindle.scheme import rezk as presets
+from rindle.scheme.rules import resolve
 
 
 @dataclass

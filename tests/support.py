@@ -12,13 +12,14 @@ import numpy as np
 import torch
 
 import rindle
-from rindle import CELLS, SCHEMES, Model, reference
+from rindle import CELLS, SCHEMES, Model
 from rindle import _core as core
-from rindle.artifact import Artifact
-from rindle.container import dumps
-from rindle.formats import Format, decode
-from rindle.graph import INPUT
+from rindle.engines import reference
+from rindle.file.artifact import Artifact
+from rindle.file.container import dumps
 from rindle.nn import simulate
+from rindle.numbers.formats import Format, decode
+from rindle.program.graph import INPUT
 
 # ------------------------------------------------------------------------------------------------------- engines
 

@@ -8,12 +8,13 @@ import torch
 from support import FEATURES, TorchModel, quantized, sequences
 
 import rindle
-from rindle import RindleError, reference
-from rindle.analysis import _CountingCodes, _Doubles, analyse, decibel
-from rindle.dataset import dataset
-from rindle.diff import compare
-from rindle.formats import encode_input
-from rindle.nn.source import float_outputs, float_parameters, source_of
+from rindle import RindleError
+from rindle.engines import reference
+from rindle.file.dataset import dataset
+from rindle.file.diff import compare
+from rindle.measure.analysis import _CountingCodes, _Doubles, analyse, decibel
+from rindle.nn.capture.source import float_outputs, float_parameters, source_of
+from rindle.numbers.formats import encode_input
 
 LENGTHS = np.array([20, 3, 11, 1, 20, 7])
 
@@ -153,7 +154,7 @@ def test_dequantized_weights_leave_out_what_quantizing_them_costs():
 def test_many_chunks_give_the_numbers_of_one(monkeypatch):
     model, given = quantized("lstm", "int8", "last"), data()
     whole, done = analyse(model.artifact, given), []
-    monkeypatch.setattr("rindle.analysis.CHUNK", 1)
+    monkeypatch.setattr("rindle.measure.analysis.CHUNK", 1)
     rowwise = analyse(model.artifact, given, seen=done.append)
     assert done == [1] * len(LENGTHS)
     for a, b in zip(whole.paths, rowwise.paths):

@@ -6,7 +6,8 @@ import torch
 from architectures import ARCHITECTURES, DATA, STREAMED, made, signal
 
 import rindle
-from rindle import RindleError, reference
+from rindle import RindleError
+from rindle.engines import reference
 from rindle.nn import simulate
 
 # Largest difference of int8 from float, as a part of how much the output differs between rows: 2026-11-22, about three times what was seen.

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import rindle
 from rindle import RindleError
 from rindle import _core as core
-from rindle.container import dumps, loads, model_id
+from rindle.file.container import dumps, loads, model_id
 
 
 def python_refuses(data: bytes, words):

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from experiments.baselines.recurrent import SRU, LiGRU, Stack
 from rindle.cells import sru
 from rindle.nn.modules import Recurrent
-from rindle.tracer import cell
+from rindle.program.tracer import cell
 
 TIME, BATCH, INPUTS, UNITS = 9, 3, 5, 4
 

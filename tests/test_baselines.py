@@ -14,7 +14,7 @@ for name in ("lightning_fabric", "rapidfuzz", "skimage"):
 sys.path.insert(0, str(ROOT))
 
 from experiments.baselines import run, table, tasks  # noqa: E402
-from rindle.nn.train import Share  # noqa: E402
+from rindle.tasks.train import Share  # noqa: E402
 
 FILES = sorted((HERE / "checkpoints").glob("*.safetensors"))
 

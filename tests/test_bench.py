@@ -13,11 +13,11 @@ from support import CELLS, FEATURES, TorchModel, quantized, sequences
 
 import rindle
 from rindle import RindleError, cli
-from rindle.bench import DENSE, OURS, bench, noise, probe_artifact
-from rindle.floats import dequantized
-from rindle.nn.dequantize import NoTorchForm, Whole, stages
-from rindle.nn.rivals import DYNAMIC, FLOAT, Rivals, dynamic
-from rindle.timing import Contender, in_turns, one_core, read_loops
+from rindle.engines.real import dequantized
+from rindle.measure.bench import DENSE, OURS, bench, noise, probe_artifact
+from rindle.measure.timing import Contender, in_turns, one_core, read_loops
+from rindle.nn.back.dequantize import NoTorchForm, Whole, stages
+from rindle.nn.back.rivals import DYNAMIC, FLOAT, Rivals, dynamic
 
 QUICK = {"frames": 5, "batch": 2, "slices": 3, "seconds": 1e-4}
 SHAPES = [(name, head) for name in ("lstm", "gru") for head in ("all", "last", "mean")]

@@ -11,12 +11,13 @@ from support import FEATURES, HIDDEN, Only, TorchModel, sequences
 
 import rindle
 from rindle import CELLS, RindleError, RindleWarning, cell, fixed
-from rindle.formats import Format
-from rindle.nn.calibrate import GRID, bounds_of, lower
-from rindle.nn.groups import batches
-from rindle.nn.histogram import BINS, Histogram
-from rindle.quantizers import QUANTIZERS
-from rindle.scheme import Rule
+from rindle.nn.calibrate.groups import batches
+from rindle.nn.calibrate.histogram import BINS, Histogram
+from rindle.nn.calibrate.plan import GRID, lower
+from rindle.numbers.formats import Format
+from rindle.scheme.paths import bounds_of
+from rindle.scheme.quantizers import QUANTIZERS
+from rindle.scheme.rules import Rule
 
 rows = st.lists(st.lists(st.floats(0, 1000, width=32), min_size=6, max_size=6), min_size=1, max_size=4)
 

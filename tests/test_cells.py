@@ -8,7 +8,7 @@ from rindle import CELLS, SRU, Recurrent, RindleError, cell
 from rindle.cells import gru, linear, lstm
 from rindle.nn.modules import blocks_of
 from rindle.nn.numerics import FloatLayer, Real
-from rindle.program import step
+from rindle.program.program import step
 
 TORCH = {"lstm": nn.LSTM, "gru": nn.GRU}
 

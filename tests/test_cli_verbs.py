@@ -11,12 +11,12 @@ from support import FEATURES, TorchModel, quantized, sequences
 
 import rindle
 from rindle import cli
-from rindle.analysis import analyse
 from rindle.cli.app import console
-from rindle.dataset import dataset
+from rindle.file.dataset import dataset
+from rindle.measure.analysis import analyse
+from rindle.nn.capture.source import float_parameters, source_of
+from rindle.nn.convert.rounding import Rounding
 from rindle.nn.quantize import calibrated
-from rindle.nn.rounding import Rounding
-from rindle.nn.source import float_parameters, source_of
 
 FACTORY = """
 import torch, rindle

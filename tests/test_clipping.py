@@ -11,7 +11,7 @@ from support import FEATURES, HIDDEN, Only, TorchModel, quantized, recurrent, se
 
 import rindle
 from rindle import RindleError, RindleWarning
-from rindle.quantizers import QUANTIZERS, aciq, kl
+from rindle.scheme.quantizers import QUANTIZERS, aciq, kl
 
 # bits: α/σ of a normal, α/b of a Laplace distribution, as they are in use (Rezk et al. 2022)
 PUBLISHED = {

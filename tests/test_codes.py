@@ -11,8 +11,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rindle import Format, RindleError, fixed
-from rindle.artifact import Layer
-from rindle.codes import (
+from rindle.file.artifact import Layer
+from rindle.nn.numerics import DoubleCodes
+from rindle.numbers.codes import (
     LIMIT,
     Affine,
     Codes,
@@ -25,9 +26,8 @@ from rindle.codes import (
     round_shift,
     worst_case,
 )
-from rindle.nn.numerics import DoubleCodes
-from rindle.program import ARITY, Op, Program, Term
-from rindle.tables import FUNCTIONS, Table, build
+from rindle.numbers.tables import FUNCTIONS, Table, build
+from rindle.program.program import ARITY, Op, Program, Term
 
 NAMESPACES = {"int64": NumPy, "float64": DoubleCodes}
 ELEMENTWISE = ("add", "sub", "mul", "sum_of_products", "lerp")

@@ -12,10 +12,10 @@ from support import FEATURES, HIDDEN, TorchModel, quantized, sequences
 
 import rindle
 from rindle import Format, RindleError, fixed, integer
-from rindle.codes import LIMIT, Affine
-from rindle.container import dumps, loads
-from rindle.nn.convert import choose_shift, rescale
-from rindle.reference import run
+from rindle.engines.reference import run
+from rindle.file.container import dumps, loads
+from rindle.nn.convert.convert import choose_shift, rescale
+from rindle.numbers.codes import LIMIT, Affine
 
 
 def half_up(v: Fraction) -> int:

@@ -12,8 +12,8 @@ import wave
 import numpy as np
 import pytest
 
-from rindle.data import DATASETS, DataError, an4, fsdd, imdb, mboshi, mnist, opendpd, ptb, speech_commands, timit
-from rindle.data.audio import logmel, read_audio
+from rindle.tasks.data import DATASETS, DataError, an4, fsdd, imdb, mboshi, mnist, opendpd, ptb, speech_commands, timit
+from rindle.tasks.data.audio import logmel, read_audio
 
 needs_mirror = pytest.mark.skipif(
     not os.environ.get("RINDLE_DATA_MIRROR"),

@@ -11,8 +11,8 @@ import zipfile
 
 import pytest
 
-from rindle.data import source
-from rindle.data.source import DataError, Package, Source, locate
+from rindle.tasks.data import source
+from rindle.tasks.data.source import DataError, Package, Source, locate
 
 FILES = {"a/one.txt": b"one", "a/two.txt": b"two" * 50_000, "readme": b"not read"}
 SOURCE = Source(

@@ -16,9 +16,9 @@ for name in ("kaldi_native_fbank", "soundfile", "soxr", "lightning_fabric", "skt
 
 import rindle  # noqa: E402
 from rindle.cli import main as command  # noqa: E402
-from rindle.data import fsdd  # noqa: E402
-from rindle.demo import digits, digits_train  # noqa: E402
-from rindle.demo.frontend import (  # noqa: E402
+from rindle.tasks.data import fsdd  # noqa: E402
+from rindle.tasks.demo import digits, digits_train  # noqa: E402
+from rindle.tasks.demo.frontend import (  # noqa: E402
     BINS,
     FLOOR,
     PRIOR,

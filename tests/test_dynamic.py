@@ -14,8 +14,8 @@ from torch.nn.utils.rnn import pad_packed_sequence
 
 import rindle
 from rindle import CELLS, RindleError, fixed
-from rindle.nn.dynamic import Product, bounds, without_input
-from rindle.nn.stacks import stack_of
+from rindle.nn.back.dynamic import Product, bounds, without_input
+from rindle.nn.capture.stacks import stack_of
 
 BOUNDED = [name for name in MODULES if name not in UNBOUNDED]
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from rindle import RindleError
-from rindle.dataset import dataset, load_data
-from rindle.evaluate import drift, score, task_of
+from rindle.file.dataset import dataset, load_data
+from rindle.measure.evaluate import drift, score, task_of
 
 ROWS, TIME, FEATURES, OUTPUTS = 7, 5, 3, 4
 LENGTHS = np.array([5, 1, 3, 5, 2, 4, 5])

@@ -15,13 +15,14 @@ from support import EVERY_CELL, GRAPHS, Words, is_float, quantized, quantized_gr
 from test_laws import some_thresholds
 
 import rindle
-from rindle import SCHEMES, RindleError, cli, fixed, reference
-from rindle.artifact import Artifact, Golden
-from rindle.codes import Rescale
+from rindle import SCHEMES, RindleError, cli, fixed
+from rindle.engines import reference
 from rindle.export import TARGETS, to_c
 from rindle.export.c.model import ModelWriter
 from rindle.export.c.operations import _blocks as text_blocks
-from rindle.graph import INPUT, Graph, Node
+from rindle.file.artifact import Artifact, Golden
+from rindle.numbers.codes import Rescale
+from rindle.program.graph import INPUT, Graph, Node
 
 SEEDS = range(21)
 

@@ -12,12 +12,12 @@ from test_export_targets import held, whole_layer
 
 import rindle
 from rindle import RindleError, cli
-from rindle.dataset import dataset
 from rindle.export import REPORTS, to_c
 from rindle.export.c import machines
 from rindle.export.c import report as module
 from rindle.export.c.machines import MACHINES, DoesNotFit
 from rindle.export.c.report import Steps
+from rindle.file.dataset import dataset
 
 report = REPORTS["c"]
 COUNTING = [name for name in MACHINES if name != "wasm"]

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from support import FEATURES, Only, TorchModel, assert_agree, recurrent, sequences
 
 import rindle
-from rindle import RindleError, reference
-from rindle.dataset import dataset
-from rindle.nn.fractions import search_formats, tensors_of
+from rindle import RindleError
+from rindle.engines import reference
+from rindle.file.dataset import dataset
 from rindle.nn.quantize import calibrated
-from rindle.scheme import named_scheme, parse_accumulator, resolve
+from rindle.nn.variants.fractions import search_formats, tensors_of
+from rindle.scheme.rules import named_scheme, parse_accumulator, resolve
 from rindle.search.fractions import search_fractions
 
 WIDTHS = range(2, 17)

@@ -12,13 +12,14 @@ from torch import nn
 
 import rindle
 from rindle import CELLS, Recurrent, RindleError
-from rindle.nn import filled, register, registry
-from rindle.nn.calibrate import calibrate
-from rindle.nn.captured import captured_copy
-from rindle.nn.fold import norm_of_product, product_of_norm
-from rindle.nn.frontend import capture
+from rindle.nn import filled, register
+from rindle.nn.calibrate.plan import calibrate
+from rindle.nn.capture import registry
+from rindle.nn.capture.captured import captured_copy
+from rindle.nn.capture.fold import norm_of_product, product_of_norm
+from rindle.nn.capture.frontend import capture
+from rindle.nn.capture.source import run_graph
 from rindle.nn.numerics import FakeQuantized
-from rindle.nn.source import run_graph
 
 X = torch.from_numpy(sequences(3, 7))
 
@@ -490,8 +491,8 @@ def test_layer_norm_is_refused_before_integers():
 
 
 def test_layer_norm_is_refused_by_a_fake_quantized_run_and_by_conversion():
-    from rindle.nn.calibrate import LayerPlan
-    from rindle.nn.convert import convert_layer
+    from rindle.nn.calibrate.plan import LayerPlan
+    from rindle.nn.convert.convert import convert_layer
 
     graph, _ = capture(Only(Recurrent(normed, FEATURES, 6, batch_first=True)).eval(), X)
     layer = graph.nodes[0].layer

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rindle import Format, RindleError, fixed, integer
-from rindle.formats import decode, encode, encode_input, pack, unpack
+from rindle.numbers.formats import decode, encode, encode_input, pack, unpack
 
 
 @st.composite

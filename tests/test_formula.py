@@ -9,8 +9,9 @@ from shapes import chain, resolved
 from support import FEATURES, HIDDEN, Only, TorchModel, quantized, recurrent, sequences
 
 import rindle
-from rindle.cost import Measurement, sizes, weight_bytes
-from rindle.formula import (
+from rindle.engines.measurement import Measurement
+from rindle.measure.cost import sizes, weight_bytes
+from rindle.measure.rezk import (
     Part,
     Size,
     executed,
@@ -20,9 +21,9 @@ from rindle.formula import (
     size_by_rules,
     size_of,
 )
-from rindle.nn.calibrate import keys_of
-from rindle.nn.source import source_of
-from rindle.scheme import resolve
+from rindle.nn.capture.source import source_of
+from rindle.scheme.paths import keys_of
+from rindle.scheme.rules import resolve
 
 # ------------------------------------------------------------------------------------------------ bytes of weights
 
@@ -332,7 +333,7 @@ def test_the_verbs_say_both_counts(tmp_path, capsys, monkeypatch):
     import sys
 
     from rindle import cli
-    from rindle.dataset import dataset
+    from rindle.file.dataset import dataset
 
     model = quantized("lstm", "int8", "last")
     held_ = held(model)

@@ -10,10 +10,10 @@ from torch import nn
 
 import rindle
 from rindle import CELLS, RindleError
-from rindle.graph import execute
-from rindle.nn.calibrate import Recorder
-from rindle.nn.frontend import capture
+from rindle.nn.calibrate.plan import Recorder
+from rindle.nn.capture.frontend import capture
 from rindle.nn.numerics import RealArrays
+from rindle.program.graph import execute
 
 X = torch.from_numpy(sequences(3, 7))
 

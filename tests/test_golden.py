@@ -6,7 +6,7 @@ import pytest
 from support import assert_agree, assert_equal
 
 import rindle
-from rindle.graph import KINDS
+from rindle.program.graph import KINDS
 
 FILES = sorted((Path(__file__).parent / "golden").glob("*.rindle"))
 

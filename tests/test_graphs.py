@@ -13,9 +13,9 @@ from torch import nn
 
 import rindle
 from rindle import RindleError
-from rindle.cost import sizes
-from rindle.formats import fixed
-from rindle.nn.origins import tied
+from rindle.measure.cost import sizes
+from rindle.nn.calibrate.origins import tied
+from rindle.numbers.formats import fixed
 
 # Largest difference from float, over outputs of about 1: 2026-11-22, three times what was seen.
 BUDGET = {"int8": 0.1, "fixed16": 0.01}

@@ -11,10 +11,10 @@ from support import FEATURES, HIDDEN, BothDirections, Only, TorchModel, Words, s
 
 import rindle
 from rindle import RindleError
-from rindle.nn import groups
-from rindle.nn.calibrate import calibrate
+from rindle.nn.calibrate import groups
+from rindle.nn.calibrate.plan import calibrate
+from rindle.nn.capture.source import run_graph, source_of
 from rindle.nn.quantize import calibrated
-from rindle.nn.source import run_graph, source_of
 
 LENGTHS = [3, 9, 1, 9, 4, 7]
 SCHEME = {"*": "fixed16 mmse median", "weight.*": "int8 max", "code.*": "int8 mmse"}
@@ -50,7 +50,7 @@ def rows_of(shapes, seed: int = 0) -> list[np.ndarray]:
 
 def one_by_one(monkeypatch) -> None:
     monkeypatch.setattr(groups, "ROWS", 1)
-    monkeypatch.setattr("rindle.nn.rounding.runs.ROWS", 1)
+    monkeypatch.setattr("rindle.nn.convert.rounding.runs.ROWS", 1)
 
 
 shapes = st.lists(st.tuples(st.integers(1, 3), st.integers(1, 8)), min_size=1, max_size=6)

@@ -10,9 +10,9 @@ from support import ROOT, Only, TorchModel, quantized, quantized_graph, sequence
 
 import rindle
 from rindle import cli
-from rindle.cost import sizes
-from rindle.dataset import dataset
-from rindle.guideline import UNKNOWN, hardware, markdown
+from rindle.file.dataset import dataset
+from rindle.measure.cost import sizes
+from rindle.measure.widths import UNKNOWN, hardware, markdown
 
 EXAMPLE = ROOT / "docs" / "digits-lstm.rindle"
 

@@ -8,8 +8,8 @@ from support import TorchModel, quantized, sequences
 
 import rindle
 from rindle import RindleError
-from rindle.cost import measured_inputs
-from rindle.hardware import HARDWARE, Products, Workload, workload_of
+from rindle.engines.measurement import measured_inputs
+from rindle.measure.accelerators import HARDWARE, Products, Workload, workload_of
 
 # SRU with four layers of 550 units in both directions, projections of 256 and 1904 outputs (MOHAQ)
 MACS = (75_900, *[844_800] * 3, *[281_600] * 3, 2_094_400)

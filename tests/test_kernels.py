@@ -5,10 +5,10 @@ import pytest
 from support import assert_agree
 
 from rindle import fixed
-from rindle.artifact import Artifact, Golden, Layer
 from rindle.cells import linear
-from rindle.codes import Affine, Product, Rescale
-from rindle.graph import INPUT, Graph, Node
+from rindle.file.artifact import Artifact, Golden, Layer
+from rindle.numbers.codes import Affine, Product, Rescale
+from rindle.program.graph import INPUT, Graph, Node
 
 SHAPES = [(5, 3), (8, 16), (40, 33), (517, 401), (1201, 129)]  # columns, rows: the last two are stored otherwise
 

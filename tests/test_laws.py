@@ -29,13 +29,13 @@ from support import (
 )
 
 from rindle import CELLS, SCHEMES, Model, cell, fixed
-from rindle.artifact import Artifact, Golden
-from rindle.container import dumps, loads, model_id
-from rindle.formats import decode
-from rindle.graph import INPUT, Graph, Node
-from rindle.graph import KINDS as NODE_KINDS
-from rindle.reference import run
-from rindle.scheme import Rule
+from rindle.engines.reference import run
+from rindle.file.artifact import Artifact, Golden
+from rindle.file.container import dumps, loads, model_id
+from rindle.numbers.formats import decode
+from rindle.program.graph import INPUT, Graph, Node
+from rindle.program.graph import KINDS as NODE_KINDS
+from rindle.scheme.rules import Rule
 
 LENGTHS = np.array([7, 1, 12, 12, 3, 9, 12, 2])
 
@@ -268,7 +268,7 @@ class Recorded:
         self.products = []
 
     def __getattr__(self, name):
-        from rindle.codes import NumPy
+        from rindle.numbers.codes import NumPy
 
         return getattr(NumPy, name)
 

@@ -8,7 +8,7 @@ from support import assert_agree, assert_naive, extreme_codes
 
 from rindle import RindleError
 from rindle import _core as core
-from rindle.container import loads
+from rindle.file.container import loads
 
 FREE = ("a", "a.sigmoid", "b", "v.mul", "b.add", "b.add.tanh", "copy")
 TIED = (("h", "h.next"), ("c", "c.next"), ("b.add.tanh.sub", "b.add.tanh.sub.clip"))

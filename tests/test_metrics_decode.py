@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from rindle import decode, metrics
-from rindle.decode import bigram, ctc_beam, ctc_greedy, merge, viterbi
+from rindle.tasks import decode, metrics
+from rindle.tasks.decode import bigram, ctc_beam, ctc_greedy, merge, viterbi
 
 
 def scores(frames, symbols, seed):

@@ -12,9 +12,9 @@ from torch import nn
 
 import rindle
 from rindle.cli import main
-from rindle.dataset import load_data
+from rindle.engines.model import Model as Runtime
+from rindle.file.dataset import load_data
 from rindle.report.collect import activity
-from rindle.runtime import Model as Runtime
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,13 @@ import torch
 from operations import CASES
 from support import ENGINES, assert_agree, random_frames, sequences
 
-from rindle import reference
-from rindle.container import dumps, loads
+from rindle.engines import reference
+from rindle.file.container import dumps, loads
 from rindle.nn import simulate
-from rindle.nn.convert import convert
-from rindle.nn.frontend import HANDLERS, capture
+from rindle.nn.capture.frontend import HANDLERS, capture
+from rindle.nn.capture.source import run_graph
+from rindle.nn.convert.convert import convert
 from rindle.nn.quantize import calibrated
-from rindle.nn.source import run_graph
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # of torch itself
 

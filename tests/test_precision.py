@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rindle import RindleError
-from rindle.scheme import parse_rule
+from rindle.scheme.rules import parse_rule
 from rindle.search.beacons import Beacons
 from rindle.search.grid import grid_space, scheme_of
 from rindle.search.precision import distance, overrides_of, shares_of, space_of, uniform

@@ -8,7 +8,8 @@ from shapes import chain, resolved
 from support import FEATURES, HIDDEN, OUTPUTS, Only, TorchModel, recurrent, sequences
 
 import rindle
-from rindle import CELLS, RindleError, presets
+from rindle import CELLS, RindleError
+from rindle.scheme import rezk as presets
 
 # cell -> what a layer of it skips, and how many first layers that is with skip=first
 PUBLISHED = {

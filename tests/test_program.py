@@ -4,8 +4,8 @@ from support import EVERY_CELL
 
 from rindle import CELLS, RindleError, cell
 from rindle.cells import SEVERAL_INPUTS, linear
-from rindle.program import step
-from rindle.tracer import trace
+from rindle.program.program import step
+from rindle.program.tracer import trace
 
 # What schemes refer to: element-wise paths; narrow codes; constant vectors; (gate.source) products.
 GOLDEN = {

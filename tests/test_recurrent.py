@@ -14,7 +14,7 @@ import rindle
 from rindle import CELLS, SRU, Recurrent, RindleError, cell
 from rindle.cells import SEVERAL_INPUTS
 from rindle.nn import filled
-from rindle.nn.stacks import stack_of, take
+from rindle.nn.capture.stacks import stack_of, take
 
 LENGTHS = torch.tensor([3, 7, 1, 7, 5])
 

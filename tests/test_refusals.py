@@ -9,7 +9,7 @@ from torch import nn
 
 import rindle
 from rindle import RindleError
-from rindle.nn.frontend import capture
+from rindle.nn.capture.frontend import capture
 
 X = torch.from_numpy(sequences(3, 9))
 

@@ -11,10 +11,11 @@ from browser import offline, open_report, requests, screenshot
 from support import FEATURES, OUTPUTS, quantized, quantized_graph, sequences
 
 import rindle
-from rindle import RindleError, cli, reference
-from rindle.analysis import analyse
+from rindle import RindleError, cli
 from rindle.cli.bench import rivals_of
-from rindle.dataset import dataset
+from rindle.engines import reference
+from rindle.file.dataset import dataset
+from rindle.measure.analysis import analyse
 from rindle.report.collect import activity, collect
 from rindle.report.figures import FIGURES, figures
 from rindle.report.page import image, render
@@ -34,7 +35,7 @@ def data():
 
 def with_front(model, data):
     """A model with thresholds, and a front in its provenance as `rindle delta` writes it."""
-    from rindle.delta import choose_thresholds
+    from rindle.search.choose_thresholds import choose_thresholds
 
     return choose_thresholds(model, data, 20.0).model
 

@@ -24,8 +24,8 @@ import train as script  # noqa: E402
 
 import rindle  # noqa: E402
 from experiments.baselines.run import about  # noqa: E402
-from rindle.data import mboshi  # noqa: E402
-from rindle.nn.train import Settings, beside, train  # noqa: E402
+from rindle.tasks.data import mboshi  # noqa: E402
+from rindle.tasks.train import Settings, beside, train  # noqa: E402
 
 KINDS = [(kind, size) for size in ("small", "stream") for kind in models.CONFIGURATIONS[size]]
 needs_data = pytest.mark.skipif(

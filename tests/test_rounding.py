@@ -9,16 +9,17 @@ from support import FEATURES, TorchModel, Words, assert_agree, recurrent, sequen
 from torch import nn
 
 import rindle
-from rindle import RindleError, reference
-from rindle.analysis import analyse, over_time
-from rindle.codes import Codes, NumPy, product_of
-from rindle.container import dumps
-from rindle.dataset import dataset
-from rindle.formats import encode
+from rindle import RindleError
+from rindle.engines import reference
+from rindle.file.container import dumps
+from rindle.file.dataset import dataset
+from rindle.measure.analysis import analyse, over_time
+from rindle.nn.capture.source import float_parameters
+from rindle.nn.convert.rounding import Rounding, gptq
+from rindle.nn.convert.rounding.runs import Rows, run_codes
 from rindle.nn.quantize import calibrated
-from rindle.nn.rounding import Rounding, gptq
-from rindle.nn.rounding.runs import Rows, run_codes
-from rindle.nn.source import float_parameters
+from rindle.numbers.codes import Codes, NumPy, product_of
+from rindle.numbers.formats import encode
 
 FEW = Rounding(steps=30)
 
@@ -152,7 +153,7 @@ def spied(artifact, x, lengths=None) -> list:
 @pytest.mark.parametrize("name", ["lstm", "gru", "sru", "convlstm"])
 def test_the_gram_matrix_is_of_what_the_reference_multiplies(name, monkeypatch):
     """For any error E of the weights, E XᵀX Eᵀ is the squared error of the affine's sums."""
-    monkeypatch.setattr("rindle.nn.rounding.runs.ROWS", 4)
+    monkeypatch.setattr("rindle.nn.convert.rounding.runs.ROWS", 4)
     rng, data = np.random.default_rng(0), ragged()
     planned = calibrated(model(name), scheme(""), data)
     artifact, layer = planned.model().artifact, planned.plan.layers["rnn.l0"]

@@ -6,8 +6,8 @@ from support import HIDDEN, Only, TorchModel, quantized, sequences
 
 import rindle
 from rindle import SCHEMES, RindleError
-from rindle.quantizers import QUANTIZERS
-from rindle.scheme import Rule, load_overrides, parse_rule, resolve
+from rindle.scheme.quantizers import QUANTIZERS
+from rindle.scheme.rules import Rule, load_overrides, parse_rule, resolve
 
 KEYS = {
     "rnn.l0": ["x", "h", "i", "i.sigmoid", "weight.i.x", "weight.g.h", "code.i.x", "code.g.h"],

@@ -13,9 +13,9 @@ from support import quantized, sequences
 
 import rindle
 from rindle import RindleError
-from rindle.dataset import dataset
-from rindle.delta import choose_thresholds, parse_threshold, set_thresholds
-from rindle.evaluate import score
+from rindle.file.dataset import dataset
+from rindle.measure.evaluate import score
+from rindle.search.choose_thresholds import choose_thresholds, parse_threshold, set_thresholds
 from rindle.search.thresholds import Evaluation, Point, ladder, pareto, search
 
 
@@ -292,7 +292,7 @@ def test_the_front_of_points():
 
 def test_both_directions_of_a_layer_get_one_threshold_and_all_layers_count_by_the_published_formula():
     torch = pytest.importorskip("torch")
-    from rindle.formula import executed_of
+    from rindle.measure.rezk import executed_of
 
     class Tagger(torch.nn.Module):
         def __init__(self):

@@ -13,11 +13,11 @@ from support import FEATURES, HIDDEN, TorchModel, sequences
 import rindle
 from rindle import RindleError, cli
 from rindle.cli.app import console
-from rindle.dataset import dataset
+from rindle.file.dataset import dataset
 from rindle.nn.quantize import calibrated
-from rindle.nn.sensitivity import Variants
+from rindle.nn.variants.paths import Variants
+from rindle.search.choose_paths import kept_rules, measure, overrides_of, paths_of, toml
 from rindle.search.sensitivity import Outcome, Path, search
-from rindle.sensitivity import kept_rules, measure, overrides_of, paths_of, toml
 
 # --------------------------------------------------------------------------------------------- made-up models
 

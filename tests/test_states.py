@@ -8,9 +8,10 @@ import pytest
 from support import FEATURES, quantized, sequences
 
 import rindle
-from rindle import RindleError, reference
-from rindle.formats import encode, encode_input
+from rindle import RindleError
+from rindle.engines import reference
 from rindle.nn import simulate
+from rindle.numbers.formats import encode, encode_input
 
 
 def states_of(model, generator, rows: int) -> dict[str, np.ndarray]:

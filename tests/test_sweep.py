@@ -13,10 +13,10 @@ from support import BothDirections, TorchModel, sequences
 
 import rindle
 from rindle import RindleError, RindleWarning, cli
-from rindle.dataset import dataset, load_data
-from rindle.nn.candidates import Candidates, candidates_of
+from rindle.file.dataset import dataset, load_data
 from rindle.nn.quantize import calibrated
-from rindle.objectives import MEASURES, Evaluation, Mixed, Region, Run, Swept, directions, thetas_of
+from rindle.nn.variants.candidates import Candidates, candidates_of
+from rindle.search.objectives import MEASURES, Evaluation, Mixed, Region, Run, Swept, directions, thetas_of
 from rindle.search.precision import space_of, uniform
 from rindle.search.workers import Outcome
 

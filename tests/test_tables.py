@@ -10,8 +10,8 @@ from support import Only, TorchModel, assert_agree, sequences
 
 import rindle
 from rindle import RindleError, fixed
-from rindle.codes import evaluate_table
-from rindle.tables import DEFAULT, FUNCTIONS, PIECES, TableRule, build, parse_table
+from rindle.numbers.codes import evaluate_table
+from rindle.numbers.tables import DEFAULT, FUNCTIONS, PIECES, TableRule, build, parse_table
 
 CODES = np.arange(-32768, 32768)
 FORMS = ["linear 16", "linear 256", "linear 64 range(4)", "direct 64", "direct 256 range(6)", *PIECES]

@@ -8,8 +8,8 @@ from support import FEATURES, sequences
 from torch import nn
 
 import rindle
-from rindle.graph import Window
-from rindle.nn.frontend import capture
+from rindle.nn.capture.frontend import capture
+from rindle.program.graph import Window
 
 X = torch.from_numpy(sequences(3, 10))
 

@@ -14,7 +14,7 @@ from torch import nn
 
 pytest.importorskip("lightning_fabric", reason="the extra `tasks` is not installed: the training loop needs Fabric")
 
-from rindle.nn.train import Settings, Share, shuffled, train
+from rindle.tasks.train import Settings, Share, shuffled, train
 
 SCRIPT = """
 import sys, time

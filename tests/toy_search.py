@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from rindle.formats import RindleError
+from rindle.errors import RindleError
 from rindle.search.workers import Outcome
 
 

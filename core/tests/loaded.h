@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "check.h"
-#include "golden_run.h"
-#include "rindle.h"
+#include "tools/golden_run.h"
+#include "api/rindle.h"
 #include "small_model.h"
 
 struct Loaded {

@@ -12,8 +12,8 @@
 #include <string>
 #include <vector>
 
-#include "golden_run.h"
-#include "rindle.h"
+#include "tools/golden_run.h"
+#include "api/rindle.h"
 
 namespace {
 

@@ -9,11 +9,11 @@
 #include <vector>
 
 #include "check.h"
-#include "fixed.h"
-#include "json.h"
-#include "kernels.h"
+#include "kernels/fixed.h"
+#include "file/json.h"
+#include "kernels/kernels.h"
 #include "loaded.h"
-#include "rindle.h"
+#include "api/rindle.h"
 #include "small_model.h"
 
 void test_convolution();

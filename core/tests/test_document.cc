@@ -2,7 +2,7 @@
 #include <string>
 
 #include "check.h"
-#include "rindle.h"
+#include "api/rindle.h"
 #include "small_model.h"
 
 namespace {

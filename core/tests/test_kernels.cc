@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "check.h"
-#include "program.h"
+#include "plan/model.h"
 
 namespace {
 

@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import rindle
 from experiments.baselines import run, tasks
-from rindle.dataset import dataset
-from rindle.evaluate import score
+from rindle.file.dataset import dataset
+from rindle.measure.evaluate import score
 
 TABLES = {"table.*": "linear 64 range(6)"}
 

@@ -22,11 +22,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from experiments.baselines import run, tasks
 from experiments.baselines.quantized import CALIBRATION, TASKS, spread
 from rindle import Model
-from rindle.nn.calibrate import Plan, keys_of, plan_weights
-from rindle.nn.convert import convert
+from rindle.nn.calibrate.plan import Plan, plan_weights
+from rindle.nn.convert.convert import convert
+from rindle.nn.convert.rounding import Rounding, refine
 from rindle.nn.quantize import calibrated
-from rindle.nn.rounding import Rounding, refine
-from rindle.scheme import resolve
+from rindle.scheme.paths import keys_of
+from rindle.scheme.rules import resolve
 
 WORDS = ("", "corrected", "gptq", "gptq actorder", "gptq corrected", "learned", "learned corrected")
 PTB_WORDS = 4_000  # that its calibration takes

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, safe_open, save_file
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from experiments.baselines import tasks
-from rindle.nn.train import processes, seed_everything, train
+from rindle.tasks.train import processes, seed_everything, train
 
 HERE = Path(__file__).parent
 

@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from rindle.demo.digits import DELTA, FLOAT, INT8, spread
+from rindle.tasks.demo.digits import DELTA, FLOAT, INT8, spread
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs/speech.md"

@@ -19,8 +19,8 @@ import torch
 from torch import nn
 
 import rindle
-from rindle.container import write_file
-from rindle.demo import vowels
+from rindle.files import write_file
+from rindle.tasks.demo import vowels
 
 KEPT = {"fc/weight.*": "int8 max", "fc/code.*": "int8 max"}  # the read-out stays at 8 bits
 ELEMENTWISE = {"*": "fixed16 max(1.25)"}

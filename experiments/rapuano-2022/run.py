@@ -30,8 +30,8 @@ from experiments.baselines import tasks
 from experiments.baselines.quantized import TASKS
 from experiments.baselines.tasks.imdb import batch
 from experiments.baselines.tasks.ptb import LENGTH, columns
-from rindle import metrics
-from rindle.container import write_file
+from rindle.files import write_file
+from rindle.tasks import metrics
 
 HERE = Path(__file__).resolve().parent
 VALID_WORDS = 20_000  # of PTB's 73,760: enough to choose by; test is measured whole

@@ -11,8 +11,8 @@ import numpy as np
 from combinations import pareto
 from log import Log
 
-from rindle import metrics
-from rindle.formats import RindleError
+from rindle.errors import RindleError
+from rindle.tasks import metrics
 
 KINDS = ("lstm", "gru", "ligru", "sru")
 SIDES = ("published", "rindle")

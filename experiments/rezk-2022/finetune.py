@@ -41,13 +41,13 @@ from log import Log
 from speed import eliminated, search_part
 
 import rindle
-from rindle import metrics
-from rindle.container import write_file
-from rindle.data import mboshi
-from rindle.delta import choose_thresholds
-from rindle.evaluate import score
-from rindle.nn.convert import hash_of
+from rindle.files import write_file
+from rindle.measure.evaluate import score
+from rindle.nn.convert.convert import hash_of
+from rindle.search.choose_thresholds import choose_thresholds
 from rindle.search.thresholds import Point
+from rindle.tasks import metrics
+from rindle.tasks.data import mboshi
 
 NAMES = [f"{size}-{kind}" for size in ("small", "stream") for kind in models.CONFIGURATIONS[size]]
 ERRORS = (0.5, 1.0, 2.0)  # points, at which fronts are compared

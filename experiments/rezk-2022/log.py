@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 
-from rindle.formats import RindleError
+from rindle.errors import RindleError
 from rindle.search import journal
 
 

@@ -16,8 +16,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import rindle
-from rindle.nn.fold import norm_of_product
-from rindle.nn.foreign.sru import Beside
+from rindle.nn.capture.fold import norm_of_product
+from rindle.nn.capture.foreign.sru import Beside
 from rindle.nn.modules import filled, known_cell
 
 

@@ -38,11 +38,11 @@ from safetensors.numpy import load_file
 from speed import search_part
 
 import rindle
-from rindle import metrics
-from rindle.container import write_file
-from rindle.data import mboshi
-from rindle.nn.candidates import load_arrays
-from rindle.objectives import thetas_of
+from rindle.files import write_file
+from rindle.nn.variants.candidates import load_arrays
+from rindle.search.objectives import thetas_of
+from rindle.tasks import metrics
+from rindle.tasks.data import mboshi
 
 KINDS = ("lstm", "gru", "ligru", "sru")
 STEPS, PIECES, FRAMES = 60, 16, 100  # of retraining

@@ -25,14 +25,15 @@ import train
 from speed import search_part
 from table import TITLES
 
-from rindle import metrics, presets
-from rindle.container import write_file
+from rindle.files import write_file
 from rindle.nn.quantize import calibrated
-from rindle.nn.sensitivity import Variants
+from rindle.nn.variants.paths import Variants
 from rindle.report.page import drawn
 from rindle.report.style import PALETTE, Figure, cycle, rows_of
+from rindle.scheme import rezk as presets
+from rindle.search.choose_paths import measure, overrides_of, paths_of
 from rindle.search.sensitivity import Found
-from rindle.sensitivity import measure, overrides_of, paths_of
+from rindle.tasks import metrics
 
 HERE = Path(__file__).parent
 NAMED, OTHER = "named by the paper", "other"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rindle import presets
-from rindle.formats import RindleError
+from rindle.errors import RindleError
+from rindle.scheme import rezk as presets
 
 
 @dataclass(frozen=True)

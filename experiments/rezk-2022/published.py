@@ -32,9 +32,9 @@ import torch
 from products import Product, base_of, products_of
 from quantizers import WIDE, fixed_vector, fixed_weight, mmse, scale_of, vector_codes, weight_codes
 
-from rindle.formats import RindleError
-from rindle.graph import INPUT, Graph
+from rindle.errors import RindleError
 from rindle.nn.numerics import Real
+from rindle.program.graph import INPUT, Graph
 
 STEPS = {"ligru": 20}  # products whose h has a threshold of its own in calibration; the others 5
 FREE = 2  # frames that a delta passes unchanged

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from rindle import presets
-from rindle.formats import RindleError
-from rindle.paths import keys_of
-from rindle.presets import Row
-from rindle.scheme import Rule, resolve
+from rindle.errors import RindleError
+from rindle.scheme import rezk as presets
+from rindle.scheme.paths import keys_of
+from rindle.scheme.rezk import Row
+from rindle.scheme.rules import Rule, resolve
 
 # The paper's grid. rezk-m5, with codes of 2 bits throughout, is switched off in the authors' list.
 PAPER = tuple(name for name in presets.REZK if name != "rezk-m5")

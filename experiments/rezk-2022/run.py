@@ -28,8 +28,8 @@ from log import Log
 from rows import METHODS, ROWS, rows_of
 from study import Study
 
-from rindle.container import write_file
-from rindle.presets import MODES
+from rindle.files import write_file
+from rindle.scheme.rezk import MODES
 
 GPTQ = (
     "rezk-uniform4",

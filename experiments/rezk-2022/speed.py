@@ -20,12 +20,12 @@ import torch
 import train
 
 import rindle
-from rindle import metrics
-from rindle.bench import DENSE, OURS, bench
-from rindle.container import write_file
-from rindle.data import mboshi
-from rindle.dataset import NO_LABEL, dataset
-from rindle.delta import choose_thresholds
+from rindle.file.dataset import NO_LABEL, dataset
+from rindle.files import write_file
+from rindle.measure.bench import DENSE, OURS, bench
+from rindle.search.choose_thresholds import choose_thresholds
+from rindle.tasks import metrics
+from rindle.tasks.data import mboshi
 
 FRAMES = 2_000  # test frames that the timed steps walk through
 SLICE = 0.05  # s: about a thousand steps, so that a slice sees busy frames and quiet ones

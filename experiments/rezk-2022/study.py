@@ -13,10 +13,10 @@ from rows import overrides_of, rules_of, scheme_of
 from speed import search_part
 
 import rindle
-from rindle.delta import choose_thresholds, spread
-from rindle.formula import executed_by_rules, size_by_rules
-from rindle.nn.convert import hash_of
-from rindle.nn.source import source_of
+from rindle.measure.rezk import executed_by_rules, size_by_rules
+from rindle.nn.capture.source import source_of
+from rindle.nn.convert.convert import hash_of
+from rindle.search.choose_thresholds import choose_thresholds, spread
 
 CHUNK = 72  # sequences that a simulation runs side by side
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import findings
 
-from rindle.container import write_file
+from rindle.files import write_file
 
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- tables: table.py --write -->\n", "<!-- end of tables -->\n"

@@ -22,10 +22,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import rindle
 from experiments.baselines.tasks import mboshi as baseline
-from rindle import decode, metrics
-from rindle.data import mboshi, timit
-from rindle.data.audio import logmel
-from rindle.nn.train import beside, shuffled
+from rindle.tasks import decode, metrics
+from rindle.tasks.data import mboshi, timit
+from rindle.tasks.data.audio import logmel
+from rindle.tasks.train import beside, shuffled
 
 BATCH, CALIBRATION, SEARCH = 32, 72, 72
 FIRST, LONGEST = 100, 1000  # frames: the curriculum's
@@ -161,7 +161,7 @@ def _run(model, frames: np.ndarray, lengths: np.ndarray):
 
 
 class Timit(Mboshi):
-    """folder: the corpus, or the sample; None for where `rindle.data.timit` finds one."""
+    """folder: the corpus, or the sample; None for where `rindle.tasks.data.timit` finds one."""
 
     inputs, outputs, dropped = 23, len(timit.PHONES_48), None
 

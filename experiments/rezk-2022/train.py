@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from experiments.baselines.run import load as load_file_into
 from experiments.baselines.run import report, unique
-from rindle.container import write_file
-from rindle.nn.train import Settings, processes, seed_everything, train
+from rindle.files import write_file
+from rindle.tasks.train import Settings, processes, seed_everything, train
 
 HERE = Path(__file__).parent
 # pytorch-kaldi's, of the full size: 24 epochs, the rate halved where an epoch improves the score by less than 0.1 %.

@@ -5,12 +5,14 @@ Models run without torch; what makes them (quantize, Recurrent, SRU, …) loads 
 
 from importlib import import_module
 
-from .artifact import Artifact
 from .cells import CELLS
-from .formats import Format, RindleError, RindleWarning, fixed, integer
-from .runtime import Model, Stream, load, save
-from .scheme import SCHEMES
-from .tracer import Cell, cell
+from .engines.model import Model, load, save
+from .engines.stream import Stream
+from .errors import RindleError, RindleWarning
+from .file.artifact import Artifact
+from .numbers.formats import Format, fixed, integer
+from .program.tracer import Cell, cell
+from .scheme.rules import SCHEMES
 
 _TORCH = dict.fromkeys(
     (

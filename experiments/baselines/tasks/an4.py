@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from rindle import decode, metrics
-from rindle.data import an4
-from rindle.nn.train import Settings, beside, shuffled
+from rindle.tasks import decode, metrics
+from rindle.tasks.data import an4
+from rindle.tasks.train import Settings, beside, shuffled
 
 BATCH, STACK = 16, 3
 RECURRENT = {"lstm": nn.LSTM, "gru": nn.GRU}

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from rindle.data import fsdd
-from rindle.data.audio import logmel
-from rindle.nn.train import Settings, beside, shuffled
+from rindle.tasks.data import fsdd
+from rindle.tasks.data.audio import logmel
+from rindle.tasks.train import Settings, beside, shuffled
 
 BATCH, BINS = 64, 20
 SPEEDS = (0.8, 0.87, 0.93, 1.0, 1.07, 1.15, 1.25)

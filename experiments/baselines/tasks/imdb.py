@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from rindle.data import imdb
-from rindle.nn.train import Settings, beside, shuffled
+from rindle.tasks.data import imdb
+from rindle.tasks.train import Settings, beside, shuffled
 
 BATCH = 64
 RECURRENT = {"lstm": nn.LSTM, "gru": nn.GRU}

@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from experiments.baselines.recurrent import SRU, LiGRU, Stack
-from rindle import decode, metrics
-from rindle.data import mboshi
-from rindle.nn.train import Settings, beside, shuffled
+from rindle.tasks import decode, metrics
+from rindle.tasks.data import mboshi
+from rindle.tasks.train import Settings, beside, shuffled
 
 BATCH, SILENCE = 16, 0
 RECURRENT = {

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from rindle import metrics
-from rindle.data import mnist
-from rindle.nn.train import Settings, beside
+from rindle.tasks import metrics
+from rindle.tasks.data import mnist
+from rindle.tasks.train import Settings, beside
 
 BATCH, EPOCH, SEEN, FRAMES, PATCH = 8, 800, 10, 20, 4
 METRIC = "mse"

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from rindle import metrics
-from rindle.data import opendpd
-from rindle.nn.train import Settings, beside, shuffled
+from rindle.tasks import metrics
+from rindle.tasks.data import opendpd
+from rindle.tasks.train import Settings, beside, shuffled
 
 BATCH, LENGTH, STRIDE, SETTLE = 64, 60, 4, 20  # in frames, samples, samples; samples before the loss counts
 RECURRENT = {"gru": nn.GRU, "lstm": nn.LSTM}

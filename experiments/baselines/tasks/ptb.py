@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from rindle import metrics
-from rindle.data import ptb
-from rindle.nn.train import Settings, beside
+from rindle.tasks import metrics
+from rindle.tasks.data import ptb
+from rindle.tasks.train import Settings, beside
 
 BATCH, LENGTH = 20, 35
 RECURRENT = {"lstm": nn.LSTM, "gru": nn.GRU}

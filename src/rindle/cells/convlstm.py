@@ -1,6 +1,6 @@
 """LSTMs whose products are convolutions: states are images, channel first."""
 
-from ..tracer import Cell, cell
+from ..program.tracer import Cell, cell
 
 
 def _variant(peephole: bool) -> Cell:

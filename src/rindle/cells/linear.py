@@ -1,4 +1,4 @@
-from ..tracer import cell
+from ..program.tracer import cell
 
 
 @cell(layout={"weight": "y.x", "bias": "y"})

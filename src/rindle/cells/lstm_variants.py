@@ -1,6 +1,6 @@
 """The LSTM's variants, from one equation: every combination of peepholes, coupled gates and a projection."""
 
-from ..tracer import Cell, cell
+from ..program.tracer import Cell, cell
 
 
 def _variant(peephole: bool, coupled: bool, projection: bool) -> Cell:

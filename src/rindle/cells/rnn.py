@@ -1,4 +1,4 @@
-from ..tracer import cell
+from ..program.tracer import cell
 
 LAYOUT = {"weight_ih": "a.x", "weight_hh": "a.h", "bias_ih": "a", "bias_hh": "a"}
 

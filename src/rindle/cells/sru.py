@@ -1,4 +1,4 @@
-from ..tracer import cell
+from ..program.tracer import cell
 
 
 @cell(states=("c",), width="H")

@@ -2,7 +2,7 @@
 rescaled highway.
 """
 
-from ..tracer import Cell, cell
+from ..program.tracer import Cell, cell
 
 
 def _variant(highway: bool, projection: bool, rescale: bool, beside: bool = False) -> Cell:

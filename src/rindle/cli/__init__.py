@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from ..formats import RindleError
+from ..errors import RindleError
 
 try:
     from . import (  # noqa: F401  each adds its verb; to add one: its file, and its name here

@@ -16,8 +16,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ..container import write_file
-from ..formats import RindleError
+from ..errors import RindleError
+from ..files import write_file
 
 app = typer.Typer(
     help="Quantized recurrent networks: make, thin out, evaluate, time, report on, run, verify and inspect .rindle files.",

@@ -7,11 +7,11 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from ..bench import OURS, Bench, Race
-from ..bench import bench as measure
-from ..dataset import load_data
-from ..formats import RindleError
-from ..runtime import Model, load
+from ..engines.model import Model, load
+from ..errors import RindleError
+from ..file.dataset import load_data
+from ..measure.bench import OURS, Bench, Race
+from ..measure.bench import bench as measure
 from .app import File, Json, MaybeData, app, notes, show
 
 Frames = Annotated[int, typer.Option(min=1, help="frames of the timed sequences")]
@@ -63,8 +63,8 @@ def rivals_of(model: Model, wanted: bool = True):
     if not wanted:
         return None, "torch was not asked for"
     try:
-        from ..nn.dequantize import NoTorchForm
-        from ..nn.rivals import Rivals
+        from ..nn.back.dequantize import NoTorchForm
+        from ..nn.back.rivals import Rivals
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise

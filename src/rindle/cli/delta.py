@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from ..dataset import load_data
-from ..delta import choose_thresholds, entry, parse_threshold, set_thresholds, thinned
-from ..formats import RindleError
-from ..runtime import Model, load, save
+from ..engines.model import Model, load, save
+from ..errors import RindleError
+from ..file.dataset import load_data
+from ..search.choose_thresholds import choose_thresholds, entry, parse_threshold, set_thresholds, thinned
 from .app import File, Force, Json, MaybeData, app, check_output, notes, progress, show
 
 

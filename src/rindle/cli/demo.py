@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..formats import RindleError
+from ..errors import RindleError
 from .app import Json, app, notes, show
 
 CHECKPOINTS = Path("experiments/fsdd")  # in a clone
@@ -45,11 +45,11 @@ def demo(
     output = output or Path("build/demo" if data is Data.vowels else "build/demo/fsdd")
     try:
         if data is Data.vowels:
-            from ..demo import vowels
+            from ..tasks.demo import vowels
 
             vowels.run(output, epochs=1 if quick else 60)
         else:
-            from ..demo import digits
+            from ..tasks.demo import digits
 
             chosen, known = digits.names(folds), None if train or quick else CHECKPOINTS
             results = digits.run(chosen, output, known, budget, seed, quick, notes)

@@ -7,12 +7,13 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from ..cost import Measurement, measured_inputs
-from ..dataset import Dataset, load_data
-from ..evaluate import Score, score
-from ..formats import RindleError, decode
-from ..formula import FORMULAS, check_formula, executed_of, size_of
-from ..runtime import Model, load
+from ..engines.measurement import Measurement, measured_inputs
+from ..engines.model import Model, load
+from ..errors import RindleError
+from ..file.dataset import Dataset, load_data
+from ..measure.evaluate import Score, score
+from ..measure.rezk import FORMULAS, check_formula, executed_of, size_of
+from ..numbers.formats import decode
 from .app import Data, Json, app, progress, show
 
 ENGINES = ("runtime", "reference", "simulation")
@@ -93,7 +94,7 @@ def measure(model: Model, data: Dataset, engine: str) -> Measurement:
     if engine == "runtime":
         return model.measure(data.x, data.lengths)
     if engine == "reference":
-        from ..reference import run
+        from ..engines.reference import run
     else:
         try:
             from ..nn.simulate import run

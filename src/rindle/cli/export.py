@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from ..dataset import load_data
+from ..engines.model import load
+from ..errors import RindleError
 from ..export import REPORTS, TARGETS
-from ..formats import RindleError
-from ..runtime import load
+from ..file.dataset import load_data
 from .app import File, Force, Json, MaybeData, app, plain, progress, show
 
 

@@ -7,17 +7,18 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from ..analysis import Analysis, analyse
-from ..container import write_file
-from ..cost import measured_inputs, sizes
-from ..dataset import load_data
-from ..diff import compare, shortened
-from ..formats import RindleError
-from ..formula import FORMULAS, check_formula, size_of
-from ..graph import INPUT
-from ..guideline import hardware as needs
-from ..guideline import markdown
-from ..runtime import Model, load
+from ..engines.measurement import measured_inputs
+from ..engines.model import Model, load
+from ..errors import RindleError
+from ..file.dataset import load_data
+from ..file.diff import compare, shortened
+from ..files import write_file
+from ..measure.analysis import Analysis, analyse
+from ..measure.cost import sizes
+from ..measure.rezk import FORMULAS, check_formula, size_of
+from ..measure.widths import hardware as needs
+from ..measure.widths import markdown
+from ..program.graph import INPUT
 from .app import File, Force, Json, MaybeData, app, check_output, notes, plain, progress, show
 
 
@@ -225,7 +226,7 @@ def _noise(file: Path, one: Model, data: Path, model: str | None, weights, rows:
     original = None
     if model is not None:
         try:
-            from ..nn.source import float_parameters, load_model, source_of
+            from ..nn.capture.source import float_parameters, load_model, source_of
         except ModuleNotFoundError as error:
             raise RindleError(f"--model needs {error.name}: pip install 'rindle[torch]'") from None
         graph, _ = source_of(load_model(model, weights)).capture(next(sequences.batches())[0])

@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from ..analysis import over_time
-from ..dataset import load_data
-from ..evaluate import score
-from ..formats import RindleError, RindleWarning
-from ..presets import REZK
-from ..runtime import Model, save
-from ..scheme import SCHEMES
+from ..engines.model import Model, save
+from ..errors import RindleError, RindleWarning
+from ..file.dataset import load_data
+from ..measure.analysis import over_time
+from ..measure.evaluate import score
+from ..scheme.rezk import REZK
+from ..scheme.rules import SCHEMES
 from .app import Force, Json, app, check_output, notes, progress, show
 from .inspect import growth_table
 
@@ -67,10 +67,10 @@ def quantize(
     Example: rindle quantize nets:speaker --weights speaker.safetensors --calibration train.npz -o speaker.rindle
     """
     try:
-        from ..nn import fractions
+        from ..nn.capture.source import float_outputs, load_model
+        from ..nn.convert.rounding import Rounding
         from ..nn.quantize import calibrated
-        from ..nn.rounding import Rounding
-        from ..nn.source import float_outputs, load_model
+        from ..nn.variants import fractions
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise

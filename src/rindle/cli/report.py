@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from ..container import write_file
-from ..dataset import load_data
-from ..formats import RindleError
-from ..runtime import Model, load
+from ..engines.model import Model, load
+from ..errors import RindleError
+from ..file.dataset import load_data
+from ..files import write_file
 from .app import Data, Force, Json, app, check_output, notes, show
 from .bench import rivals_of
 

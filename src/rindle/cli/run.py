@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..runtime import load
+from ..engines.model import load
 from .app import File, Force, Json, app, check_output, read_array, show, write_array
 
 

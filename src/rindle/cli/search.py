@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ..formats import RindleError
-from ..objectives import Evaluation, Mixed, Region, directions
+from ..errors import RindleError
+from ..search.objectives import Evaluation, Mixed, Region, directions
 from ..search.precision import BITS, GRAINS, overrides_of, shares_of, space_of, uniform
 from .app import Json, app, progress, show
 from .studies import (
@@ -125,7 +125,7 @@ def search(
 
 
 def _with_beacons(evaluate: Evaluation, retrain: str, region: str, output: Path):
-    from ..nn.retrain import Retrain
+    from ..nn.variants.retrain import Retrain
     from ..search.beacons import Beacons
 
     bounds = numbers(region, "--region", float)

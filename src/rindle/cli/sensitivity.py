@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from ..container import write_file
-from ..dataset import load_data
-from ..formats import RindleError, RindleWarning
-from ..presets import REZK
-from ..scheme import SCHEMES, load_overrides
+from ..errors import RindleError, RindleWarning
+from ..file.dataset import load_data
+from ..files import write_file
+from ..scheme.rezk import REZK
+from ..scheme.rules import SCHEMES, load_overrides
+from ..search.choose_paths import GROUPS, kept_rules, measure, paths_of, toml
 from ..search.sensitivity import KINDS, Found
-from ..sensitivity import GROUPS, kept_rules, measure, paths_of, toml
 from .app import Data, Force, Json, app, check_output, notes, progress, show
 
 SHOWN = 20
@@ -67,9 +67,9 @@ def sensitivity(
 --data validation.npz --budget 0.5 -o overrides.toml --plot paths.svg
     """
     try:
+        from ..nn.capture.source import load_model
         from ..nn.quantize import calibrated
-        from ..nn.sensitivity import Variants
-        from ..nn.source import load_model
+        from ..nn.variants.paths import Variants
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise

@@ -14,13 +14,13 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from ..bench import machine
-from ..container import write_file
-from ..dataset import Dataset, load_data
-from ..evaluate import Score, score
-from ..formats import RindleError, RindleWarning
-from ..objectives import MEASURES, directions
-from ..paths import keys_of
+from ..errors import RindleError, RindleWarning
+from ..file.dataset import Dataset, load_data
+from ..files import write_file
+from ..measure.bench import machine
+from ..measure.evaluate import Score, score
+from ..scheme.paths import keys_of
+from ..search.objectives import MEASURES, directions
 from .app import notes, plain, progress
 
 MODEL = Annotated[
@@ -109,8 +109,8 @@ class Subject:
 def subject(model: str, weights: Path | None, calibration: Path, data: Path, task: str | None) -> Subject:
     """Loads and calibrates, once."""
     try:
-        from ..nn.candidates import candidates_of
-        from ..nn.source import float_outputs
+        from ..nn.capture.source import float_outputs
+        from ..nn.variants.candidates import candidates_of
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from ..formats import RindleError
-from ..objectives import Evaluation, Swept, directions
+from ..errors import RindleError
 from ..search.grid import FAMILIES, grid_space, scheme_of
+from ..search.objectives import Evaluation, Swept, directions
 from .app import Json, app, progress, show
 from .studies import (
     CALIBRATION,

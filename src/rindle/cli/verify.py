@@ -4,7 +4,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from ..runtime import Model, load
+from ..engines.model import Model, load
 from .app import File, Json, app, show
 
 

@@ -1,13 +1,13 @@
 """The torch side: modules, capture, calibration, conversion. Everything here needs torch."""
 
-from .delta import activity, hold
-from .dynamic import quantize_dynamic
+from .back.dynamic import quantize_dynamic
+from .capture.orders import keras_parameters, onnx_parameters
+from .capture.registry import register
+from .capture.weights import load_weights
 from .modules import SRU, ConvLSTM, Recurrent, filled
-from .orders import keras_parameters, onnx_parameters
-from .qat import convert, float_state_dict, prepare
 from .quantize import quantize, scheme_rules
-from .registry import register
-from .weights import load_weights
+from .train.delta import activity, hold
+from .train.prepare import convert, float_state_dict, prepare
 
 __all__ = [
     "SRU",

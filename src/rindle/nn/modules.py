@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ..cells import CELLS, SEVERAL_INPUTS, convlstm, convlstm_peephole, sru
-from ..formats import RindleError
-from ..graph import flipped, run_layer
-from ..tracer import Cell
+from ..errors import RindleError
+from ..program.graph import flipped, run_layer
+from ..program.tracer import Cell
 from .numerics import FloatLayer, Real, RealArrays
 
 

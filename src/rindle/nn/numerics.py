@@ -8,11 +8,11 @@ from itertools import accumulate
 import numpy as np
 import torch
 
-from ..codes import NumPy
-from ..formats import Format
-from ..graph import each, execute
-from ..program import Program, check_integer
-from ..tables import GELU_TANH
+from ..numbers.codes import NumPy
+from ..numbers.formats import Format
+from ..numbers.tables import GELU_TANH
+from ..program.graph import each, execute
+from ..program.program import Program, check_integer
 
 
 class RealArrays:

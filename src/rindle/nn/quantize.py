@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 import torch
 
-from .. import presets
-from ..analysis import Analysis, analyse, few
-from ..dataset import Dataset
-from ..formats import RindleError
-from ..scheme import load_overrides, named_scheme
-from .calibrate import Plan, calibrate
-from .convert import convert, hash_of
-from .groups import batches
-from .rounding import Rounding, refine
-from .source import float_parameters, source_of
+from ..errors import RindleError
+from ..file.dataset import Dataset
+from ..measure.analysis import Analysis, analyse, few
+from ..scheme import rezk as presets
+from ..scheme.rules import load_overrides, named_scheme
+from .calibrate.groups import batches
+from .calibrate.plan import Plan, calibrate
+from .capture.source import float_parameters, source_of
+from .convert.convert import convert, hash_of
+from .convert.rounding import Rounding, refine
 
 
 def quantize(
@@ -37,7 +37,7 @@ def quantize(
         codes of a bits, or a dict of rules.
     calibration: real sequences in the model's own layout ([B, T, I], or [T, B, I] where the model is not batch first;
         ids: [B, T] or [T, B]): a tensor, an array, or an iterable of them such as a DataLoader. Lengths may differ between
-        batches. Or a :class:`rindle.dataset.Dataset`, which is batch first whatever the model is.
+        batches. Or a :class:`rindle.file.dataset.Dataset`, which is batch first whatever the model is.
     overrides: path -> rule, as a dict or a .toml or .json file; see ``rindle.scheme``.
     accumulator: bits of the widest accumulator that a product may need, 32 for example; refused where one needs more, from the codes
         themselves. Short for the override "accumulator.*".
@@ -58,13 +58,13 @@ class Calibrated:
 
     def model(self):
         """The :class:`rindle.Model`."""
-        from ..runtime import Model
+        from ..engines.model import Model
 
         return Model(convert(self.plan, self.provenance))
 
     def analysis(self, model, data: Dataset) -> Analysis:
         """How the model differs from its float origin, path by path and along the sequences; of some rows of data, if there
-        are many. ``rindle.analysis.over_time`` picks the states and outputs.
+        are many. ``rindle.measure.analysis.over_time`` picks the states and outputs.
         """
         return analyse(model.artifact, few(data), float_parameters(self.plan.graph))
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import torch
 
-from ..graph import run_layer
-from ..program import Op
+from ..program.graph import run_layer
+from ..program.program import Op
 from .lsq import quantize
 from .numerics import FakeQuantized, FloatLayer, convolve
 

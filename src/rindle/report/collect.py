@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from .. import _core
-from ..analysis import analyse, few, over_time
-from ..bench import bench, machine
-from ..cost import sizes
-from ..dataset import Dataset
-from ..evaluate import score, task_of
-from ..formats import RindleError
-from ..graph import INPUT
-from ..program import NEXT
-from ..runtime import Model
+from ..engines.model import Model
+from ..errors import RindleError
+from ..file.dataset import Dataset
+from ..measure.analysis import analyse, few, over_time
+from ..measure.bench import bench, machine
+from ..measure.cost import sizes
+from ..measure.evaluate import score, task_of
+from ..program.graph import INPUT
+from ..program.program import NEXT
 
 POINTS = 40  # of a curve along the sequence
 

@@ -9,7 +9,7 @@ import altair as alt
 import jinja2
 import vl_convert
 
-from ..formats import RindleError
+from ..errors import RindleError
 from .figures import FIGURES, figures
 from .style import DARK, LIGHT, Figure, percent, say
 

@@ -20,8 +20,8 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
-from ..container import write_file
-from ..formats import RindleError
+from ..errors import RindleError
+from ..files import write_file
 from .precision import distance
 from .workers import Candidate, Outcome
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..formats import RindleError
-from ..scheme import named_scheme
+from ..errors import RindleError
+from ..scheme.rules import named_scheme
 from .workers import Candidate, Space
 
 # family -> rules of (weights, activations); inside always 16 bits

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ..formats import RindleError
+from ..errors import RindleError
 
 
 def read(log: Path, key: str, parse: Callable[[dict], object]) -> Iterator:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 
-from ..formats import RindleError
+from ..errors import RindleError
 from .workers import Candidate, Space
 
 THETA = "θ "

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path as File
 
-from ..formats import RindleError
+from ..errors import RindleError
 from . import journal
 
 Parts = frozenset[str]

@@ -36,7 +36,7 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_s
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.engine import make_url
 
-from ..formats import RindleError
+from ..errors import RindleError
 from .workers import Candidate, Died, Outcome, Refused, Space, Workers
 
 HEARTBEAT, GRACE = 5, 30  # seconds

@@ -27,7 +27,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..formats import RindleError
+from ..errors import RindleError
 from . import journal
 
 PER_OCTAVE = 4  # rungs per doubling of θ, once they are more than 1 apart

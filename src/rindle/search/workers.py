@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from ..formats import RindleError
+from ..errors import RindleError
 
 OBJECT_STORE = 100 * 2**20  # bytes, of a local Ray: it only carries the model and the data
 

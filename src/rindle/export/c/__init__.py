@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...formats import RindleError
+from ...errors import RindleError
 from .arrays import RESERVED, comment
 from .folder import write_folder
 from .model import ModelWriter, check
@@ -30,7 +30,7 @@ class Export:
 def to_c(artifact, folder, name: str = "model", force: bool = False) -> Export:
     """Writes a model as C99 into a folder: NAME.h, NAME.c, golden.c, main.c and README.md.
 
-    artifact: a ``rindle.artifact.Artifact``, or a ``rindle.Model``. name: a C identifier, which begins all public names.
+    artifact: a ``rindle.file.artifact.Artifact``, or a ``rindle.Model``. name: a C identifier, which begins all public names.
     force: replace these files in a folder that is not empty. Raises RindleError for a node that has no form in C, by its
     name, with the reason and the remedy; nothing is then written.
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...formats import pack
+from ...numbers.formats import pack
 
 WIDTHS = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "int32_t": 4, "uint32_t": 4, "int64_t": 8}
 PLANES = (4, 2, 1)  # bits: the digits of a width below 8

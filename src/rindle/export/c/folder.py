@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from ...formats import RindleError
+from ...errors import RindleError
 
 
 def write_folder(folder: Path, files: dict[str, str], force: bool) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from ...formats import RindleError
+from ...errors import RindleError
 
 BARE = Path(__file__).with_name("bare")
 FREE = ["-O2", "-ffreestanding"]

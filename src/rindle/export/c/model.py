@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...container import model_id
-from ...formats import RindleError
-from ...graph import INPUT
+from ...errors import RindleError
+from ...file.container import model_id
+from ...program.graph import INPUT
 from .affine import Products
 from .arrays import Constants, Names, Struct, array_text, comment
 from .operations import needed

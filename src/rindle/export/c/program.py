@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from ...codes import alignment, one_of, worst_case
+from ...numbers.codes import alignment, one_of, worst_case
 from .affine import AffineWriter
 from .arrays import Constants, Names, Struct, comment
 from .expressions import INT32, finished, times

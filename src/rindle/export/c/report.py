@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ...formats import RindleError, encode_input
-from ...reference import run
+from ...engines.reference import run
+from ...errors import RindleError
+from ...numbers.formats import encode_input
 from .machines import MACHINES, DoesNotFit, version
 
 STEPS = 32  # counted; the first frame after a reset is not
@@ -74,7 +75,7 @@ def report(
 ) -> Report:
     """Builds and replays a model on every machine of ``MACHINES`` that has what counts, and measures.
 
-    data: a ``rindle.dataset.Dataset`` whose first frames are fed, one row after the other as one sequence; without it the
+    data: a ``rindle.file.dataset.Dataset`` whose first frames are fed, one row after the other as one sequence; without it the
     golden vector's, and for held models also each of them several times and random codes, for other densities. seen: is
     told what begins. Raises RindleError for what the exporter refuses, and if a machine's codes are not the reference's.
     """

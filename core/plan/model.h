@@ -1,0 +1,214 @@
+// A model ready to run: every path resolved to a place in a stream's memory, every matrix packed for one kernel.
+#pragma once
+
+#include <memory>
+#include <new>
+#include <optional>
+#include <span>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "file/document.h"
+#include "kernels/kernels.h"
+
+namespace rindle {
+
+// Zeroed, aligned memory.
+class Buffer {
+  public:
+    explicit Buffer(std::size_t bytes = 0);
+    std::byte* data() const noexcept { return data_.get(); }
+    std::size_t size() const noexcept { return size_; }
+    template <class T>
+    T* as() const noexcept {
+        return reinterpret_cast<T*>(data_.get());
+    }
+
+  private:
+    struct Free {
+        void operator()(std::byte* p) const noexcept { ::operator delete[](p, std::align_val_t{kAlignment}); }
+    };
+    std::unique_ptr<std::byte[], Free> data_;
+    std::size_t size_;
+};
+
+// Where int16 codes are: a constant of the model, or bytes into the memory of each stream.
+struct Place {
+    const std::int16_t* constant = nullptr;
+    std::size_t offset = 0;
+};
+
+// A held path (20).
+struct Held {
+    std::string node, path;
+    std::size_t size = 0;
+    int bits = 0;
+    std::size_t now = 0, held = 0;      // int16: v and v-hat
+    std::size_t index = 0, delta = 0;   // the list of changes: int32 and int16
+    Buffer theta;
+};
+
+struct Affine {                         // (7)
+    struct Product {
+        Matrix matrix;
+        Buffer by_row, by_column, multiplier, ratio;
+        std::size_t x = 0;              // int16: the code path, or v-hat of a held one
+        int held = -1;                  // index into Model::held
+        std::size_t accumulators = 0;
+    };
+    struct Share {                      // of one product in one gate
+        std::size_t product, first_row;
+    };
+    struct Gate {
+        std::size_t out = 0, first_row = 0, rows = 0;
+        Limits limits = {};
+        std::vector<Share> shares;
+    };
+    std::vector<Product> products;
+    std::vector<Gate> gates;
+    Buffer bias, offset;                // int64: b + R; double: (b + R) / 2^s
+    int shift = 0;
+};
+
+struct Convolve {                       // (7c): an affine over the channels of every pixel; its gates' rows are channels
+    Affine affine;
+    std::vector<Convolution> shapes;    // of each product; its matrix is that of one group
+    std::vector<std::size_t> group_bytes;  // of each product's by_row
+    std::size_t pixels = 0;
+};
+
+struct Narrowing {                      // (9), and (20) where the result is held
+    Requantize op;
+    Place in;
+    std::size_t out;
+    int held;                           // index into Model::held, or -1
+};
+
+struct Elementwise {                    // (10)-(14)
+    std::size_t (*run)(const Sum&) noexcept;
+    Sum op;
+    Place in[4];
+    int operands;
+    std::size_t out;
+};
+
+struct Clip {                           // (16)
+    Limits limits;
+    Place in;
+    std::size_t out, size;
+};
+
+struct TableStep {                      // (17)-(19)
+    Lookup op;
+    Place in;
+    std::size_t out, size;
+};
+
+struct Step {
+    std::variant<Affine, Narrowing, Elementwise, Clip, TableStep, Convolve> work;
+    int saturations = -1;               // index of its counter
+};
+
+struct Copy {
+    std::size_t from = 0, to = 0, count = 0;  // int16 values
+};
+
+struct Clock {                          // the frames of the model's input (the first one), or those that a window makes
+    int parent = 0;
+    Window window;
+    std::string node;
+    std::int64_t least = 1;             // frames of the input for which there is one
+};
+
+struct Track {                          // the frames of a sequence, where a row is run node by node
+    std::size_t place = 0, bytes = 0;   // of the frame at hand
+    int clock = 0;
+};
+
+struct FloatInput {
+    std::size_t place = 0;              // of codes, or of floats
+    std::size_t size = 0;
+    bool is_float = false;
+    double scale = 1;                   // of a code
+    std::size_t values = 0;             // float: where codes are decoded to; else that place itself
+};
+
+struct FloatWork {
+    FloatKind kind = FloatKind::relu;
+    std::size_t size = 0, groups = 1;   // size: of the result
+    double epsilon = 0;
+    Buffer weight, bias;                // float; empty where there is none
+    std::vector<FloatInput> in;
+};
+
+struct Stage {                          // a node
+    NodeKind kind = NodeKind::program;
+    bool sequence = true;               // runs every frame; else once, after the last
+    bool reverse = false;
+    std::vector<Step> steps;
+    std::vector<Copy> copies;           // in order: what outlives the frame, then the states' next values; a concat's parts
+    std::size_t in = 0, out = 0;        // of int16, or of float; the same for `last`, unless rows are run node by node
+    std::size_t size = 0;               // of the value
+    std::vector<int> reads;             // tracks: its inputs that are sequences
+    int track = -1;                     // its value, if that is one
+    Buffer rows;                        // embedding: packed; gather: int32 features
+    int bits = 0;                       // of an embedding's codes
+    Window window;
+    std::size_t ring = 0, oldest = 0;   // of a window that streams: int16 frames of its input; int64: where the oldest begins
+    std::size_t sums = 0;               // mean: int64; attention: double
+    FloatWork floats;
+    std::vector<std::size_t> held;      // paths of a program that runs once: forgotten when it has run
+};
+
+struct Memory {                         // one entry of a saved state
+    std::size_t offset, size;
+    Limits limits;                      // {0, 0} for what is always forgotten
+    std::optional<std::size_t> oldest = {};  // of a window's ring: int64, where its first value stands
+};
+
+struct Saturation {
+    std::string node, path;
+    const char* operation;
+    int index;
+};
+
+struct Model {
+    const Kernel* kernel = nullptr;
+    std::string id;
+    std::size_t input_size = 0, output_size = 0;
+    std::int32_t vocabulary = 0;        // the input is an int32 id below it; 0: it is int16 codes
+    Format input_format, output_format;
+    Range input_range, output_range;
+    bool output_is_sequence = true;
+    std::string not_causal;             // name of a node that needs the whole sequence; empty if none
+    const char* why_not_causal = "";
+    bool output_is_float = false;
+    bool by_node = false;               // rows are run node by node, not frame by frame
+    std::vector<Clock> clocks;          // a parent stands before its child
+    std::vector<Track> tracks;          // the first is the input's
+    int output_track = -1, output_clock = 0;
+    Golden golden;
+
+    std::vector<Stage> stages;
+    std::vector<Held> held;
+    std::vector<Memory> state;          // in the order of a saved one
+    std::size_t state_values = 0;
+    std::vector<Saturation> saturations;
+    std::vector<Buffer> constants;
+    std::size_t input = 0, output = 0;  // int16 places
+    std::size_t scratch = 0;            // of the kernel
+    std::size_t patch = 0, group = 0, pixel = 0;  // of convolutions: int16 inputs, accumulators, and int16 results of a pixel
+    std::size_t memory = 0;             // bytes of a stream
+};
+
+// Frames that a clock makes of so many of the input's, which are below 2^31; 0 where a window gets too few.
+std::int64_t frames_of(const Model& model, int clock, std::int64_t frames) noexcept;
+
+// The first clock that has no frame of so many, 1..2^31-1, of the input's; 0, which is the input, where all have one.
+int too_short(const Model& model, std::size_t frames) noexcept;
+
+// Throws std::bad_alloc.
+std::unique_ptr<Model> compile(Document document, const Kernel& kernel);
+
+}  // namespace rindle

@@ -1,0 +1,1 @@
+"""What runs a converted model without torch: the reference, real values, and the C++ runtime."""

@@ -1,0 +1,347 @@
+"""Model: a converted model in the C++ core. Needs no torch."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from .. import _core
+from ..errors import RindleError
+from ..file.artifact import Artifact
+from ..file.container import dumps, loads
+from ..files import write_file
+from ..numbers.formats import Format, decode
+from ..program.graph import INPUT
+from .measurement import Measurement, measured_inputs
+from .reference import Result
+from .reference import run as reference_run
+from .stream import Stream
+
+
+class Model:
+    """A model of integers, ready to run. ``rindle.quantize`` and ``rindle.load`` make them; it never changes.
+
+    It may be used by any number of threads at once; streams belong to one thread at a time.
+    """
+
+    def __init__(self, artifact: Artifact, data: bytes | None = None, kernel: str | None = None):
+        """data: the artifact's bytes, where they are at hand. kernel: forces one by name; else RINDLE_KERNEL or the best."""
+        self.artifact = artifact
+        self.data = dumps(artifact) if data is None else data
+        try:
+            self._core = _core.Model(self.data, kernel)
+        except ValueError as error:
+            raise RindleError(str(error)) from None
+
+    def __repr__(self) -> str:
+        nodes = " -> ".join(node.name for node in self.artifact.graph.nodes)
+        return (
+            f"<rindle.Model {self.input_size} -> {nodes} -> {self.output_size}, {len(self.data)} bytes, {self.kernel}>"
+        )
+
+    def __reduce__(self):
+        return _read, (self.data, self.kernel)
+
+    def __deepcopy__(self, memo) -> Model:
+        return self  # it never changes
+
+    @property
+    def input_size(self) -> int:
+        """Features of one input frame, I; 1 where a frame is an id."""
+        return self.artifact.graph.input_size
+
+    @property
+    def vocabulary(self) -> int:
+        """V, where the model's input is one id 0..V-1 per frame; else 0."""
+        return self.artifact.graph.vocabulary
+
+    @property
+    def output_size(self) -> int:
+        """Features of one output, O."""
+        return self.artifact.output_size
+
+    @property
+    def is_sequence(self) -> bool:
+        """Whether the output has a value for every frame, [B, T', O], or one for the whole row, [B, O]."""
+        return self.artifact.graph.is_sequence(self.artifact.graph.output)
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the output is a float node's: close on every machine, and without codes."""
+        return self._core.output_is_float
+
+    def output_frames(self, frames: int) -> int:
+        """T': frames of the output for so many of the input, of which windows make fewer or more; 1 where the output has one
+        value for the whole row. 0 where the frames are too few for a window.
+        """
+        return self._core.output_frames(frames)
+
+    @property
+    def id(self) -> str:
+        """64 hex digits that name what the model computes: equal for equal integers, thresholds included."""
+        return self._core.id
+
+    @property
+    def kernel(self) -> str:
+        """The kernel in use."""
+        return self._core.kernel
+
+    @property
+    def thresholds(self) -> dict[str, int | np.ndarray | None]:
+        """θ of every product input, "node/source" -> None (dense), an integer in code units, or one per element."""
+        layers = {node.name: node.layer for node in self.artifact.graph.programs}
+        return {name: layers[node].thetas.get(code) for name, (node, code) in self.artifact.held_codes().items()}
+
+    def with_thresholds(self, thresholds: dict) -> Model:
+        """A copy with these θ; see :meth:`thresholds`. Inputs that are not named keep theirs. RindleError for an unknown
+        name, and for a θ that is negative, fractional or too large.
+        """
+        return Model(self.artifact.with_thresholds(thresholds), kernel=self.kernel)
+
+    def run(self, x: np.ndarray, lengths=None, engine: str = "runtime") -> np.ndarray:
+        """Whole sequences, each from zero states.
+
+        x: float32 [B, T, I] or [T, I]; or ids, int32 or int64 [B, T] or [T]. lengths: real frames of each row, int [B],
+        1..T; the rest of a row is not read.
+        engine: "runtime" (the C++ core) or "reference" (NumPy): they give the same bits.
+        Returns float32 [B, T', O], with zeros past what becomes of a row's length, or [B, O]; without B for an input without
+        it. T' is T unless the graph has windows: see :meth:`output_frames`.
+        Raises RindleError for a wrong shape, dtype or length, for a row that is too short for a window, for NaN or infinity,
+        and for an id out of range.
+        """
+        batch, lengths = self._sequences(x, np.float32, lengths)
+        if engine == "runtime":
+            y = self._empty(batch, np.float32)
+            self._call(_core.Stream(self._core).run, batch, y, lengths)
+        else:
+            found = self._result(engine, batch, lengths).codes
+            y = found if self.is_float else decode(found, self.artifact.output_format)
+        return self._as_given(x, y)
+
+    def run_codes(self, codes: np.ndarray, lengths=None, engine: str = "runtime") -> np.ndarray:
+        """As :meth:`run`, from int16 input codes (or ids) to int16 output codes: what the promise of equal bits is about.
+        RindleError where the output is float.
+        """
+        self._refuse_floats()
+        batch, lengths = self._sequences(codes, np.int16, lengths)
+        if engine == "runtime":
+            y = self._empty(batch, np.int16)
+            self._call(_core.Stream(self._core).run, batch, y, lengths)
+        else:
+            y = self._result(engine, batch, lengths).codes.astype(np.int16)
+        return self._as_given(codes, y)
+
+    def replay(self, engine: str = "runtime") -> np.ndarray:
+        """The golden inputs, run: int16 codes, or float32 values where the output is float."""
+        golden = self.artifact.golden
+        if not self.is_float:
+            return self.run_codes(golden.inputs, golden.lengths, engine)
+        return self.run(self.golden_frames, golden.lengths, engine)
+
+    @property
+    def golden_frames(self) -> np.ndarray:
+        """The golden inputs as :meth:`run` takes them: ids, or float32 values that become the golden codes again."""
+        inputs = self.artifact.golden.inputs
+        return inputs if self.vocabulary else decode(inputs, self.artifact.input_format)
+
+    def disagreements(self, found: np.ndarray) -> int:
+        """How many of these golden outputs are not the file's: codes that differ; floats further off than docs/format.md allows."""
+        wanted = self.artifact.golden.outputs
+        if not self.is_float:
+            return int(np.count_nonzero(found != wanted))
+        near = np.abs(found.astype(np.float64) - wanted) <= 1e-5 * np.maximum(1, np.abs(wanted.astype(np.float64)))
+        return int(np.count_nonzero(~near))
+
+    def _refuse_floats(self) -> None:
+        if self.is_float:
+            node = self.artifact.graph.output
+            raise RindleError(f"the output {node!r} is a float node: it has no codes; use run or step")
+
+    def measure(self, x: np.ndarray, lengths=None) -> Measurement:
+        """Runs x as :meth:`run` does, and reports what it cost: the density of every product input of the recurrent
+        layers, eliminated multiply-accumulates and weight bytes, and what saturated; on real frames only.
+        """
+        batch, lengths = self._sequences(x, np.float32, lengths)
+        stream = _core.Stream(self._core)
+        y = self._empty(batch, np.float32)
+        self._call(stream.run, batch, y, lengths)
+        saturations, changes = self._counts(stream)
+        frames = [batch.shape[1]] * len(batch) if lengths is None else lengths
+        inputs, others = (measured_inputs(self.artifact, changes, frames, recurrent) for recurrent in (True, False))
+        return Measurement(self._as_given(x, y), inputs, saturations, others)
+
+    def activity(self, x: np.ndarray, lengths=None) -> tuple[np.ndarray, dict[str, float]]:
+        """What :meth:`run` gives, and the density of every held input of all layers, those before and behind the recurrent ones
+        included: "node/source" -> share of its elements that changed, 0..1, over real frames.
+        """
+        batch, lengths = self._sequences(x, np.float32, lengths)
+        stream = _core.Stream(self._core)
+        y = self._empty(batch, np.float32)
+        self._call(stream.run, batch, y, lengths)
+        _, changes = self._counts(stream)
+        layers = {node.name: node.layer for node in self.artifact.graph.programs}
+        found = {}
+        for name, key in self.artifact.held_codes().items():
+            if key in changes:
+                changed, frames = changes[key]
+                found[name] = changed / (layers[key[0]].program.sizes[key[1]] * frames) if frames else 1.0
+        return self._as_given(x, y), found
+
+    def stream(self) -> Stream:
+        """A new stream with zero states. RindleError if the graph needs whole sequences; it names the node."""
+        name = self.artifact.graph.whole_sequence
+        if name is not None:
+            why = self.artifact.graph.node(name).why_whole
+            raise RindleError(
+                f"the node {name!r} needs the whole sequence: it {why}. This model has no stream; use run"
+            )
+        return Stream(self)
+
+    # -- what both engines and both kinds of value share
+
+    def _sequences(self, x, dtype, lengths) -> tuple[np.ndarray, np.ndarray | None]:
+        ids, size = self.vocabulary, self.input_size
+        kind = "int32 or int64 ids" if ids else np.dtype(dtype).name
+        if not isinstance(x, np.ndarray):
+            raise RindleError(f"x is a {type(x).__name__}; give a NumPy array of {kind}")
+        if ids and x.dtype not in (np.int32, np.int64):
+            raise RindleError(f"x has dtype {x.dtype}; this model reads {kind}: x.astype(np.int32)")
+        if not ids and x.dtype != dtype:
+            raise RindleError(f"x has dtype {x.dtype}; it must be {kind}: x.astype(np.{kind})")
+        if x.ndim not in ((1, 2) if ids else (2, 3)) or (not ids and x.shape[-1] != size):
+            wanted = "[T] or [B, T]" if ids else f"[T, {size}] or [B, T, {size}]"
+            raise RindleError(f"x has shape {list(x.shape)}; it must be {wanted}")
+        batch = np.ascontiguousarray(x[None] if self._is_one(x) else x)
+        if 0 in batch.shape:
+            raise RindleError(
+                f"x has shape {list(x.shape)}; a sequence has at least one frame, a batch at least one row"
+            )
+        if lengths is None:
+            return self._int32(batch, None), None
+        rows = np.asarray(lengths)
+        if rows.shape != batch.shape[:1] or rows.dtype.kind not in "iu":
+            raise RindleError(
+                f"lengths is {rows.dtype} {list(rows.shape)}; it must be integers, one for each of the {len(batch)} rows"
+            )
+        if rows.min() < 1 or rows.max() > batch.shape[1]:
+            wrong = int(np.flatnonzero((rows < 1) | (rows > batch.shape[1]))[0])
+            raise RindleError(f"lengths[{wrong}] is {rows[wrong]}; it must be 1..{batch.shape[1]}")
+        return self._int32(batch, rows), np.ascontiguousarray(rows, np.int32)
+
+    def _is_one(self, x: np.ndarray) -> bool:
+        """Whether x is one sequence, without the dimension of a batch."""
+        return x.ndim == (1 if self.vocabulary else 2)
+
+    def _as_given(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return y[0] if self._is_one(x) else y
+
+    def _int32(self, batch: np.ndarray, lengths) -> np.ndarray:
+        """ids as the core takes them; other batches as they are. An id past a row's length may be anything."""
+        if batch.dtype != np.int64 or not self.vocabulary:
+            return batch
+        wrong = (batch < 0) | (batch >= self.vocabulary)
+        if lengths is not None:
+            wrong &= np.arange(batch.shape[1]) < lengths[:, None]
+        if wrong.any():
+            row, frame = map(int, np.argwhere(wrong)[0])
+            raise RindleError(
+                f"x[{row}, {frame}] is the id {batch[row, frame]}; this model knows 0..{self.vocabulary - 1}"
+            )
+        return batch.astype(np.int32)
+
+    def _empty(self, batch: np.ndarray, dtype) -> np.ndarray:
+        frames = (self.output_frames(batch.shape[1]),) if self.is_sequence else ()
+        return np.empty((len(batch), *frames, self.output_size), dtype)
+
+    @staticmethod
+    def _call(method, *arguments) -> None:
+        try:
+            method(*arguments)
+        except ValueError as error:
+            raise RindleError(str(error)) from None
+
+    def _result(self, engine: str, batch: np.ndarray, lengths) -> Result:
+        if engine != "reference":
+            raise RindleError(f"unknown engine {engine!r}; there are runtime and reference")
+        rows = np.full(len(batch), batch.shape[1]) if lengths is None else lengths
+        least = self.artifact.graph.least_frames
+        if rows.min() < least:
+            raise RindleError(
+                f"row {rows.argmin()} has {rows.min()} frames: too short for this model's windows, which need {least}"
+            )
+        real = np.arange(batch.shape[1]) < rows[:, None]
+        frames = batch[np.broadcast_to(real, batch.shape[:2])]
+        fmt = self.artifact.input_format
+        if self.vocabulary:
+            if frames.min() < 0 or frames.max() >= self.vocabulary:
+                raise RindleError(f"x holds ids outside 0..{self.vocabulary - 1}")
+            batch = np.where(real, batch, 0)
+        elif batch.dtype.kind == "f" and not np.isfinite(frames).all():
+            raise RindleError("x holds NaN or infinity; give finite values")
+        elif batch.dtype.kind == "i" and (frames.min() < fmt.lo or frames.max() > fmt.hi):
+            raise RindleError(f"x holds codes outside {fmt.lo}..{fmt.hi}, the range of {fmt}")
+        return reference_run(self.artifact, batch, lengths)
+
+    @cached_property
+    def _places(self) -> list[tuple[str, str]]:
+        """(node, first result) of every counter of saturations, in the core's order."""
+        places = [(INPUT, INPUT)]
+        for node in self.artifact.graph.programs:
+            places += [(node.name, op.out[0]) for op in node.layer.program.ops if op.kind not in ("clip", "table")]
+        return places
+
+    @cached_property
+    def _states(self) -> dict[str, tuple[slice, Format]]:
+        """ "node/state" -> its place among the values of a saved state, and its format."""
+        places, start = {}, 0
+        for node in self.artifact.graph.nodes:
+            if node.kind == "window":
+                start += node.window.reach * self.artifact.graph.size_of(node.source)
+            if node.kind != "program":
+                continue
+            layer = node.layer
+            for state, _ in layer.program.states:
+                size = layer.program.sizes[state]
+                places[f"{node.name}/{state}"] = slice(start, start + size), layer.formats[state]
+                start += size
+            start += sum(layer.program.sizes[code] for code in layer.thetas)
+        return places
+
+    def _counts(self, stream) -> tuple[dict, dict]:
+        """A core stream's counters as ``reference.Result`` has them: saturations, changes."""
+        frames, changed, saturated = (counts.tolist() for counts in stream.counters())
+        held = [(node.name, code) for node in self.artifact.graph.programs for code in node.layer.thetas]
+        return dict(zip(self._places, saturated)), {key: (c, f) for key, c, f in zip(held, changed, frames)}
+
+
+def save(model: Model, path: str | os.PathLike) -> None:
+    """Writes a .rindle file, whole or not at all: beside first, then renamed over an older one."""
+    if not isinstance(model, Model):
+        raise RindleError(
+            f"rindle.save takes a rindle.Model, as rindle.quantize returns it, not a {type(model).__name__}"
+        )
+    try:
+        write_file(path, model.data)
+    except OSError as error:
+        raise RindleError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def load(path: str | os.PathLike, kernel: str | None = None) -> Model:
+    """Reads a .rindle file. It is hostile until every rule of docs/format.md has been checked, by Python and by the core.
+
+    kernel: forces a kernel by name, as the environment variable RINDLE_KERNEL does. Raises RindleError that names the
+    field and the value.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise RindleError(f"{path} cannot be read: {error.strerror}") from None
+    return Model(loads(data, str(path)), data, kernel)
+
+
+def _read(data: bytes, kernel: str | None = None) -> Model:
+    """A pickled model; on a machine without its kernel the best that there is, which gives the same integers."""
+    return Model(loads(data), data, kernel if kernel in _core.kernels() else None)

@@ -1,0 +1,132 @@
+"""Stream: one running copy of a model's states, frame by frame."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .. import _core
+from ..errors import RindleError
+from ..numbers.formats import decode, encode
+from .measurement import Measurement, measured_inputs
+
+if TYPE_CHECKING:
+    from .model import Model
+
+STATE_HEADER = 8 + 32 + 4  # of a saved state: magic, id, count
+
+
+class Stream:
+    """One running copy of a model's states: frames in, one by one, outputs out. From ``Model.stream()``.
+
+    Cheap, and independent of other streams. It belongs to one thread at a time: a second one is refused (RuntimeError).
+    """
+
+    def __init__(self, model: Model):
+        self.model = model
+        self._core = _core.Stream(model._core)
+        self._step = self._core.step
+        self._size = model.output_size
+        self._vocabulary = model.vocabulary
+
+    def step(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """One frame. x: float32 [I], or an id (an integer). Returns float32 [O], in ``out`` if given.
+
+        Where the model's output is one vector per sequence, it is what it would be if the sequence ended here.
+        Raises RindleError for a wrong shape or dtype, for NaN or infinity, and for an id out of range; the states are then
+        unchanged.
+        """
+        if self._vocabulary:
+            x = self._id(x)
+        if out is None:
+            out = np.empty(self._size, np.float32)
+        try:
+            self._step(x, out)
+        except (TypeError, ValueError) as error:
+            raise self._explain(error, np.float32, x, out) from None
+        return out
+
+    def step_codes(self, codes: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """As :meth:`step`, from int16 input codes [I] (or an id) to int16 output codes [O]."""
+        self.model._refuse_floats()
+        if self._vocabulary:
+            codes = self._id(codes)
+        if out is None:
+            out = np.empty(self._size, np.int16)
+        try:
+            self._step(codes, out)
+        except (TypeError, ValueError) as error:
+            raise self._explain(error, np.int16, codes, out) from None
+        return out
+
+    def _id(self, x) -> int:
+        """An integer of Python or NumPy as the core takes it; a bool is none."""
+        if type(x) is not int and not (
+            isinstance(x, (np.ndarray, np.integer)) and x.dtype.kind in "iu" and x.size == 1
+        ):
+            found = f"{x.dtype} {list(x.shape)}" if isinstance(x, np.ndarray) else type(x).__name__
+            raise RindleError(f"x is {found}; this model reads one id per frame, an integer")
+        number = x if type(x) is int else int(x.reshape(-1)[0])
+        if not 0 <= number < self._vocabulary:
+            raise RindleError(f"x is the id {number}; this model knows 0..{self._vocabulary - 1}")
+        return number
+
+    def _explain(self, error: Exception, dtype, x, out) -> RindleError:
+        arrays = [] if self._vocabulary else [("x", x, self.model.input_size)]
+        for name, array, size in (*arrays, ("out", out, self._size)):
+            kind = np.dtype(dtype).name
+            if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != (size,):
+                found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
+                return RindleError(f"{name} is {found}; it must be a NumPy array of {kind} [{size}]")
+            if not array.flags.c_contiguous or (name == "out" and not array.flags.writeable):
+                return RindleError(f"{name} must be contiguous{' and writable' if name == 'out' else ''}")
+        return RindleError(str(error))
+
+    def reset(self) -> None:
+        """States to zero, as before the first frame."""
+        self._core.reset()
+
+    def save(self) -> bytes:
+        """The states, as bytes that any stream of the same model restores: on any machine, with any kernel."""
+        return self._core.save()
+
+    def restore(self, state: bytes) -> None:
+        """Continues from a saved state. RindleError if it belongs to another model; the stream is then unchanged."""
+        if not isinstance(state, bytes):
+            raise RindleError(f"the state is a {type(state).__name__}; give the bytes that Stream.save returned")
+        self.model._call(self._core.restore, state)
+
+    def states(self) -> dict[str, np.ndarray]:
+        """The states after the last frame: "node/state" -> float32 [n]."""
+        codes = self._saved_codes()[1]
+        return {name: decode(codes[span], fmt) for name, (span, fmt) in self.model._states.items()}
+
+    def set_states(self, values: dict[str, np.ndarray]) -> None:
+        """Continues from these states, "node/state" -> [n] finite values, each the nearest code of its format (3); those that
+        are not named stay as they are. RindleError for an unknown name or a wrong shape; the stream is then unchanged.
+        """
+        header, codes = self._saved_codes()
+        for name, given in values.items():
+            if name not in self.model._states:
+                raise RindleError(f"no state named {name!r}; there are {', '.join(self.model._states)}")
+            span, fmt = self.model._states[name]
+            value = np.asarray(given, np.float32)
+            if value.shape != (span.stop - span.start,) or not np.isfinite(value).all():
+                raise RindleError(
+                    f"the state {name} is {list(value.shape)}, or not finite; give {span.stop - span.start} finite values"
+                )
+            codes[span] = encode(value, fmt.scale, fmt.lo, fmt.hi)
+        self.restore(header + codes.tobytes())
+
+    def _saved_codes(self) -> tuple[bytes, np.ndarray]:
+        """A saved state in its two parts (docs/format.md): header, and int16 values."""
+        state = self.save()
+        return state[:STATE_HEADER], np.frombuffer(state, "<i2", offset=STATE_HEADER).copy()
+
+    def measure(self) -> Measurement:
+        """What the frames so far have cost; see ``Model.measure``. Its output is empty."""
+        saturations, changes = self.model._counts(self._core)
+        frames = max((seen for _, seen in changes.values()), default=0)
+        inputs = measured_inputs(self.model.artifact, changes, [frames])
+        return Measurement(np.empty(0, np.float32), inputs, saturations)

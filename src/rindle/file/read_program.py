@@ -1,0 +1,326 @@
+"""A program of a .rindle document: its paths, its operations, and that each path is written once and before it is read."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from ..errors import RindleError
+from ..numbers.codes import LIMIT, MAX_MULTIPLIER, MAX_SHIFT, Affine, Product, Rescale, check_elementwise
+from ..numbers.formats import Format
+from ..numbers.tables import Table
+from ..program.program import ARITY, Conv, Op, Program, Term
+from .artifact import Layer, check_theta, ordered
+from .fields import SIZE_LIMIT, Fields, Tensors, check_range, is_name, names, read_format, short, unpack_codes
+
+
+def read_table(entry: Fields, store: Tensors) -> Table:
+    function = entry.take("function", str)
+    degree = entry.integer("degree", 0, 1)
+    flag = entry.take("flag", str)
+    if flag not in ("none", "odd", "sigmoid"):
+        raise RindleError(f"{entry.where}.flag is {flag!r}; it must be none, odd or sigmoid")
+    x0 = entry.integer("x0", -(2**31), 2**31 - 1)
+    if flag != "none" and x0 != 0:
+        raise RindleError(f"{entry.where}.x0 is {x0}; with the flag {flag} it must be 0")
+    p, q = entry.integer("p", 0, 15), entry.integer("q", 0, 30)
+    max_error = entry.take("max_error", float)
+    if not 0 <= max_error < math.inf:
+        raise RindleError(f"{entry.where}.max_error is {max_error}; it must be finite and not negative")
+    base = store.take(entry.take("base", str), f"{entry.where}.base", np.int16, (None,)).astype(np.int64)
+    n = len(base)
+    if n > 256 or n & (n - 1):
+        raise RindleError(f"{entry.where}.base has {n} segments; it must be a power of two up to 256")
+    slope = None
+    if degree:
+        slope = store.take(entry.take("slope", str), f"{entry.where}.slope", np.int16, (n,)).astype(np.int64)
+    entry.done()
+    return Table(function, degree, flag, x0, p, q, base, slope, max_error)
+
+
+def read_program(entry: Fields, version: int, sources: list[tuple[int, Format]], store, tables, used_tables) -> Layer:
+    """sources: size and format of what each input reads."""
+    where = entry.where
+    cell, output = entry.take("cell", str), entry.take("output", str)
+    if len(sources) > 1:
+        inputs = names(entry.take("input", list), f"{where}.program.input")
+        if len(inputs) != len(sources) or len(set(inputs)) != len(inputs):
+            raise RindleError(
+                f"{where}.program.input must name {len(sources)} paths, one per input of the node, each once"
+            )
+    else:
+        inputs = (entry.take("input", str),)
+    states = tuple(names(pair, f"{where}.states") for pair in entry.take("states", list))
+    if any(len(pair) != 2 for pair in states):
+        raise RindleError(f"{where}.states must be pairs of a state and its next value")
+    sizes, formats, vectors, thetas, section = {}, {}, {}, {}, {}
+    for group in ("paths", "codes", "vectors"):
+        for path, value in entry.take(group, dict).items():
+            if path in sizes or not is_name(path):
+                raise RindleError(
+                    f"{where}.{group}: the path name {path[:60]!r} is taken, or not 1..256 bytes of UTF-8"
+                )
+            item = Fields(value, f"{where}.{group}.{path}")
+            sizes[path], section[path] = item.integer("size", 1, SIZE_LIMIT), group
+            formats[path] = form = read_format(item, product=group == "codes")
+            if group != "codes" and path not in inputs and not form.is_fixed:
+                raise RindleError(f"{item.where} has a scale; an element-wise path must be fixed")
+            if group != "codes" and path not in inputs and not form.signed:
+                raise RindleError(f"{item.where} is unsigned; only a code path can be")
+            if group == "vectors":
+                codes = store.take(item.take("tensor", str), f"{item.where}.tensor", np.int16, (sizes[path],))
+                vectors[path] = codes.astype(np.int64)
+                check_range(vectors[path], form, item.where)
+            if group == "codes" and item.has("theta"):
+                theta = item._left.pop("theta")
+                if isinstance(theta, str):
+                    theta = store.take(theta, f"{item.where}.theta", np.int16, (sizes[path],))
+                elif not isinstance(theta, int) or isinstance(theta, bool):
+                    raise RindleError(f"{item.where}.theta is {short(theta)}; it must be an integer or a tensor's name")
+                thetas[path] = check_theta(theta, form, sizes[path], item.where)
+            item.done()
+
+    def path(name: str, at: str, *groups: str) -> str:
+        if section.get(name) not in groups:
+            raise RindleError(f"{at} is {short(name)}, which is not one of the {' or '.join(groups)}")
+        return name
+
+    for one, (size, fmt) in zip(inputs, sources):
+        path(one, f"{where}.input", "paths")
+        if (sizes[one], replace(formats[one], product=fmt.product)) != (size, fmt):
+            raise RindleError(f"{where}.paths.{one} is {sizes[one]} x {formats[one]}, but its input is {size} x {fmt}")
+        formats[one] = fmt
+    written = dict.fromkeys(inputs) | dict.fromkeys(vectors)
+    for state, following in states:
+        for one in (state, following):
+            path(one, f"{where}.states", "paths")
+        if state in written:
+            raise RindleError(f"{where}.states names {state!r} twice")
+        if (sizes[state], formats[state]) != (sizes[following], formats[following]):
+            raise RindleError(f"{where}.states: {state!r} and {following!r} must have one size and one format")
+        written[state] = None
+    if len({following for _, following in states}) != len(states):
+        raise RindleError(f"{where}.states: two states have one next value")
+    reader = _Operations(where, version, sizes, formats, section, store, tables, used_tables)
+    items = entry.take("ops", list)
+    if not 1 <= len(items) <= 256:
+        raise RindleError(f"{where}.ops has {len(items)} entries; a program has 1..256")
+    ops, constants, read = [], {}, set()
+    for index, value in enumerate(items):
+        op, constant = reader.read(Fields(value, f"{where}.ops[{index}]"))
+        for name in op.reads:
+            if name not in written:
+                raise RindleError(f"{where}.ops[{index}] reads {name!r} before anything has written it")
+            read.add(name)
+        for name in op.out:
+            if name in written:
+                raise RindleError(f"{where}.ops[{index}] writes {name!r}, which is written already")
+            written[name] = None
+        ops.append(op)
+        if constant is not None:
+            constants[op.out[0]] = constant
+    path(output, f"{where}.output", "paths")
+    for name in (output, *(following for _, following in states)):
+        if name not in written:
+            raise RindleError(f"{where}: nothing writes {name!r}")
+        read.add(name)
+    for name in sizes:
+        if name not in written or name not in read:
+            raise RindleError(f"{where}: the path {name!r} is never {'read' if name in written else 'written'}")
+    entry.done()
+    codes = tuple(op.out[0] for op in ops if op.out[0] in section and section[op.out[0]] == "codes")
+    program = Program(cell, inputs, states, output, tuple(ops), sizes, codes, tuple(vectors))
+    return Layer(program, formats, constants, vectors, ordered(program, thetas))
+
+
+class _Operations:
+    """Reads the operations of one program."""
+
+    def __init__(self, where, version, sizes, formats, section, store, tables, used_tables):
+        self.version = version
+        self.where, self.sizes, self.formats, self.section = where, sizes, formats, section
+        self.store, self.tables, self.used_tables = store, tables, used_tables
+        self.source_of: dict[str, str] = {}
+
+    def read(self, entry: Fields) -> tuple[Op, object]:
+        kind = entry.take("op", str)
+        if kind not in ARITY:
+            raise RindleError(f"{entry.where}.op is {kind!r}; it must be one of {', '.join(ARITY)}")
+        op, constant = self._affine(entry) if kind == "affine" else self._other(entry, kind)
+        entry.done()
+        return op, constant
+
+    def _path(self, name: str, at: str, *groups: str) -> str:
+        if self.section.get(name) not in groups:
+            raise RindleError(f"{at} is {short(name)}, which is not one of the program's {' or '.join(groups)}")
+        return name
+
+    def _other(self, entry: Fields, kind: str) -> tuple[Op, object]:
+        arity = ARITY[kind]
+        args = (entry.take("in", str),) if arity == 1 else names(entry.take("in", list), f"{entry.where}.in")
+        if len(args) != arity:
+            raise RindleError(f"{entry.where}.in has {len(args)} operands; {kind} takes {arity}")
+        groups = ("paths", "codes") if kind == "requantize" else ("paths",)
+        out = self._path(entry.take("out", str), f"{entry.where}.out", *groups)
+        for arg in args:
+            self._path(arg, f"{entry.where}.in", "paths", *(("vectors",) if arity > 1 else ()))
+            if self.sizes[arg] != self.sizes[out]:
+                raise RindleError(
+                    f"{entry.where}: {arg!r} has {self.sizes[arg]} elements and {out!r} has {self.sizes[out]}; they must agree"
+                )
+            if kind != "requantize" and not (self.formats[arg].is_fixed and self.formats[arg].signed):
+                raise RindleError(
+                    f"{entry.where}: {kind} reads {arg!r}, which is {self.formats[arg]}; it must be fixed"
+                )
+        if all(self.section[arg] == "vectors" for arg in args):
+            raise RindleError(f"{entry.where}.in names constants only; one operand at least must not be a vector")
+        result, first = self.formats[out], self.formats[args[0]]
+        op = Op(kind, (out,), args)
+        if kind == "requantize":
+            rescale = Rescale(entry.integer("multiplier", 0, MAX_MULTIPLIER - 1), entry.integer("shift", 0, MAX_SHIFT))
+            check_sum(np.array([max(-first.lo, first.hi) * rescale.multiplier]), rescale.shift, entry.where)
+            self.source_of[out] = args[0]
+            return op, rescale
+        if kind == "clip":
+            bounds = entry.integer("lo", first.lo, first.hi), entry.integer("hi", first.lo, first.hi)
+            if bounds[0] > bounds[1]:
+                raise RindleError(f"{entry.where}: lo is {bounds[0]}, above hi, {bounds[1]}")
+            if result != first:
+                raise RindleError(
+                    f"{entry.where}: clip keeps its format, but {args[0]!r} is {first} and {out!r} is {result}"
+                )
+            return op, bounds
+        if kind == "table":
+            name = entry.take("table", str)
+            if name not in self.tables:
+                raise RindleError(f"{entry.where}.table is {name!r}, which is not one of the tables")
+            self.used_tables.add(name)
+            table = self.tables[name]
+            if not table.degree:
+                check_range(table.base, result, f"{entry.where}: the table {name!r}")
+            if table.flag == "sigmoid" and not 0 <= result.frac <= 30:
+                raise RindleError(
+                    f"{entry.where}: the mirrored table {name!r} needs a result with 0..30 fraction bits, not {result}"
+                )
+            return Op(kind, (out,), args, function=table.function), table
+        check_elementwise(kind, tuple(self.formats[arg] for arg in args), result, entry.where)
+        return op, None
+
+    def _affine(self, entry: Fields) -> tuple[Op, Affine]:
+        where = entry.where
+        gates = names(entry.take("out", list), f"{where}.out")
+        if not gates or len(set(gates)) != len(gates):
+            raise RindleError(f"{where}.out must name one gate or more, each once")
+        for gate in gates:
+            self._path(gate, f"{where}.out", "paths")
+        items = entry.take("terms", list)
+        if not 1 <= len(items) <= 64:
+            raise RindleError(f"{where}.terms has {len(items)} entries; an affine has 1..64")
+        fields = [Fields(value, f"{where}.terms[{index}]") for index, value in enumerate(items)]
+        convs = [self._conv(field) for field in fields]
+        if len({conv and conv.result for conv in convs}) > 1:
+            raise RindleError(f"{where}.terms: all or none are convolutions, and these have one result")
+        pixels = convs[0].pixels if convs[0] else 1
+        for gate in gates:
+            if self.sizes[gate] % pixels:
+                raise RindleError(
+                    f"{where}: the gate {gate!r} has {self.sizes[gate]} elements, which is no multiple of {pixels} pixels"
+                )
+        starts = np.cumsum([0, *(self.sizes[gate] // pixels for gate in gates)])
+        rows = int(starts[-1])
+        bias = self.store.take(entry.take("bias", str), f"{where}.bias", np.int64, (rows,))
+        shift = entry.integer("shift", 0, MAX_SHIFT)
+        if np.any((bias <= -LIMIT) | (bias >= LIMIT)):
+            raise RindleError(f"{where}.bias holds a value of magnitude 2^52 or more")
+        worst = np.abs(bias)
+        terms, products = [], []
+        for index, (field, conv) in enumerate(zip(fields, convs)):
+            term, product = self._term(field, gates, conv)
+            first = gates.index(term.gates[0])
+            span = slice(starts[first], starts[first + len(term.gates)])
+            reach = np.abs(product.weight).sum(1) * max(-self.formats[term.code].lo, self.formats[term.code].hi)
+            # float64 guards the int64 sum below: it only has to tell "far above 2^52" from "below"
+            if np.any(reach.astype(np.float64) * product.multiplier + worst[span] >= 2.0**60):
+                raise RindleError(f"{where}.terms[{index}]: the sums can pass 2^60; (8b) allows less than 2^52")
+            worst[span] += reach * product.multiplier
+            terms.append(term)
+            products.append(product)
+        check_sum(worst, shift, where)
+        return Op("affine", gates, terms=tuple(terms), biased=gates), Affine(tuple(products), bias, shift)
+
+    def _conv(self, entry: Fields) -> Conv | None:
+        """Its geometry, where a term is a convolution."""
+        if self.version < 3 or not entry.has("conv"):
+            return None
+        item = Fields(entry.take("conv", dict), f"{entry.where}.conv")
+
+        def pair(key: str, lo: int) -> tuple[int, int]:
+            values = item.take(key, list)
+            if len(values) != 2 or any(type(v) is not int or not lo <= v <= SIZE_LIMIT for v in values):
+                raise RindleError(f"{item.where}.{key} is {short(values)}; it must be two integers, {lo}..{SIZE_LIMIT}")
+            return tuple(values)
+
+        conv = Conv(
+            **{key: pair(key, 1) for key in ("image", "kernel", "stride", "dilation")},
+            padding=pair("padding", 0),
+            result=pair("result", 1),
+            groups=item.integer("groups", 1, SIZE_LIMIT),
+        )
+        item.done()
+        for axis, name in enumerate(("height", "width")):
+            if conv.padding[axis] > conv.dilation[axis] * (conv.kernel[axis] - 1):
+                raise RindleError(f"{item.where}: in {name}, the padding {conv.padding[axis]} is wider than the kernel")
+            if (conv.result[axis] - 1) * conv.stride[axis] - conv.padding[axis] > conv.image[axis] - 1:
+                raise RindleError(f"{item.where}: in {name}, the last element of the result begins behind the image")
+        return conv
+
+    def _term(self, entry: Fields, gates: tuple[str, ...], conv: Conv | None) -> tuple[Term, Product]:
+        code = self._path(entry.take("in", str), f"{entry.where}.in", "codes")
+        run = names(entry.take("gates", list), f"{entry.where}.gates")
+        first = gates.index(run[0]) if run and run[0] in gates else -1
+        if first < 0 or gates[first : first + len(run)] != run:
+            raise RindleError(f"{entry.where}.gates is {list(run)}; it must be consecutive gates of {list(gates)}")
+        rows, columns = sum(self.sizes[gate] for gate in run), self.sizes[code]
+        if conv is not None:
+            rows, pixels = rows // conv.pixels, math.prod(conv.image)
+            if columns % pixels:
+                raise RindleError(f"{entry.where}: {code!r} has {columns} elements, no multiple of {pixels} pixels")
+            if rows % conv.groups or columns // pixels % conv.groups:
+                raise RindleError(
+                    f"{entry.where}.conv.groups is {conv.groups}; it must divide {columns // pixels} and {rows} channels"
+                )
+            columns = conv.columns(columns)
+            if columns > SIZE_LIMIT:
+                raise RindleError(f"{entry.where}: a row has {columns} weights; at most {SIZE_LIMIT} are allowed")
+        weight_name = entry.take("weight", str)
+        row_scales = None
+        if entry.has("scales"):
+            bits = entry.integer("bits", 2, 16)
+            row_scales = self.store.take(entry.take("scales", str), f"{entry.where}.scales", np.float32, (rows,))
+            if not np.all((row_scales > 0) & np.isfinite(row_scales)):
+                raise RindleError(f"{entry.where}.scales holds a value that is not positive and finite")
+            fmt = Format(bits, step=1.0, product=True)
+        else:
+            fmt = read_format(entry, product=True)
+            if not fmt.signed:
+                raise RindleError(f"{entry.where}: weights are signed")
+        packed = self.store.take(weight_name, f"{entry.where}.weight", np.uint8, (rows, (columns * fmt.bits + 7) // 8))
+        weight = unpack_codes(packed, fmt, columns, f"{entry.where}.weight")
+        multiplier = self.store.take(entry.take("multiplier", str), f"{entry.where}.multiplier", np.int32, (rows,))
+        if np.any((multiplier < 0) | (multiplier >= MAX_MULTIPLIER)):
+            raise RindleError(f"{entry.where}.multiplier holds a value outside 0..2^22-1")
+        entry.done()
+        return Term(code, self.source_of.get(code, ""), run, conv), Product(
+            weight, fmt, multiplier.astype(np.int64), row_scales
+        )
+
+
+def check_sum(worst: np.ndarray, shift: int, where: str) -> None:
+    """(8b): worst is Σ A·M + |b| per row."""
+    reached = int(worst.max()) + (2 ** (shift - 1) if shift else 0)
+    if reached >= LIMIT:
+        raise RindleError(
+            f"{where}: Σ A·M + |b| + R reaches {reached} (2^{math.log2(reached):.2f}); (8b) allows less than 2^52"
+        )

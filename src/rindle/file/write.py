@@ -1,0 +1,161 @@
+"""An :class:`~rindle.artifact.Artifact` -> the JSON document and the tensors of docs/format.md."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+
+from ..numbers.codes import Product
+from ..numbers.formats import Format, pack
+from ..numbers.tables import Table
+from ..program.graph import Graph, Node
+from ..program.program import Op, Term
+from .artifact import Artifact, Layer
+
+
+def to_document(artifact: Artifact) -> tuple[dict, dict[str, np.ndarray]]:
+    """The document, without its id, and the tensors that it names."""
+    tensors: dict[str, np.ndarray] = {}
+    tables: dict[str, dict] = {}
+    golden = artifact.golden
+    tensors["golden/inputs"] = np.asarray(golden.inputs, np.int32 if artifact.graph.vocabulary else np.int16)
+    tensors["golden/lengths"] = np.asarray(golden.lengths, np.int32)
+    is_float = artifact.graph.is_float(artifact.graph.output)
+    tensors["golden/outputs"] = np.asarray(golden.outputs, np.float32 if is_float else np.int16)
+    nodes = [_write_node(node, tensors, tables) for node in artifact.graph.nodes]
+    document = {
+        "version": artifact.version,
+        "input": _write_input(artifact.graph, artifact.input_format),
+        "output": artifact.graph.output,
+        "nodes": nodes,
+        "tables": tables,
+        "golden": {part: f"golden/{part}" for part in ("inputs", "lengths", "outputs")},
+        "provenance": artifact.provenance,
+    }
+    return document, tensors
+
+
+def _write_input(graph: Graph, fmt: Format | None) -> dict:
+    if graph.vocabulary:
+        return {"vocabulary": graph.vocabulary}
+    return {"size": graph.input_size, "format": _write_format(fmt)}
+
+
+def _write_node(node: Node, tensors: dict, tables: dict) -> dict:
+    entry = {"name": node.name, "kind": node.kind, "input": node.source}
+    if not isinstance(node.source, str):
+        entry["input"] = list(node.sources)
+    if node.kind == "embedding":
+        name, fmt = f"{node.name}/embedding", node.table.format
+        tensors[name] = pack(node.table.rows, fmt.bits)
+        entry |= {"size": node.table.rows.shape[1], "format": _write_format(fmt), "weight": name}
+    elif node.kind == "program":
+        entry["program"] = _write_program(node.name, node.layer, tensors, tables)
+        if node.reverse:
+            entry["reverse"] = True
+    elif node.kind == "window":
+        entry |= asdict(node.window)
+    elif node.kind == "gather":
+        entry["index"] = f"{node.name}/index"
+        tensors[entry["index"]] = np.array(node.index, np.int32)
+    elif node.kind == "float":
+        entry["op"] = node.op.name
+        for key, value in node.op.parameters.items():
+            entry[key] = value
+            if isinstance(value, np.ndarray):
+                entry[key] = f"{node.name}/{key}"
+                tensors[entry[key]] = value.astype(np.float32)
+    return entry
+
+
+def _write_format(fmt: Format) -> dict:
+    entry = {"bits": fmt.bits} | ({"frac": fmt.frac} if fmt.is_fixed else {"scale": fmt.step})
+    return entry if fmt.signed else entry | {"signed": False}
+
+
+def _write_program(node: str, layer: Layer, tensors: dict, tables: dict) -> dict:
+    program = layer.program
+
+    def path(name: str) -> dict:
+        return {"size": program.sizes[name]} | _write_format(layer.formats[name])
+
+    codes, vectors = {}, {}
+    for name in program.codes:
+        codes[name] = path(name)
+        theta = layer.thetas.get(name)
+        if isinstance(theta, np.ndarray):
+            theta_name = f"{node}/{name}.theta"
+            tensors[theta_name] = theta.astype(np.int16)
+            theta = theta_name
+        if theta is not None:
+            codes[name]["theta"] = theta
+    for name in program.vectors:
+        vectors[name] = path(name) | {"tensor": f"{node}/{name}"}
+        tensors[f"{node}/{name}"] = layer.vectors[name].astype(np.int16)
+    return {
+        "cell": program.cell,
+        "input": program.inputs[0] if len(program.inputs) == 1 else list(program.inputs),
+        "states": [list(pair) for pair in program.states],
+        "output": program.output,
+        "paths": {p: path(p) for p in program.sizes if p not in program.codes and p not in program.vectors},
+        "codes": codes,
+        "vectors": vectors,
+        "ops": [_write_op(node, layer, op, tensors, tables) for op in program.ops],
+    }
+
+
+def _write_op(node: str, layer: Layer, op: Op, tensors: dict, tables: dict) -> dict:
+    constant = layer.constants.get(op.out[0])
+    entry = {"op": op.kind, "out": list(op.out) if op.kind == "affine" else op.out[0]}
+    if op.kind == "affine":
+        bias = f"{node}/bias.{'_'.join(op.out)}"
+        tensors[bias] = constant.bias.astype(np.int64)
+        terms = [_write_term(node, term, p, tensors) for term, p in zip(op.terms, constant.products)]
+        return entry | {"terms": terms, "bias": bias, "shift": constant.shift}
+    entry["in"] = op.args[0] if len(op.args) == 1 else list(op.args)
+    if op.kind == "requantize":
+        entry |= {"multiplier": constant.multiplier, "shift": constant.shift}
+    elif op.kind == "clip":
+        entry |= {"lo": constant[0], "hi": constant[1]}
+    elif op.kind == "table":
+        entry["table"] = _write_table(constant, tensors, tables)
+    return entry
+
+
+def _write_term(node: str, term: Term, product: Product, tensors: dict) -> dict:
+    fmt = product.format
+    name = f"{node}/weight.{term.weight}"
+    tensors[name] = pack(product.weight, fmt.bits)
+    tensors[f"{name}.multiplier"] = product.multiplier.astype(np.int32)
+    entry = {"in": term.code, "gates": list(term.gates), "weight": name, "multiplier": f"{name}.multiplier"}
+    if term.conv is not None:
+        entry["conv"] = {k: v if k == "groups" else list(v) for k, v in asdict(term.conv).items()}
+    if product.row_scales is None:
+        return entry | _write_format(fmt)
+    tensors[f"{name}.scales"] = product.row_scales.astype(np.float32)
+    return entry | {"bits": fmt.bits, "scales": f"{name}.scales"}
+
+
+def _write_table(table: Table, tensors: dict, tables: dict) -> str:
+    """Equal tables are stored once."""
+    parts = {"base": table.base} | ({"slope": table.slope} if table.degree else {})
+    entry = {
+        "function": table.function,
+        "degree": table.degree,
+        "flag": table.flag,
+        "x0": table.x0,
+        "p": table.p,
+        "q": table.q,
+        "max_error": table.max_error,
+    }
+    for number in range(len(tables) + 1):
+        name = f"{table.function}.{number}"
+        names = {part: f"table/{name}.{part}" for part in parts}
+        if name not in tables:
+            tables[name] = entry | names
+            tensors.update({names[part]: values.astype(np.int16) for part, values in parts.items()})
+            return name
+        if tables[name] == entry | names and all(np.array_equal(tensors[names[p]], v) for p, v in parts.items()):
+            return name
+    raise AssertionError("unreachable: one of len + 1 names is free")

@@ -1,0 +1,1 @@
+"""Integers back inside torch: drop-in modules, dynamic quantization, float forms, rivals of the benchmark."""

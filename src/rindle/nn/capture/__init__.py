@@ -1,0 +1,1 @@
+"""From a torch module to a float graph: torch.export, registered classes, stacks of recurrent layers."""

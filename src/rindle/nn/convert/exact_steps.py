@@ -1,0 +1,54 @@
+"""Weights whose multipliers would be too coarse get steps for which they are exact, docs/numerics.md (8c).
+
+All products of an affine share one shift, and the coarsest of them says how far it can go: M < 2²² (8a). Beside a product of 2 by 2
+bits, one of 16 by 16 has no bits left in its M. But the steps of weights are free at conversion: where M would be rounded, the step is raised (never lowered, so that nothing clips) to the next one that makes M an integer.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+
+from ...errors import RindleError, RindleWarning
+from ...numbers.formats import Format
+
+ENOUGH = 2**11  # an M from here on is fine enough, (8b)
+REMARKABLE = 1.5  # a step that grows by more is warned of
+
+
+class TooCoarse(RindleError):
+    """No multipliers are fine enough at this shift."""
+
+    def __init__(self, text: str, shift: int):
+        super().__init__(text)
+        self.shift = shift
+
+
+def with_exact_steps(name: str, op, plan, refused: TooCoarse):
+    """The LayerPlan, with such steps for the weights of an affine. Raises ``refused`` where their codes are given."""
+    weights, changed = dict(plan.weights), False
+    for term in op.terms:
+        fmt, steps = plan.weights[term.weight]
+        rows = [plan.program.block_shape(f"{gate}.{term.source}")[0] for gate in term.gates]
+        scale = np.full(sum(rows), fmt.scale) if steps is None else steps.astype(np.float64)
+        y_scale = np.repeat([plan.formats[gate].scale for gate in term.gates], rows)
+        per_step = plan.formats[term.code].scale / y_scale * 2.0**refused.shift
+        multipliers = np.maximum(np.ceil(scale * per_step * (1 - 2.0**-22)), 1)
+        raised = np.where(multipliers < ENOUGH, np.maximum(scale, multipliers / per_step), scale)
+        if term.weight in plan.codes or np.allclose(raised, scale, rtol=2.0**-22, atol=0):
+            continue
+        changed = True
+        weights[term.weight] = Format(fmt.bits, step=1.0, product=True), raised.astype(np.float32)
+        growth = float((raised / scale).max())
+        if growth > REMARKABLE:
+            warnings.warn(
+                f"{name}/weight.{term.weight}: its steps grow up to {growth:.3g} times, so that it can share a shift with the "
+                f"coarser products of {'_'.join(op.out)}; formats that lie closer together lose less",
+                RindleWarning,
+                stacklevel=2,
+            )
+    if not changed:
+        raise refused
+    return replace(plan, weights=weights)

@@ -1,0 +1,1 @@
+"""Training under quantization: prepare, the prepared modules, held inputs."""

@@ -1,0 +1,1 @@
+"""Many models of one calibration: candidates of searches, fractions, paths, retraining."""

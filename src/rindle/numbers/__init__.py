@@ -1,0 +1,1 @@
+"""What a number is: formats, codes and their arithmetic, tables, the float operations. docs/numerics.md."""

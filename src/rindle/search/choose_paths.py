@@ -1,0 +1,88 @@
+"""Sensitivity of a model's paths, measured in the C++ core: ``search.sensitivity`` over models that a callable makes.
+
+Errors are counted as in ``delta``, in points against the model with all paths at 16 bits: the larger of what the metric itself
+loses and of an upper limit of what its smooth form loses. Needs no torch; ``nn.candidates`` makes the models.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+
+from ..engines.model import Model
+from ..file.dataset import Dataset
+from ..measure.evaluate import drift, score, task_of
+from ..scheme.rezk import at_16_bits
+from .choose_thresholds import DEVIATIONS
+from .sensitivity import KINDS, Found, Outcome, Parts, Path, search
+
+GROUPS = ("layer", "cell")  # paths of a layer, both directions together; or one path for all layers of a cell
+
+
+def paths_of(graph, rules: dict, by: str = "layer") -> dict[str, Path]:
+    """The products that a scheme (``scheme.resolve``) gives less than 16 bits, by name: "rnn.l0/g.h", or "lstm g.h"."""
+    weights: dict[str, set] = {}
+    codes: dict[str, set] = {}
+    for node in graph.programs:
+        for gate, source in node.layer.program.products:
+            layer = node.name.removesuffix("_reverse") if node.reverse else node.name
+            name = f"{layer}/{gate}.{source}" if by == "layer" else f"{node.layer.program.cell} {gate}.{source}"
+            for kind, found in (("weight", weights), ("code", codes)):
+                part = f"{kind}.{gate}.{source}"
+                if rules[node.name, part].bits < 16:
+                    found.setdefault(name, set()).add(f"{node.name}/{part}")
+    names = [name for name in dict.fromkeys([*weights, *codes])]
+    return {name: Path(frozenset(weights.get(name, ())), frozenset(codes.get(name, ()))) for name in names}
+
+
+def overrides_of(parts: Parts) -> dict[str, str]:
+    """Parts ("layer/weight.gate.source") -> the rules that keep them at 16 bits."""
+    found = {}
+    for part in sorted(parts):
+        layer, _, path = part.partition("/")
+        _, gate, source = path.split(".", 2)
+        found[part] = at_16_bits(layer, gate, source)[part]
+    return found
+
+
+def kept_rules(found: Found, paths: dict[str, Path]) -> dict[str, str]:
+    """The proposal as overrides."""
+    return overrides_of(frozenset().union(*(paths[name].both for name in found.kept)))
+
+
+def toml(rules: dict[str, str]) -> str:
+    """Overrides as a file's text."""
+    return "".join(f"{json.dumps(key)} = {json.dumps(rule)}\n" for key, rule in rules.items())
+
+
+def measure(
+    make: Callable[[dict[str, str]], Model],
+    paths: dict[str, Path],
+    data: Dataset,
+    budget: float,
+    *,
+    task: str | None = None,
+    kinds: tuple[str, ...] = KINDS,
+    log: str | os.PathLike | None = None,
+    seen: Callable[[int, int], None] | None = None,
+) -> Found:
+    """make: overrides -> the model. data: for validation; never test data. budget: in points. task: for data without y.
+    kinds, log, seen: see ``search``.
+    """
+    whole = make(overrides_of(frozenset().union(*(path.both for path in paths.values()))))
+    dense = whole.run(data.x, data.lengths)
+    chosen = task_of(data, whole.output_size, task)
+    base = score(dense, data, dense, chosen)
+
+    def evaluate(kept: Parts) -> Outcome:
+        model = make(overrides_of(kept))
+        output = model.run(data.x, data.lengths)
+        found = score(output, data, dense, chosen)
+        lost, (soft, error) = found.lost(base), found.soft_lost(base)
+        more = {"value": found.value, "lost": lost, "soft_lost": soft, "soft_error": error}
+        limit = max(lost, soft + DEVIATIONS * error)
+        return Outcome(limit, drift(output, dense, data, chosen), len(model.data), more)
+
+    key = f"{whole.id} {make({}).id} {data.sha256} {chosen} {DEVIATIONS}"
+    return search(evaluate, paths, budget, kinds, log=log, key=key, seen=seen)

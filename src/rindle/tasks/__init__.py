@@ -1,0 +1,1 @@
+"""Applications: data sets, demos, training loop, metrics and decoders. Nothing below imports them."""
