@@ -318,5 +318,5 @@ def test_without_torch_ours_is_timed_and_it_is_said(file):
     command = [sys.executable, "-c", WITHOUT_TORCH, "bench", file, "--json", "--slices", "2", "--frames", "4"]
     done = subprocess.run(command, capture_output=True, text=True)
     found = json.loads(done.stdout)
-    assert done.returncode == 0 and "pip install 'rindle[torch]'" in found["missing"], done.stderr
+    assert done.returncode == 0 and 'pip install -e ".[torch]"' in found["missing"], done.stderr
     assert [row["kind"] for row in found["step"]["rows"]] == [OURS] and "torch" not in found["machine"]

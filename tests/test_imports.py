@@ -105,9 +105,9 @@ def test_every_room_imports_what_the_table_says_and_no_more():
                 continue
             other = room_of(tuple(name.split(".")[1:]))
             if other and other not in (room, "errors.py", "files.py"):
+                if path.name == "artifact.py" and name.startswith("rindle.engines.reference"):
+                    continue  # golden vectors: until thresholds are data of a loaded model
                 seen[room].add(other)
-                if (path.name, name) == ("artifact.py", "rindle.engines.reference.run"):
-                    seen[room].discard(other)  # until thresholds are data of a loaded model
     assert {room: set(allowed.split()) for room, allowed in ROOMS.items()} == seen
 
 
@@ -130,13 +130,13 @@ assert "torch" not in sys.modules
 try:
     rindle.quantize
 except ImportError as error:
-    assert "pip install 'rindle[torch]'" in str(error), error
+    assert 'pip install -e ".[torch]"' in str(error), error
 else:
     raise SystemExit("rindle.quantize exists without torch")
 try:
     import rindle.cli
 except SystemExit as error:
-    assert "pip install 'rindle[cli]'" in str(error), error
+    assert 'pip install -e ".[cli]"' in str(error), error
 print("fine")
 """
 

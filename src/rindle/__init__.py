@@ -3,12 +3,13 @@
 Models run without torch; what makes them (quantize, Recurrent, SRU, …) loads it on first use.
 """
 
+import warnings
 from importlib import import_module
 
 from .cells import CELLS
 from .engines.model import Model, load, save
 from .engines.stream import Stream
-from .errors import RindleError, RindleWarning
+from .errors import RindleError, RindleWarning, missing, other_project
 from .file.artifact import Artifact
 from .numbers.formats import Format, fixed, integer
 from .program.tracer import Cell, cell
@@ -48,6 +49,9 @@ __all__ = [
     *sorted(_TORCH),
 ]
 
+if _other := other_project():
+    warnings.warn(_other, RindleWarning, stacklevel=2)
+
 
 def __getattr__(name: str):
     if name not in _TORCH:
@@ -57,7 +61,7 @@ def __getattr__(name: str):
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        raise ImportError(f"rindle.{name} needs torch: pip install 'rindle[torch]'") from None
+        raise ImportError(str(missing(f"rindle.{name}", "torch", "torch"))) from None
 
 
 def __dir__():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from ..errors import RindleError
+from ..errors import RindleError, missing
 
 try:
     from . import (  # noqa: F401  each adds its verb; to add one: its file, and its name here
@@ -24,7 +24,7 @@ try:
     )
     from .app import app
 except ModuleNotFoundError as error:  # the library itself runs without typer and rich
-    sys.exit(f"the rindle command needs {error.name}: pip install 'rindle[cli]'")
+    sys.exit(str(missing("the rindle command", error.name, "cli")))
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from ..engines.model import Model, load
-from ..errors import RindleError
+from ..errors import RindleError, install_hint
 from ..file.dataset import load_data
 from ..measure.bench import OURS, Bench, Race
 from ..measure.bench import bench as measure
@@ -68,7 +68,7 @@ def rivals_of(model: Model, wanted: bool = True):
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        return None, "torch is not installed: pip install 'rindle[torch]'"
+        return None, f"torch is not installed: {install_hint('torch')}"
     try:
         return Rivals(model.artifact), None
     except NoTorchForm as error:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import RindleError
+from ..errors import RindleError, needs
 from .app import Json, app, notes, show
 
 CHECKPOINTS = Path("experiments/fsdd")  # in a clone
@@ -43,7 +43,7 @@ def demo(
     if as_json and data is not Data.fsdd:
         raise RindleError("only --data fsdd has a result to print as JSON; leave out --json")
     output = output or Path("build/demo" if data is Data.vowels else "build/demo/fsdd")
-    try:
+    with needs("the demo", "torch,demo"):
         if data is Data.vowels:
             from ..tasks.demo import vowels
 
@@ -54,5 +54,3 @@ def demo(
             chosen, known = digits.names(folds), None if train or quick else CHECKPOINTS
             results = digits.run(chosen, output, known, budget, seed, quick, notes)
             show(as_json, results, *digits.tables(results), AFTERWARDS.format(output=output, speaker=chosen[0]))
-    except ModuleNotFoundError as error:
-        raise RindleError(f"the demo needs {error.name}: pip install 'rindle[torch,demo]'") from None

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from ..engines.measurement import Measurement, measured_inputs
 from ..engines.model import Model, load
-from ..errors import RindleError
+from ..errors import RindleError, needs
 from ..file.dataset import Dataset, load_data
 from ..measure.evaluate import Score, score
 from ..measure.rezk import FORMULAS, check_formula, executed_of, size_of
@@ -96,10 +96,8 @@ def measure(model: Model, data: Dataset, engine: str) -> Measurement:
     if engine == "reference":
         from ..engines.reference import run
     else:
-        try:
+        with needs("the simulation", "torch"):
             from ..nn.simulate import run
-        except ModuleNotFoundError as error:
-            raise RindleError(f"the simulation needs {error.name}: pip install 'rindle[torch]'") from None
     model.run(data.x[:1], data.lengths[:1])  # the reference trusts its input; the model checks that it fits
     found = run(model.artifact, data.x, data.lengths)
     inputs, others = (measured_inputs(model.artifact, found.changes, data.lengths, one) for one in (True, False))

@@ -9,14 +9,14 @@ from rich.table import Table
 
 from ..engines.measurement import measured_inputs
 from ..engines.model import Model, load
-from ..errors import RindleError
+from ..errors import RindleError, needs
 from ..file.dataset import load_data
 from ..file.diff import compare, shortened
 from ..files import write_file
 from ..measure.analysis import Analysis, analyse
 from ..measure.cost import sizes
 from ..measure.rezk import FORMULAS, check_formula, size_of
-from ..measure.widths import hardware as needs
+from ..measure.widths import hardware as widths_of
 from ..measure.widths import markdown
 from ..program.graph import INPUT
 from .app import File, Force, Json, MaybeData, app, check_output, notes, plain, progress, show
@@ -91,7 +91,7 @@ def inspect(
 
 
 def _hardware(file: Path, model: Model, output: Path | None, force: bool, as_json: bool) -> None:
-    found = needs(model.artifact)
+    found = widths_of(model.artifact)
     text = markdown(found, f"Hardware needs of {file.name}")
     if output is not None:
         check_output(output, force)
@@ -123,7 +123,7 @@ def _show(file: Path, model: Model, formula: str | None, as_json: bool) -> None:
 
     paths = Table("path", "size", "format", "made by", "table: max error", title="formats")
     products = Table("product", "weights", "code", "accumulator", "θ", title="products")
-    accumulators = iter(needs(artifact).products)
+    accumulators = iter(widths_of(artifact).products)
     listed = {"paths": [], "products": []}
     for node in artifact.graph.programs:
         layer, program = node.layer, node.layer.program
@@ -225,10 +225,8 @@ def _noise(file: Path, one: Model, data: Path, model: str | None, weights, rows:
         sequences = sequences.rows(slice(rows))
     original = None
     if model is not None:
-        try:
+        with needs("--model", "torch"):
             from ..nn.capture.source import float_parameters, load_model, source_of
-        except ModuleNotFoundError as error:
-            raise RindleError(f"--model needs {error.name}: pip install 'rindle[torch]'") from None
         graph, _ = source_of(load_model(model, weights)).capture(next(sequences.batches())[0])
         original = float_parameters(graph)
     with progress() as bar:

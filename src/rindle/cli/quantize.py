@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from ..engines.model import Model, save
-from ..errors import RindleError, RindleWarning
+from ..errors import RindleWarning, needs
 from ..file.dataset import load_data
 from ..measure.analysis import over_time
 from ..measure.evaluate import score
@@ -66,15 +66,11 @@ def quantize(
 
     Example: rindle quantize nets:speaker --weights speaker.safetensors --calibration train.npz -o speaker.rindle
     """
-    try:
+    with needs("rindle quantize", "torch"):
         from ..nn.capture.source import float_outputs, load_model
         from ..nn.convert.rounding import Rounding
         from ..nn.quantize import calibrated
         from ..nn.variants import fractions
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise RindleError("rindle quantize needs torch: pip install 'rindle[torch]'") from None
     check_output(output, force)
     scheme = f"{scheme} skip={skip}" if skip != "none" else scheme
     data = load_data(calibration)

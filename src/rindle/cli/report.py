@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..engines.model import Model, load
-from ..errors import RindleError
+from ..errors import RindleError, needs
 from ..file.dataset import load_data
 from ..files import write_file
 from .app import Data, Force, Json, app, check_output, notes, show
@@ -42,11 +42,9 @@ def report(
 
     Example: rindle report dense.rindle sparse.rindle --data test.npz -o report.html --plot operations=plot.svg
     """
-    try:
+    with needs("the report", "report"):
         from ..report.collect import collect
         from ..report.page import image, render
-    except ModuleNotFoundError as error:
-        raise RindleError(f"the report needs {error.name}: pip install 'rindle[report]'") from None
     plots = [_plot(one) for one in plot or ()]
     for path in (output, *(path for _, path in plots)):
         check_output(path, force)

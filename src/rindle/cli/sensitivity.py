@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from ..errors import RindleError, RindleWarning
+from ..errors import RindleError, RindleWarning, needs
 from ..file.dataset import load_data
 from ..files import write_file
 from ..scheme.rezk import REZK
@@ -66,14 +66,10 @@ def sensitivity(
     Example: rindle sensitivity nets:speaker --weights s.safetensors --scheme w4a8 --calibration train.npz \
 --data validation.npz --budget 0.5 -o overrides.toml --plot paths.svg
     """
-    try:
+    with needs("rindle sensitivity", "torch"):
         from ..nn.capture.source import load_model
         from ..nn.quantize import calibrated
         from ..nn.variants.paths import Variants
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise RindleError("rindle sensitivity needs torch: pip install 'rindle[torch]'") from None
     if by not in GROUPS:
         raise RindleError(f"--by is {by!r}; there are {', '.join(GROUPS)}")
     for path, suffixes in ((output, (".toml", ".json")), (plot, (".svg", ".png", ".html"))):
@@ -155,11 +151,9 @@ def _tables(found: Found, title: str, output: Path | None):
 
 
 def _drawn(found: Found, scheme: str, data: str, form: str) -> bytes:
-    try:
+    with needs("--plot", "report"):
         from ..report.page import drawn
         from ..report.sensitivity import bars
-    except ModuleNotFoundError as error:
-        raise RindleError(f"--plot needs {error.name}: pip install 'rindle[report]'") from None
     return drawn(bars(found, scheme, data), form)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from ..errors import RindleError, RindleWarning
+from ..errors import RindleError, RindleWarning, needs
 from ..file.dataset import Dataset, load_data
 from ..files import write_file
 from ..measure.bench import machine
@@ -108,13 +108,9 @@ class Subject:
 
 def subject(model: str, weights: Path | None, calibration: Path, data: Path, task: str | None) -> Subject:
     """Loads and calibrates, once."""
-    try:
+    with needs("this", "torch"):
         from ..nn.capture.source import float_outputs
         from ..nn.variants.candidates import candidates_of
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise RindleError("this needs torch: pip install 'rindle[torch]'") from None
     sequences, validation = load_data(calibration), load_data(data)
     with progress() as bar, warnings.catch_warnings():
         warnings.simplefilter("ignore", RindleWarning)
@@ -132,10 +128,8 @@ def subject(model: str, weights: Path | None, calibration: Path, data: Path, tas
 
 
 def open_study(folder: Path, storage: str | None, name: str, space: dict, objectives: dict[str, str], key: dict):
-    try:
+    with needs("a search", "search"):
         from ..search.study import Study
-    except ModuleNotFoundError as error:
-        raise RindleError(f"a search needs {error.name}: pip install 'rindle[search]'") from None
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -193,11 +187,9 @@ def document(kind: str, study, subject: Subject, scheme_of) -> dict:
 
 def leave(folder: Path, found: dict) -> list[Path]:
     """The numbers, the page, the figures, and a file of overrides for every candidate on the front. Needs the report's packages."""
-    try:
+    with needs("the figures", "report"):
         from ..report.page import drawn
         from ..report.study import figures, page
-    except ModuleNotFoundError as error:
-        raise RindleError(f"the figures need {error.name}: pip install 'rindle[report]'") from None
     made = {f"{found['kind']}.json": json.dumps(plain(found), ensure_ascii=False, indent=1).encode()}
     made[f"{found['kind']}.html"] = page(plain(found)).encode()
     made |= {f"{one.name}.svg": drawn(one, "svg") for one in figures(found)}

@@ -1,6 +1,6 @@
 """The JSON document and the tensors of a .rindle file -> an :class:`~rindle.artifact.Artifact`.
 
-A file is hostile until every rule of docs/format.md has been checked, here and in core/document*.cc alike.
+A file is hostile until every rule of docs/format.md has been checked, here and in core/file/document*.cc alike.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ import numpy as np
 
 from ..cells import linear
 from ..engines.model import Model
-from ..errors import RindleError
+from ..errors import DISTRIBUTION, RindleError
 from ..file.artifact import Artifact, Golden, Layer
 from ..numbers.codes import Affine, Product, Rescale
 from ..numbers.formats import fixed, integer
@@ -227,7 +227,7 @@ def machine(core: int | None = None) -> dict:
         "system": platform.platform(),
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "rindle": version("rindle"),
+        "rindle": version(DISTRIBUTION),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

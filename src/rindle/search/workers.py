@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from ..errors import RindleError
+from ..errors import RindleError, needs
 
 OBJECT_STORE = 100 * 2**20  # bytes, of a local Ray: it only carries the model and the data
 
@@ -105,10 +105,8 @@ class _Ray:
     """Trials as Ray tasks; Ray starts one anew elsewhere when its machine goes."""
 
     def __init__(self, evaluate: Callable, address: str, count: int):
-        try:
+        with needs("--ray", "ray"):
             import ray
-        except ModuleNotFoundError:
-            raise RindleError("--ray needs ray: pip install 'rindle[ray]'") from None
         self.ray = ray
         self.started = not ray.is_initialized()
         if self.started:

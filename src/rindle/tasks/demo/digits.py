@@ -21,14 +21,14 @@ from rich.table import Table
 
 from ...engines.measurement import Measurement
 from ...engines.model import save
-from ...errors import RindleError
+from ...errors import RindleError, needs
 from ...file.dataset import Dataset, dataset
 from ...files import write_file
 from ...measure.evaluate import score
 from ...search.choose_thresholds import choose_thresholds, entry, thinned
 from ..data import fsdd
 from ..data.fsdd import Recording
-from .frontend import BINS, RATE, logmel, missing, normalize
+from .frontend import BINS, RATE, logmel, normalize
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
@@ -51,10 +51,8 @@ class Utterance:
     @cached_property
     def speeds(self) -> list[np.ndarray]:
         """Log-mel frames at each of SPEEDS, for training."""
-        try:
+        with needs("the speech demo", "demo"):
             import soxr
-        except ModuleNotFoundError as error:
-            raise missing(error.name) from None
         samples = self.samples.astype(np.float32)
         return [logmel(samples if v == 1 else soxr.resample(samples, RATE * v, RATE)) for v in SPEEDS]
 

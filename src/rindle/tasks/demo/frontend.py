@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import RindleError
+from ...errors import RindleError, needs
 
 RATE = 8000  # samples per second
 HOP, WINDOW = 80, 200  # samples: 10 and 25 ms
@@ -19,18 +19,12 @@ PRIOR, TYPICAL = 20.0, 13.0  # the running mean starts as if 20 frames at the us
 SPREAD = 3.0  # what one is in a normalized frame, in nepers of energy
 
 
-def missing(name: str) -> RindleError:
-    return RindleError(f"the speech demo needs {name}: pip install 'rindle[demo]'")
-
-
 class LogMel:
     """Samples in pieces of any size, log-mel frames out as soon as their 25 ms are complete."""
 
     def __init__(self):
-        try:
+        with needs("the speech demo", "demo"):
             import kaldi_native_fbank as knf
-        except ModuleNotFoundError as error:
-            raise missing(error.name) from None
         options = knf.FbankOptions()
         options.frame_opts.samp_freq = RATE
         options.frame_opts.dither = 0.0  # the same samples shall give the same frames
@@ -90,11 +84,9 @@ class Sound:
     """
 
     def __init__(self, path: str | Path):
-        try:
+        with needs("the speech demo", "demo"):
             import soundfile
             import soxr
-        except ModuleNotFoundError as error:
-            raise missing(error.name) from None
         try:
             self._file = soundfile.SoundFile(path)
         except (OSError, soundfile.LibsndfileError) as error:
