@@ -223,7 +223,7 @@ def shared_lengths(document, tensors):
 
 # Words that both messages must have: the field, and where it helps the value. Then what spoils the file.
 SPOILED = {
-    "newer version": (["version", "4"], put("version", 4)),
+    "newer version": (["version", "5"], put("version", 5)),
     "version 0": (["version", "0"], put("version", 0)),
     "version is text": (["version"], put("version", "1")),
     "version is true": (["version"], put("version", True)),

@@ -3,6 +3,7 @@
 import numpy as np
 from hostile import NODES2, SPOILED, at, both, drop, good, good2, named, put
 from hostile_version3 import SPOILED3, good3
+from hostile_version4 import NEEDS
 
 E, R, C, F = (
     ("nodes", NODES2.index(name)) for name in ("embedding", "rnn.l0_reverse", "rnn.l0.concat", "rnn.l0_reverse.first")
@@ -87,3 +88,4 @@ SPOILED2 = {
 RULES = {name: (*rule, good) for name, rule in SPOILED.items()}
 RULES |= {f"2: {name}": (*rule, good2) for name, rule in SPOILED2.items()}
 RULES |= {f"3: {name}": (*rule, good3) for name, rule in SPOILED3.items()}
+RULES |= {f"4: {name}": (*rule, good) for name, rule in NEEDS.items()}

@@ -10,6 +10,7 @@ import pytest
 from hostile import both, find, good, good2, header, identity, join, parts, put, spoiled
 from hostile_graphs import RULES
 from hostile_version3 import good3
+from hostile_version4 import version4
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -65,6 +66,45 @@ def test_a_file_has_the_oldest_version_that_can_say_it():
     artifact = loads(join(document, tensors))
     rindle.Model(artifact, join(document, tensors))
     assert parts(dumps(artifact))[0]["version"] == 1
+
+
+FEATURES = {"flags": lambda artifact: True, "wheels": lambda artifact: artifact.graph.input_size == 5}
+
+
+def test_a_feature_is_named_and_makes_version_4(monkeypatch):
+    """As a later version of this package would read and write it; what needs nothing is written as before."""
+    monkeypatch.setattr("rindle.file.needs.FEATURES", FEATURES)
+    artifact = loads(good())
+    document, _ = parts(dumps(artifact))
+    old, _ = parts(good())
+    assert (document["version"], document["needs"], document["outputs"]) == (4, ["flags", "wheels"], ["fc"])
+    assert document["nodes"] == old["nodes"] and "output" not in document
+    assert dumps(loads(dumps(artifact))) == dumps(artifact)
+    assert document["id"] == model_id(artifact) != old["id"]
+    core_refuses(dumps(artifact), ["needs", "this file needs 'flags'; update rindle to read it"])
+
+
+FORMS = {
+    "two": (["wheels", "flags"], dict(outputs=["fc"]), ["needs", "sorted"]),
+    "one twice": (["flags", "flags"], dict(outputs=["fc"]), ["needs", "each once"]),
+    "one too few": (["flags"], dict(outputs=["fc"]), ["needs", "'wheels'"]),
+    "no output": (["flags", "wheels"], dict(outputs=[]), ["outputs", "0"]),
+    "two outputs": (["flags", "wheels"], dict(outputs=["fc", "rnn.l0"]), ["outputs", "2"]),
+    "an output unknown": (["flags", "wheels"], dict(outputs=["nothing"]), ["output", "nothing"]),
+    "an output that is a number": (["flags", "wheels"], dict(outputs=[1]), ["outputs"]),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_the_form_of_version_4(name, monkeypatch):
+    monkeypatch.setattr("rindle.file.needs.FEATURES", FEATURES)
+    needs, outputs, words = FORMS[name]
+    python_refuses(spoiled(version4(*needs, **outputs)), words)
+
+
+def test_what_is_needed_is_used(monkeypatch):
+    monkeypatch.setattr("rindle.file.needs.FEATURES", FEATURES | {"wings": lambda artifact: False})
+    python_refuses(spoiled(version4("flags", "wheels", "wings")), ["needs", "'wings'"])
 
 
 def set_document(text):

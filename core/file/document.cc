@@ -8,7 +8,7 @@
 namespace rindle {
 namespace {
 
-constexpr std::int64_t kVersion = 3;
+constexpr std::int64_t kVersion = 4;
 constexpr std::int64_t kMaxPathElements = 1 << 24;  // of all programs: bounds a stream's memory
 
 // Within these bounds r of (4) is a normal float32 too.
@@ -213,7 +213,12 @@ Document read_document(std::span<const std::byte> file) {
                                               ": update rindle");
     Document document;
     document.version = root["version"].integer(1, kVersion);
-    root.keys({"version", "id", "input", "output", "nodes", "tables", "golden", "provenance"});
+    if (document.version < 4) {
+        root.keys({"version", "id", "input", "output", "nodes", "tables", "golden", "provenance"});
+    } else {
+        document.needs = Needs(root["needs"]);
+        root.keys({"version", "needs", "id", "input", "outputs", "nodes", "tables", "golden", "provenance"});
+    }
     check_id(root["id"]);
     root["provenance"].check_object();
 
@@ -252,12 +257,14 @@ Document read_document(std::span<const std::byte> file) {
             field["name"].fail(name == "input" ? "\"input\" is reserved for the model's input"
                                                : "\"" + name + "\" is the name of an earlier node");
     }
-    document.output = look_up(names, root["output"], "a node");
-    if (document.output == kModelInput) root["output"].fail("must be a node, not the model's input");
+    const Field output = document.version < 4 ? root["output"] : root["outputs"].items(1, 1)[0];
+    document.output = look_up(names, output, "a node");
+    if (document.output == kModelInput) output.fail("must be a node, not the model's input");
 
     check_tables_used(document, root["tables"]);
     document.golden = read_golden(root["golden"], document, tensors);
     tensors.refuse_unused();
+    if (document.version >= 4) document.needs.refuse_unused(root["needs"]);
     return document;
 }
 

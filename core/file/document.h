@@ -7,9 +7,25 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace rindle {
+
+class Field;
+
+// The features that a file of version 4 says it needs; document_needs.cc has those that there are.
+class Needs {
+  public:
+    Needs() = default;
+    explicit Needs(const Field& field);                            // throws Error for one that is unknown
+    void use(std::string_view feature, const Field& field) const;  // throws Error where the file does not name it
+    void refuse_unused(const Field& field) const;
+
+  private:
+    std::vector<std::string> names_;  // sorted
+    mutable std::vector<char> used_;
+};
 
 // (1), (2)
 struct Format {
@@ -164,6 +180,7 @@ struct Golden {
 struct Document {
     std::string id;
     std::int64_t version = 1;
+    Needs needs;
     std::int32_t vocabulary = 0;  // ids are below; 0 where the input is frames of features
     std::int32_t input_size = 0;  // 1 for ids
     Format input_format;

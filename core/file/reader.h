@@ -14,6 +14,8 @@ namespace rindle {
 inline constexpr std::int64_t kMaxSize = 1 << 20;
 inline const double kExact = std::ldexp(1.0, 52);  // (8b), (15): every sum stays below
 
+inline constexpr std::size_t kMaxFeatures = 256;
+
 using Names = std::unordered_map<std::string, int>;
 
 // document.cc: from the keys bits, frac, scale, signed of `field`

@@ -143,8 +143,10 @@ void documents() {
         refused(model.file(), c.message);
     }
     SmallModel newer;
-    newer.document = replaced(newer.document, "\"version\": 1", "\"version\": 4, \"news\": 1");
+    newer.document = replaced(newer.document, "\"version\": 1", "\"version\": 5, \"news\": 1");
     refused(newer.file(), "update rindle", RINDLE_NEWER_VERSION);
+    newer.document = replaced(newer.document, "\"version\": 5, \"news\": 1", "\"version\": 4, \"needs\": [\"news\"], \"news\": 1");
+    refused(newer.file(), "needs[0]: this file needs 'news'; update rindle to read it", RINDLE_NEWER_VERSION);
     SmallModel long_name;
     long_name.document = replaced(long_name.document, "\"name\": \"final\"", "\"name\": \"" + std::string(257, 'n') + "\"");
     refused(long_name.file(), "nodes[1].name: must have 1..256 bytes");

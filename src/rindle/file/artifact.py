@@ -11,8 +11,9 @@ from ..errors import RindleError
 from ..numbers.formats import Format
 from ..program.graph import Graph
 from ..program.program import Program
+from .needs import features
 
-VERSION = 3  # the newest that this package knows; a file has the oldest that can say what it says
+VERSION = 4  # the newest that this package knows; a file has the oldest that can say what it says
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +55,15 @@ class Artifact:
     provenance: dict = field(default_factory=dict)
 
     @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the features of format version 4 that this model uses, sorted."""
+        return features(self)
+
+    @property
     def version(self) -> int:
         """Of the file format: the oldest that has all that this model uses."""
+        if self.needs:
+            return 4
         nodes = self.graph.nodes
         if any(node.kind in ("window", "gather", "max", "float") for node in nodes) or any(
             len(node.sources) > 1 or any(term.conv for op in node.layer.program.affines for term in op.terms)

@@ -16,20 +16,21 @@ from ..numbers.formats import Format
 from ..program.graph import INPUT, KINDS, Embedding, Graph, Node, Window
 from .artifact import VERSION, Artifact, Golden
 from .fields import SIZE_LIMIT, Fields, Tensors, check_range, names, read_format, short, unpack_codes
+from .needs import Version
 from .read_program import read_program, read_table
 
 GOLDEN_LIMIT = 65536
 PATHS_LIMIT = 2**24
 SOURCES_LIMIT = 64
 WINDOW_LIMIT = 4096
-KINDS_OF = {1: ("program", "last", "mean"), 2: KINDS[:6], 3: KINDS}  # format version -> kinds of nodes
+KINDS_OF = {1: ("program", "last", "mean"), 2: KINDS[:6], 3: KINDS, 4: KINDS}  # format version -> kinds of nodes
 WITH_VALUES = ("concat", "embedding", "window", "gather", "float")  # kinds that make elements of their own
 
 
 def from_document(document: dict, tensors: dict[str, np.ndarray]) -> Artifact:
     """Raises RindleError, which names the field, for anything that docs/format.md forbids."""
     top, store = Fields(document, "document"), Tensors(tensors)
-    version = top.integer("version", 1, VERSION)
+    version = Version.read(top, VERSION)
     identifier = top.take("id", str)
     if len(identifier) != 64 or not set(identifier) <= set("0123456789abcdef"):
         raise RindleError(f"document.id is {short(identifier)}; it must be 64 hex digits")
@@ -56,10 +57,7 @@ def from_document(document: dict, tensors: dict[str, np.ndarray]) -> Artifact:
             )
     for name in tables.keys() - used_tables:
         raise RindleError(f"tables.{name} is not used by any operation")
-    output = top.take("output", str)
-    if output not in [node.name for node in graph.nodes]:
-        raise RindleError(f"output is {output!r}, which is not a node")
-    graph = Graph(input_size, graph.nodes, output, vocabulary)
+    graph = Graph(input_size, graph.nodes, _read_output(top, version, graph), vocabulary)
     if "golden" not in document:
         raise RindleError(
             "golden is missing: a file without a golden vector cannot be verified; convert the model again"
@@ -68,7 +66,23 @@ def from_document(document: dict, tensors: dict[str, np.ndarray]) -> Artifact:
     provenance = top.take("provenance", dict)
     top.done()
     store.done()
-    return Artifact(graph, input_format, golden, provenance)
+    artifact = Artifact(graph, input_format, golden, provenance)
+    version.check_used(artifact.needs)
+    return artifact
+
+
+def _read_output(top: Fields, version: Version, graph: Graph) -> str:
+    """The node whose value is the model's; from version 4 on it stands in a list, of one for now."""
+    if version < 4:
+        output = top.take("output", str)
+    else:
+        outputs = names(top.take("outputs", list), "outputs")
+        if len(outputs) != 1:
+            raise RindleError(f"outputs has {len(outputs)} entries; a model has one output")
+        (output,) = outputs
+    if output not in [node.name for node in graph.nodes]:
+        raise RindleError(f"output is {short(output)}, which is not a node")
+    return output
 
 
 def _read_input(entry: Fields, version: int) -> tuple[int, int, Format | None]:

@@ -27,12 +27,15 @@ def to_document(artifact: Artifact) -> tuple[dict, dict[str, np.ndarray]]:
     document = {
         "version": artifact.version,
         "input": _write_input(artifact.graph, artifact.input_format),
-        "output": artifact.graph.output,
         "nodes": nodes,
         "tables": tables,
         "golden": {part: f"golden/{part}" for part in ("inputs", "lengths", "outputs")},
         "provenance": artifact.provenance,
     }
+    if artifact.version < 4:
+        document["output"] = artifact.graph.output
+    else:
+        document |= {"needs": list(artifact.needs), "outputs": [artifact.graph.output]}
     return document, tensors
 
 
