@@ -146,7 +146,7 @@ def random_layer(rng, equation, sizes: dict[str, int], input_formats: list[Forma
             elif path not in program.codes:
                 formats[path] = formats[program.format_name(path)]
     codes, rules = {}, {}
-    for gate, source in program.products:
+    for gate, source in program.blocks:
         usual = codes.get((None, source)) or codes.setdefault((None, source), _code(rng, base))
         grouped = program.term_of(gate, source).conv is not None and program.term_of(gate, source).conv.groups > 1
         codes[gate, source] = usual if rng.random() < 0.8 or grouped else _code(rng, base)

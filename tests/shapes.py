@@ -36,7 +36,5 @@ def resolved(scheme, graph: Graph) -> dict:
     for node in graph.programs:
         program = node.layer.program
         keys[node.name] = [*program.paths, *program.vectors]
-        keys[node.name] += [
-            f"{kind}.{gate}.{source}" for kind in ("weight", "code") for gate, source in program.products
-        ]
+        keys[node.name] += [f"{kind}.{gate}.{source}" for kind in ("weight", "code") for gate, source in program.blocks]
     return resolve(presets.rules(scheme, graph), None, keys)

@@ -221,6 +221,14 @@ def test_every_cell_can_be_timed_without_torch(name):
     assert [row.kind for row in found.step.rows] == [OURS]
 
 
+def test_a_convolution_multiplies_its_weights_at_every_pixel():
+    model = quantized("convlstm", "int8")
+    pixels = {term.conv.pixels for node in model.artifact.graph.recurrent for term in node.layer.program.terms}
+    assert min(pixels) > 1
+    bound = bench(model, **QUICK).bound
+    assert bound.macs == bound.macs_asked > bound.bytes == bound.bytes_asked
+
+
 def test_noise_changes_everything_and_hardly_saturates():
     model = quantized("lstm", "int8")
     x = noise(model, 500)

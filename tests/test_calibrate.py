@@ -180,8 +180,8 @@ def test_what_is_bounded_needs_no_data():
 def test_lowering_splits_by_format_and_merges_neighbours():
     program = CELLS["lstm"].program.with_sizes(I=3, H=4)
     narrow, wide = fixed(8, 5, product=True), fixed(16, 12, product=True)
-    codes = dict.fromkeys(program.products, narrow)
-    rules = dict.fromkeys(program.products, Rule("int", 8))
+    codes = dict.fromkeys(program.blocks, narrow)
+    rules = dict.fromkeys(program.blocks, Rule("int", 8))
     same, formats = lower(program, codes, rules)
     assert same == program and formats == {"x.code": narrow, "h.code": narrow}
     codes["f", "h"] = codes["o", "h"] = wide

@@ -22,6 +22,7 @@ from rindle.measure.rezk import (
     size_of,
 )
 from rindle.nn.capture.source import source_of
+from rindle.program.products import terms_of
 from rindle.scheme.paths import keys_of
 from rindle.scheme.rules import resolve
 
@@ -40,7 +41,7 @@ def test_the_bytes_of_weights_are_those_that_are_written(cell):
     assert expected == sizes(rindle.quantize(net, "int8", sequences(), overrides).artifact)["weights"]
 
 
-@pytest.mark.filterwarnings("ignore:.*its steps grow:rindle.formats.RindleWarning")  # of the skipped path
+@pytest.mark.filterwarnings("ignore:.*its steps grow:rindle.errors.RindleWarning")  # of the skipped path
 def test_the_bytes_of_a_scheme_that_skips_paths():
     """Products that were split into several matrices take as much as one."""
     torch.manual_seed(0)
@@ -269,7 +270,7 @@ def test_directions_that_share_their_weights_count_them_once():
         assert executed_of(model.artifact, seen) == pytest.approx(wanted)
 
 
-@pytest.mark.filterwarnings("ignore:.*its steps grow:rindle.formats.RindleWarning")  # of the skipped path
+@pytest.mark.filterwarnings("ignore:.*its steps grow:rindle.errors.RindleWarning")  # of the skipped path
 @pytest.mark.parametrize("cell", ["lstm", "gru_reset_before", "ligru"])
 @pytest.mark.parametrize(
     "scheme, shared", [("rezk-uniform8", False), ("rezk-uniform8", True), ("rezk-m8 skip=all", False)]
@@ -301,10 +302,28 @@ def test_before_and_after_conversion_size_and_operations_are_the_same(cell, shar
     assert executed_by_rules(graph, rules, still, elementwise=True) > wide
 
 
+def test_before_conversion_a_convolution_counts_at_every_pixel():
+    """A layer of 5 pixels before one of 1: the share that ran depends on how often each multiplies."""
+    torch.manual_seed(1)
+    cell, image = rindle.CELLS["convlstm"], (1, FEATURES)
+    layer = rindle.Recurrent(cell, FEATURES, 2 * FEATURES, batch_first=True, image=image, kernel=(1, 3))
+    net = torch.nn.Sequential(Only(layer), torch.nn.Linear(2 * FEATURES, 4)).eval()
+    graph, _ = source_of(net).capture(sequences())
+    rules = resolve("int8", None, keys_of(graph))
+    model = held(rindle.quantize(net, "int8", sequences()))
+    seen = model.measure(sequences())
+    every = (*seen.inputs, *seen.others)
+    terms = {one.term.code: one.term for one in terms_of(model.artifact.graph)}
+    codes = model.artifact.held_codes()
+    densities = {(one.node, terms[codes[one.name][1]].source): one.density for one in every}
+    assert len(set(densities.values())) == len(every) == 3
+    assert executed_by_rules(graph, rules, densities) == pytest.approx(executed_of(model.artifact, seen), rel=1e-12)
+
+
 def test_elementwise_operations_are_as_many_as_vectors_and_97_per_cent_dense():
     graph, _ = MODELS["LSTM"]
     rules = resolved("rezk-uniform8", graph)
-    still = {(node.name, source): 0.0 for node in graph.programs for _, source in node.layer.program.products}
+    still = {(node.name, source): 0.0 for node in graph.programs for _, source in node.layer.program.blocks}
     macs, vectors = 14_280_200, 4 * 4 * 550 + 1936
     assert size_by_rules(graph, rules).vectors == vectors
     wanted = 0.97 * vectors / (macs + vectors)

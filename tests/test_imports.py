@@ -25,7 +25,7 @@ ROOMS = {
     "file": "numbers program",
     "engines": "_core numbers program file",
     "measure": "numbers program cells scheme file engines",
-    "search": "scheme file engines measure",
+    "search": "program scheme file engines measure",
     "export": "numbers program file engines",
     "nn/numerics.py": "numbers program",
     "nn/lsq.py": "",

@@ -99,7 +99,7 @@ def net(cell="lstm", layers=3):
     return TorchModel(cell, layers=layers).eval()
 
 
-@pytest.mark.filterwarnings("ignore:.*its steps grow:rindle.formats.RindleWarning")  # of the skipped path
+@pytest.mark.filterwarnings("ignore:.*its steps grow:rindle.errors.RindleWarning")  # of the skipped path
 def test_a_preset_by_its_name_is_its_plain_rules():
     x = sequences()
     named = rindle.quantize(net(), "rezk-m6 skip=first", x)

@@ -166,7 +166,7 @@ GOLDEN = {
 @pytest.mark.parametrize("name", [*EVERY_CELL, *SEVERAL_INPUTS, "linear"])
 def test_path_names(name):
     program = (EVERY_CELL | SEVERAL_INPUTS | {"linear": linear})[name].program
-    products = [f"{gate}.{source}" for gate, source in program.products]
+    products = [f"{gate}.{source}" for gate, source in program.blocks]
     found = (program.paths, program.codes, program.vectors, products)
     assert tuple(" ".join(names) for names in found) == GOLDEN[name]
 
@@ -185,7 +185,7 @@ def test_parameter_layout_has_every_block(cell):
     """Each product's block, each bias and each vector stands in a parameter."""
     one = EVERY_CELL[cell]
     blocks = [block for rows in one.layout.values() for block in rows]
-    wanted = {f"{gate}.{source}" for gate, source in one.program.products} | set(one.program.vectors)
+    wanted = {f"{gate}.{source}" for gate, source in one.program.blocks} | set(one.program.vectors)
     assert wanted | {gate for op in one.program.affines for gate in op.biased} == set(blocks)
     assert EVERY_CELL[cell].doc
 
@@ -257,7 +257,7 @@ def test_old_and_new_state_may_both_be_multiplied():
     program = traced(lambda n, x, h: (n.affine("y", new := n.tanh(n.affine("a", x, h))), new), "h")
     assert program.codes == ("x.code", "h.code", "h.next.code")
     program = traced(lambda n, x, h: (n.affine("y", h, new := n.tanh(n.affine("a", x, h))), new), "h")
-    assert [block for block in program.products if block[0] == "y"] == [("y", "h"), ("y", "h.next")]
+    assert [block for block in program.blocks if block[0] == "y"] == [("y", "h"), ("y", "h.next")]
 
 
 def test_an_input_has_one_code_however_many_products_read_it():

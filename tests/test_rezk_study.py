@@ -352,7 +352,7 @@ def test_a_log_makes_no_cell_twice_and_survives_a_torn_line(tmp_path):
 
 
 @pytest.mark.filterwarnings(
-    "ignore:.*its steps grow:rindle.formats.RindleWarning"
+    "ignore:.*its steps grow:rindle.errors.RindleWarning"
 )  # of skipped paths beside 2-bit weights
 def test_the_quick_study_runs(tmp_path):
     page, output = tmp_path / "report.html", tmp_path / "results.json"

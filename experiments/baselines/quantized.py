@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import rindle
 from experiments.baselines import run, tasks
+from rindle.measure import cost
 
 CALIBRATION = 64  # validation rows
 
@@ -107,7 +108,7 @@ def main() -> None:
         return adapter(quantized, *arguments)
 
     runtime.parameters = exact.parameters  # the tasks ask it for its device
-    report = {"bytes": len(quantized.data), "sizes": rindle.cost.sizes(quantized.artifact)}
+    report = {"bytes": len(quantized.data), "sizes": cost.sizes(quantized.artifact)}
     for part in ("valid", "test"):
         report[part] = {"float": task.evaluate(exact, part), args.scheme: task.evaluate(runtime, part)}
         print(json.dumps({part: report[part]}), flush=True)

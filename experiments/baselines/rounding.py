@@ -42,7 +42,7 @@ def with_weights(plan: Plan, rules: dict) -> Plan:
     layers = {}
     for node in plan.graph.programs:
         layer = plan.layers[node.name]
-        own = {pair: rules[node.name, "weight.{}.{}".format(*pair)] for pair in node.layer.program.products}
+        own = {pair: rules[node.name, "weight.{}.{}".format(*pair)] for pair in node.layer.program.blocks}
         weights = plan_weights(node.name, layer.program, node.layer.blocks, own)
         layers[node.name] = replace(layer, weights=weights, codes={}, biases={})
     return replace(plan, layers=layers, rules=rules)

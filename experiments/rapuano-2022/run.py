@@ -31,6 +31,8 @@ from experiments.baselines.quantized import TASKS
 from experiments.baselines.tasks.imdb import batch
 from experiments.baselines.tasks.ptb import LENGTH, columns
 from rindle.files import write_file
+from rindle.measure import cost
+from rindle.program.products import blocks_of_node, terms_of_node
 from rindle.tasks import metrics
 
 HERE = Path(__file__).resolve().parent
@@ -117,12 +119,11 @@ class Subject:
 
 def sizes(model: rindle.Model) -> dict:
     """Bytes of the whole file, and of the recurrent layer's weights with their share of 32-bit floats."""
-    kinds = rindle.cost.sizes(model.artifact)
+    kinds = cost.sizes(model.artifact)
     bits = weights = 0
     for node in model.artifact.graph.recurrent:
-        for op in node.layer.program.affines:
-            for product in node.layer.constants[op.out[0]].products:
-                bits, weights = bits + product.weight.size * product.format.bits, weights + product.weight.size
+        bits += sum(one.bits for one in terms_of_node(node))
+        weights += sum(one.weights for one in blocks_of_node(node))
     return {
         "file": len(model.data),
         **kinds,

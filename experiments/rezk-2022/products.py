@@ -36,7 +36,7 @@ def products_of(graph) -> list[Product]:
     for node in graph.programs:
         program = node.layer.program
         joint = not program.states or program.cell.startswith("sru")
-        for gate, source in program.products:
+        for gate, source in program.blocks:
             if not program.states:
                 role = "h" if node.name in below else "fc"
             else:

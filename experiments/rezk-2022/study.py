@@ -43,7 +43,7 @@ class Published:
 
 
 class Runtime:
-    """A rindle.Model as the task asks for its scores. measured: what was run last (rindle.cost.Measurement)."""
+    """A rindle.Model as the task asks for its scores. measured: what was run last (rindle.engines.measurement.Measurement)."""
 
     def __init__(self, model: rindle.Model):
         self.model, self.measured = model, None
@@ -238,6 +238,6 @@ def batch_norms(network, graph) -> dict[str, dict[str, torch.Tensor]]:
         gain = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).detach()
         name = f"layers.{k}.l0"
         program = graph.node(name).layer.program
-        gates = list(dict.fromkeys(gate for gate, source in program.products if source in program.inputs))
+        gates = list(dict.fromkeys(gate for gate, source in program.blocks if source in program.inputs))
         found[name] = dict(zip(gates, gain.split(len(gain) // len(gates))))
     return found

@@ -19,6 +19,7 @@ from ..measure.rezk import FORMULAS, check_formula, size_of
 from ..measure.widths import hardware as widths_of
 from ..measure.widths import markdown
 from ..program.graph import INPUT
+from ..program.products import terms_of
 from .app import File, Force, Json, MaybeData, app, check_output, notes, plain, progress, show
 
 
@@ -123,7 +124,6 @@ def _show(file: Path, model: Model, formula: str | None, as_json: bool) -> None:
 
     paths = Table("path", "size", "format", "made by", "table: max error", title="formats")
     products = Table("product", "weights", "code", "accumulator", "θ", title="products")
-    accumulators = iter(widths_of(artifact).products)
     listed = {"paths": [], "products": []}
     for node in artifact.graph.programs:
         layer, program = node.layer, node.layer.program
@@ -139,29 +139,23 @@ def _show(file: Path, model: Model, formula: str | None, as_json: bool) -> None:
             listed["paths"].append(
                 {"path": name, "size": size, "format": fmt, "made_by": kind, "max_error": table and table.max_error}
             )
-        for op in program.affines:
-            for term, product in zip(op.terms, layer.constants[op.out[0]].products):
-                shape = product.weight.shape
-                scale = "a scale per row" if product.row_scales is not None else str(product.format)
-                theta = layer.thetas.get(term.code)
-                shown = "dense" if theta is None else "one per element" if isinstance(theta, np.ndarray) else str(theta)
-                about_weights = f"{shape[0]} x {shape[1]}, {product.format.bits} bits, {scale}"
-                if term.conv is not None:
-                    about_weights += f", convolution {term.conv.kernel[0]} x {term.conv.kernel[1]}"
-                name, fmt = f"{node.name}/{term.weight}", str(layer.formats[term.code])
-                width = next(accumulators).accumulator
-                products.add_row(name, about_weights, fmt, f"{width} bits", shown)
-                listed["products"].append(
-                    {
-                        "product": name,
-                        "shape": shape,
-                        "bits": product.format.bits,
-                        "scale": scale,
-                        "code": fmt,
-                        "accumulator_bits": width,
-                        "theta": theta,
-                    }
-                )
+    for one, widths in zip(terms_of(artifact.graph), widths_of(artifact).products, strict=True):
+        theta, conv = one.node.layer.thetas.get(one.term.code), one.term.conv
+        about_product = {
+            "product": one.name,
+            "shape": one.product.weight.shape,
+            "bits": one.product.format.bits,
+            "scale": "a scale per row" if one.product.row_scales is not None else str(one.product.format),
+            "code": str(one.code_format),
+            "accumulator_bits": widths.accumulator,
+            "theta": theta,
+        }
+        listed["products"].append(about_product)
+        rows, columns = about_product["shape"]
+        weights = f"{rows} x {columns}, {about_product['bits']} bits, {about_product['scale']}"
+        weights += f", convolution {conv.kernel[0]} x {conv.kernel[1]}" if conv is not None else ""
+        shown = "dense" if theta is None else "one per element" if isinstance(theta, np.ndarray) else str(theta)
+        products.add_row(one.name, weights, about_product["code"], f"{widths.accumulator} bits", shown)
 
     recurrent = sum(one.macs for one in measured_inputs(artifact, {}, [artifact.graph.least_frames]))
     parts = sizes(artifact)

@@ -121,7 +121,7 @@ def subject(model: str, weights: Path | None, calibration: Path, data: Path, tas
         outputs = float_outputs(graph, validation)
     base = None if validation.y is None else score(outputs, validation)
     recurrent = tuple(
-        dict.fromkeys(f"{node.name}/{source}" for node in graph.recurrent for _, source in node.layer.program.products)
+        dict.fromkeys(f"{node.name}/{source}" for node in graph.recurrent for _, source in node.layer.program.blocks)
     )
     key = {"model": provenance["model"], "calibration": sequences.sha256, "data": validation.sha256, "task": task}
     return Subject(model, candidates, validation, outputs, base, keys_of(graph), recurrent, key)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..program.products import terms_of_node
+
 
 @dataclass(frozen=True)
 class Input:
@@ -73,13 +75,7 @@ def measured_inputs(
         layer = node.layer
         frames = sum(artifact.graph.frames(node.name, int(length)) for length in lengths if length)
         for code in layer.program.codes:
-            macs = bits = 0
-            for op in layer.program.affines:
-                for term, product in zip(op.terms, layer.constants[op.out[0]].products):
-                    if term.code == code:
-                        source = term.source
-                        macs += product.weight.size * op.pixels
-                        bits += product.weight.size * product.format.bits
+            readers = [one for one in terms_of_node(node) if one.term.code == code]
             size = layer.program.sizes[code]
             changed, seen = changes.get((node.name, code), (size * frames, frames))
             density = changed / (size * seen) if seen else 1.0
@@ -87,11 +83,11 @@ def measured_inputs(
                 Input(
                     node.name,
                     names[node.name, code],
-                    source in layer.program.hidden,
+                    readers[0].hidden,
                     size,
                     layer.thetas.get(code),
-                    macs,
-                    bits,
+                    sum(one.macs for one in readers),
+                    sum(one.bits for one in readers),
                     density,
                     seen,
                 )

@@ -28,6 +28,7 @@ from ..file.artifact import Artifact, Golden, Layer
 from ..numbers.codes import Affine, Product, Rescale
 from ..numbers.formats import fixed, integer
 from ..program.graph import INPUT, Graph, Node
+from ..program.products import terms_of
 from .timing import Contender, in_turns, one_core, read_loops
 
 OURS, DENSE = "rindle", "rindle, all products"
@@ -194,12 +195,9 @@ def noise(model: Model, frames: int) -> np.ndarray:
     """float32 [frames, I]: normal noise whose 3σ are the range of the input's narrowest code, so that it hardly saturates."""
     artifact = model.artifact
     reach = artifact.input_format.hi * artifact.input_format.scale
-    for node in artifact.graph.programs:
-        for op in node.layer.program.affines:
-            for term in op.terms:
-                if (INPUT, term.source) in zip(node.sources, node.layer.program.inputs):
-                    fmt = node.layer.formats[term.code]
-                    reach = min(reach, fmt.hi * fmt.scale)
+    for one in terms_of(artifact.graph):
+        if (INPUT, one.term.source) in zip(one.node.sources, one.node.layer.program.inputs):
+            reach = min(reach, one.code_format.hi * one.code_format.scale)
     reach /= 3
     return (reach * np.random.default_rng(0).standard_normal((frames, model.input_size))).astype(np.float32)
 
@@ -278,7 +276,7 @@ def _dense(model: Model) -> Model | None:
 
 def _steps(model: Model, dense: Model | None, rivals, inputs, slices, seconds) -> tuple[Race, Bound, dict[str, float]]:
     """The race of steps and, in the same turns, what bounds ours."""
-    bits = sum(p.weight.size * p.format.bits for p in _products(model.artifact))
+    bits = sum(one.bits for one in terms_of(model.artifact.graph))
     stream = model.stream()
     still = model.with_thresholds({name: _largest(model, name) for name in model.thresholds})
     probe = Model(probe_artifact(256, 128), kernel=model.kernel)
@@ -301,7 +299,7 @@ def _steps(model: Model, dense: Model | None, rivals, inputs, slices, seconds) -
     race = Race(1, 1, rows)
 
     asked_macs, asked_bits, density = _asked(model, stream)
-    macs = sum(p.weight.size for p in _products(model.artifact))
+    macs = sum(one.macs for one in terms_of(model.artifact.graph))
     step = race.rows[0].best
     overhead = min(call.best, step)
     elementwise = max(min(at_rest.best, step) - overhead, 0.0)
@@ -320,31 +318,16 @@ def _steps(model: Model, dense: Model | None, rivals, inputs, slices, seconds) -
     return race, bound, density
 
 
-def _products(artifact: Artifact) -> list[Product]:
-    return [
-        product
-        for node in artifact.graph.programs
-        for op in node.layer.program.affines
-        for product in node.layer.constants[op.out[0]].products
-    ]
-
-
 def _asked(model: Model, stream) -> tuple[float, float, dict[str, float]]:
     """Per frame of what a stream has seen: multiply-accumulates, weight bits, and the density of every input."""
     changes = model._counts(stream._core)[1]
-    macs = bits = 0.0
-    density = {}
+    shares, density = {}, {}
     for name, (node, code) in model.artifact.held_codes().items():
-        layer = model.artifact.graph.node(node).layer
         changed, frames = changes.get((node, code), (1, 0))
-        share = changed / (layer.program.sizes[code] * frames) if frames else 1.0
-        density[name] = share
-        for op in layer.program.affines:
-            for term, product in zip(op.terms, layer.constants[op.out[0]].products):
-                if term.code == code:
-                    macs += share * product.weight.size * op.pixels
-                    bits += share * product.weight.size * product.format.bits
-    return macs, bits, density
+        size = model.artifact.graph.node(node).layer.program.sizes[code]
+        shares[node, code] = density[name] = changed / (size * frames) if frames else 1.0
+    asked = [(shares[one.node.name, one.term.code], one) for one in terms_of(model.artifact.graph)]
+    return sum(share * one.macs for share, one in asked), sum(share * one.bits for share, one in asked), density
 
 
 def _largest(model: Model, name: str) -> int:

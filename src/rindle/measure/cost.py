@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..file.container import dumps
 from ..file.write import to_document
+from ..program.products import blocks_of
 
 
 def weight_bytes(graph, rules) -> int:
@@ -12,10 +13,8 @@ def weight_bytes(graph, rules) -> int:
     rules: (layer, "weight.gate.source") -> what has ``bits``, as ``scheme.resolve`` gives.
     """
     total = 0
-    for node in graph.programs:
-        for gate, source in node.layer.program.products:
-            rows, columns = node.layer.program.block_shape(f"{gate}.{source}")
-            total += rows * (-(-columns * rules[node.name, f"weight.{gate}.{source}"].bits // 8))
+    for one in blocks_of(graph):
+        total += one.rows * (-(-one.columns * rules[one.weight_key].bits // 8))
     return total
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from ..engines.measurement import Input, Measurement
 from ..errors import RindleError
 from ..program.graph import Node
+from ..program.products import blocks_of, terms_of, terms_of_node
 
 FORMULAS = ("rezk",)
 WIDE_DENSITY = 0.97  # of inputs in 16-bit fixed point
@@ -76,11 +77,7 @@ def size_by_rules(graph, rules, vectors: int | None = None) -> Size:
     than from the cells, whose batch norm is folded.
     """
     shared = shared_directions(graph)
-    matrices = [
-        (one.weights, rules[one.node, f"weight.{one.gate}.{one.source}"].bits)
-        for one in _products(graph)
-        if one.node not in shared
-    ]
+    matrices = [(one.weights, rules[one.weight_key].bits) for one in blocks_of(graph) if one.node.name not in shared]
     return Size(tuple(matrices), sum(_vectors(graph, shared).values()) if vectors is None else vectors)
 
 
@@ -88,14 +85,9 @@ def size_of(artifact) -> Size:
     """Of a converted model, embeddings included."""
     matrices = [(node.table.rows.size, node.table.format.bits) for node in artifact.graph.embeddings]
     shared = shared_directions(artifact.graph)
-    for node in artifact.graph.programs:
-        if node.name not in shared:
-            program, constants = node.layer.program, node.layer.constants
-            matrices += [
-                (product.weight.size, product.format.bits)
-                for op in program.affines
-                for product in constants[op.out[0]].products
-            ]
+    matrices += [
+        (one.weights, one.product.format.bits) for one in terms_of(artifact.graph) if one.node.name not in shared
+    ]
     return Size(tuple(matrices), sum(_vectors(artifact.graph, shared).values()))
 
 
@@ -118,34 +110,13 @@ def executed_by_rules(graph, rules, densities: dict[tuple[str, str], float], ele
     """
     shared = shared_directions(graph)
     parts = []
-    for one in _products(graph):
-        wide = rules[one.node, f"code.{one.gate}.{one.source}"].bits == WIDE_BITS
-        density = WIDE_DENSITY if wide else densities[one.node, one.source]
-        parts.append(Part(_times(one.node, one.hidden, shared) * one.weights, density, float(wide)))
+    for one in blocks_of(graph):
+        wide = rules[one.code_key].bits == WIDE_BITS
+        density = WIDE_DENSITY if wide else densities[one.node.name, one.source]
+        parts.append(Part(_times(one.node.name, one.hidden, shared) * one.macs, density, float(wide)))
     if elementwise:
         parts += _elementwise(graph, shared, {})
     return executed(parts)
-
-
-@dataclass(frozen=True)
-class _Product:
-    """A block of a matrix. hidden: it multiplies the layer's own state."""
-
-    node: str
-    gate: str
-    source: str
-    weights: int
-    hidden: bool
-
-
-def _products(graph) -> list[_Product]:
-    found = []
-    for node in graph.programs:
-        program = node.layer.program
-        for gate, source in program.products:
-            rows, columns = program.block_shape(f"{gate}.{source}")
-            found.append(_Product(node.name, gate, source, rows * columns, source in program.hidden))
-    return found
 
 
 def _vectors(graph, shared: dict[str, str]) -> dict[str, int]:
@@ -191,18 +162,15 @@ def _same_weights(a: Node, b: Node) -> bool:
     """Of their matrices; biases and vectors may differ as little as batch norms do. Of a converted layer with a path in 16 bits
     the codes may differ, since steps grow there by what the two directions multiply (docs/numerics.md, 8c): ask the captured graph.
     """
-    one, other = _matrices(a.layer), _matrices(b.layer)
+    one, other = _matrices(a), _matrices(b)
     return one.keys() == other.keys() and all(
         bits == other[name][0] and np.array_equal(weight, other[name][1]) for name, (bits, weight) in one.items()
     )
 
 
-def _matrices(layer) -> dict[str, tuple[int, np.ndarray]]:
+def _matrices(node: Node) -> dict[str, tuple[int, np.ndarray]]:
     """Name -> bits (of floats 32), weights [rows, columns]."""
+    layer = node.layer
     if hasattr(layer, "blocks"):
         return {name: (FLOAT_BITS, np.asarray(block.detach())) for name, block in layer.blocks.items() if "." in name}
-    return {
-        term.weight: (product.format.bits, product.weight)
-        for op in layer.program.affines
-        for term, product in zip(op.terms, layer.constants[op.out[0]].products)
-    }
+    return {one.term.weight: (one.product.format.bits, one.product.weight) for one in terms_of_node(node)}

@@ -15,6 +15,7 @@ from ..file.artifact import Artifact
 from ..numbers.codes import signed_bits, worst_case
 from ..numbers.formats import Format
 from ..program.graph import INPUT
+from ..program.products import terms_of
 from ..scheme.paths import bounds_of, keys_of, origin_of, saturating
 from ..scheme.rules import Rule, resolve
 
@@ -100,7 +101,8 @@ class Hardware:
 def hardware(artifact: Artifact) -> Hardware:
     """Reads an artifact as a guideline for a circuit."""
     rules, graph = _rules(artifact), artifact.graph
-    choices, products, sums, elementwise, rescaled = [], [], [], {}, []
+    choices, sums, elementwise, rescaled = [], [], {}, []
+    products = tuple(_products(graph, rules))
     if artifact.input_format is not None:
         choices.append(_origin(INPUT, graph.input_size, artifact.input_format))
     for node in graph.embeddings:
@@ -111,7 +113,6 @@ def hardware(artifact: Artifact) -> Hardware:
         for op in layer.program.ops:
             constant, name = layer.constants.get(op.out[0]), f"{node.name}/{op.out[0]}"
             if op.kind == "affine":
-                products += _products(node, op, constant, rules)
                 sums.append(_sum(node, op, constant))
             elif op.kind == "requantize":
                 rescaled.append(_multiplier(np.array([constant.multiplier])))
@@ -121,7 +122,7 @@ def hardware(artifact: Artifact) -> Hardware:
     shifts = not any(one.multiplier for one in products) and not any(rescaled)
     tables = _tables(graph)
     memory = _memory(graph, products, sums, tables)
-    return Hardware(shifts, tuple(choices), tuple(products), tuple(sums), elementwise, tables, memory)
+    return Hardware(shifts, tuple(choices), products, tuple(sums), elementwise, tables, memory)
 
 
 # -------------------------------------------------------------------------------------------------------- formats
@@ -207,15 +208,15 @@ def _multiplier(m: np.ndarray) -> int:
     return 0 if not (m & (m - 1)).any() else int(m.max()).bit_length()
 
 
-def _products(node, op, constant, rules: dict):
-    for term, product in zip(op.terms, constant.products):
-        code = node.layer.formats[term.code]
+def _products(graph, rules: dict):
+    for one in terms_of(graph):
+        term, product, code = one.term, one.product, one.code_format
         reaches = np.abs(product.weight).sum(1) * max(-code.lo, code.hi)
         row = int(np.argmax(reaches))
-        rule = rules.get((node.name, f"weight.{term.gates[0]}.{term.source}"))
+        rule = rules.get((one.node.name, f"weight.{term.gates[0]}.{term.source}"))
         weight = f"int{product.format.bits}, a scale per row" if product.row_scales is not None else str(product.format)
         yield ProductNeeds(
-            f"{node.name}/{term.weight}",
+            one.name,
             *product.weight.shape,
             weight,
             f"{term.code}: {code}",
@@ -268,12 +269,6 @@ def _tables(graph) -> tuple[TableNeeds, ...]:
 
 
 def _memory(graph, products, sums, tables) -> dict[str, int]:
-    weights = sum(
-        product.weight.size * product.format.bits
-        for node in graph.programs
-        for op in node.layer.program.affines
-        for product in node.layer.constants[op.out[0]].products
-    )
     states = held = vectors = 0
     for node in graph.programs:
         layer = node.layer
@@ -282,7 +277,7 @@ def _memory(graph, products, sums, tables) -> dict[str, int]:
         held += sum(sizes[code] for code in layer.thetas)
         vectors += sum(sizes[vector] for vector in layer.program.vectors)
     return {
-        "weights": weights,
+        "weights": sum(one.bits for one in terms_of(graph)),
         "embeddings": sum(node.table.rows.size * node.table.format.bits for node in graph.embeddings),
         "biases": sum(one.rows * one.bias for one in sums),
         "multipliers": sum(one.rows * one.multiplier for one in products),

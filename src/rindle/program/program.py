@@ -126,9 +126,14 @@ class Program:
         return tuple(dict.fromkeys(named))
 
     @cached_property
-    def products(self) -> tuple[tuple[str, str], ...]:
-        """Every (gate, source) pair that has a weight block."""
-        return tuple((gate, t.source) for op in self.ops for t in op.terms for gate in t.gates)
+    def blocks(self) -> tuple[tuple[str, str], ...]:
+        """What has parameters: every (gate, source) pair with a matrix, once, however many terms multiply it."""
+        return tuple(dict.fromkeys((gate, t.source) for t in self.terms for gate in t.gates))
+
+    @cached_property
+    def terms(self) -> tuple[Term, ...]:
+        """What is multiplied: the terms of all affines, in program order."""
+        return tuple(term for op in self.ops for term in op.terms)
 
     @cached_property
     def hidden(self) -> frozenset[str]:
@@ -153,7 +158,7 @@ class Program:
     def parameters(self) -> dict[str, tuple[str, ...]]:
         """Default parameter layout: one matrix per source, one bias, the vectors. name -> blocks stacked in it."""
         layout: dict[str, tuple[str, ...]] = {}
-        for gate, source in self.products:
+        for gate, source in self.blocks:
             name = f"weight_{source.replace('.', '_')}"
             layout[name] = (*layout.get(name, ()), f"{gate}.{source}")
         biased = tuple(gate for op in self.affines for gate in op.biased)
@@ -164,14 +169,13 @@ class Program:
     def code_names(self) -> dict[str, str]:
         """Code path -> how thresholds name it: its source, or its own name where a source has several."""
         sources: dict[str, dict[str, None]] = {}
-        for op in self.affines:
-            for term in op.terms:
-                sources.setdefault(term.source, {})[term.code] = None
+        for term in self.terms:
+            sources.setdefault(term.source, {})[term.code] = None
         return {code: source if len(codes) == 1 else code for source, codes in sources.items() for code in codes}
 
     def term_of(self, gate: str, source: str) -> Term:
         """The one that has the block ``gate.source``."""
-        return next(t for op in self.affines for t in op.terms if t.source == source and gate in t.gates)
+        return next(t for t in self.terms if t.source == source and gate in t.gates)
 
     def pixels_of(self, path: str) -> int:
         """Elements that share a bias, of a gate; 1 for all other paths."""
@@ -193,7 +197,7 @@ class Program:
     @property
     def needs_image(self) -> bool:
         """Whether it has convolutions whose image and kernel are still to be given."""
-        return any(term.conv and term.conv.image is None for op in self.affines for term in op.terms)
+        return any(term.conv and term.conv.image is None for term in self.terms)
 
     def with_sizes(self, image: tuple | None = None, kernel: tuple | None = None, **dimensions: int) -> Program:
         """Dimensions replaced by numbers; image and kernel: (height, width) of the convolutions that have none yet."""

@@ -33,9 +33,7 @@ def keys_of(graph: Graph) -> dict[str, list[str]]:
                 raise RindleError(
                     f"{node.name}: a path named {path!r} cannot be told from a rule of its own; name it otherwise"
                 )
-        keys[node.name] += [
-            f"{kind}.{gate}.{source}" for kind in ("weight", "code") for gate, source in program.products
-        ]
+        keys[node.name] += [f"{kind}.{gate}.{source}" for kind in ("weight", "code") for gate, source in program.blocks]
         keys[node.name] += [f"table.{op.out[0]}" for op in program.ops if op.kind == "table"]
         keys[node.name] += [f"accumulator.{gate}" for op in program.affines for gate in op.out]
     return keys

@@ -90,7 +90,7 @@ def rezk(row: Row, graph: Graph) -> dict[str, str]:
     found, depths, below = {"*": "fixed16 max(1.25)"}, depths_of(graph), below_recurrent(graph)
     for node in graph.programs:
         depth, program = depths[node.name], node.layer.program
-        for gate, source in program.products:
+        for gate, source in program.blocks:
             weight, code = WEIGHT, CODE
             if program.states:
                 later = int(depth > 0)

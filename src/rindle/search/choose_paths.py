@@ -13,6 +13,7 @@ from collections.abc import Callable
 from ..engines.model import Model
 from ..file.dataset import Dataset
 from ..measure.evaluate import drift, score, task_of
+from ..program.products import blocks_of
 from ..scheme.rezk import at_16_bits
 from .choose_thresholds import DEVIATIONS
 from .sensitivity import KINDS, Found, Outcome, Parts, Path, search
@@ -24,14 +25,14 @@ def paths_of(graph, rules: dict, by: str = "layer") -> dict[str, Path]:
     """The products that a scheme (``scheme.resolve``) gives less than 16 bits, by name: "rnn.l0/g.h", or "lstm g.h"."""
     weights: dict[str, set] = {}
     codes: dict[str, set] = {}
-    for node in graph.programs:
-        for gate, source in node.layer.program.products:
-            layer = node.name.removesuffix("_reverse") if node.reverse else node.name
-            name = f"{layer}/{gate}.{source}" if by == "layer" else f"{node.layer.program.cell} {gate}.{source}"
-            for kind, found in (("weight", weights), ("code", codes)):
-                part = f"{kind}.{gate}.{source}"
-                if rules[node.name, part].bits < 16:
-                    found.setdefault(name, set()).add(f"{node.name}/{part}")
+    for one in blocks_of(graph):
+        node = one.node
+        layer = node.name.removesuffix("_reverse") if node.reverse else node.name
+        product = f"{one.gate}.{one.source}"
+        name = f"{layer}/{product}" if by == "layer" else f"{node.layer.program.cell} {product}"
+        for key, found in ((one.weight_key, weights), (one.code_key, codes)):
+            if rules[key].bits < 16:
+                found.setdefault(name, set()).add("/".join(key))
     names = [name for name in dict.fromkeys([*weights, *codes])]
     return {name: Path(frozenset(weights.get(name, ())), frozenset(codes.get(name, ()))) for name in names}
 

@@ -170,7 +170,7 @@ def thetas_of(artifact: Artifact, shares: dict[str, float]) -> dict[str, int]:
     found = {}
     for name, (node, code) in artifact.held_codes().items():
         layer = artifact.graph.node(node).layer
-        source = next(term.source for op in layer.program.affines for term in op.terms if term.code == code)
+        source = next(term.source for term in layer.program.terms if term.code == code)
         if f"{node}/{source}" in shares:
             highest = layer.formats[code].hi
             found[name] = min(round(shares[f"{node}/{source}"] * (highest + 1)), highest - 1)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import RindleError
+from ...program.products import terms_of_node
 from .arrays import RESERVED, comment
 from .folder import write_folder
 from .model import ModelWriter, check
@@ -142,6 +143,6 @@ def _describe(graph, node) -> str:
     if node.kind != "program":
         return f"{node.kind}, {size}"
     program, layer = node.layer.program, node.layer
-    bits = sorted({p.format.bits for op in program.affines for p in layer.constants[op.out[0]].products})
+    bits = sorted({one.product.format.bits for one in terms_of_node(node)})
     held = ", held inputs: " + ", ".join(comment(code) for code in layer.thetas) if layer.thetas else ""
     return f"{comment(program.cell)}, {size}, weights of {', '.join(map(str, bits)) or 'no'} bits{held}"

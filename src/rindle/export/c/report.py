@@ -14,6 +14,7 @@ import numpy as np
 from ...engines.reference import run
 from ...errors import RindleError
 from ...numbers.formats import encode_input
+from ...program.products import terms_of, terms_of_node
 from .machines import MACHINES, DoesNotFit, version
 
 STEPS = 32  # counted; the first frame after a reset is not
@@ -116,12 +117,7 @@ def report(
 
 def _drives(artifact, data, held: bool) -> list[tuple[str, np.ndarray]]:
     """(what it is, input codes or ids of one sequence). Only held models depend on them by much."""
-    macs = sum(
-        product.weight.size * op.pixels
-        for node in artifact.graph.programs
-        for op in node.layer.program.affines
-        for product in node.layer.constants[op.out[0]].products
-    )
+    macs = sum(one.macs for one in terms_of(artifact.graph))
     frames = 1 + max(2, min(STEPS, int(MOST / PER_MAC / max(macs, 1))))
     if data is not None:
         data.check_fits(artifact.graph)
@@ -159,12 +155,8 @@ def _vectors(artifact, what: str, codes: np.ndarray):
         for code in node.layer.thetas:
             if (node.name, code) not in whole or not artifact.graph.is_sequence(node.sources[0]):
                 continue  # a layer on a vector has nothing to remember
-            rows = sum(
-                product.weight.shape[0] * op.pixels
-                for op in node.layer.program.affines
-                for term, product in zip(op.terms, node.layer.constants[op.out[0]].products)
-                if term.code == code
-            )
+            readers = (one for one in terms_of_node(node) if one.term.code == code)
+            rows = sum(one.product.weight.shape[0] * one.op.pixels for one in readers)
             count, frames = np.subtract(whole[node.name, code], first[node.name, code])
             changed += rows * int(count)
             total += rows * int(frames) * node.layer.program.sizes[code]

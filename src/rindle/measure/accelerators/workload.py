@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...file.artifact import Artifact
+from ...program.products import terms_of
 
 VECTOR_BITS = 16  # of biases and constant vectors, as the published models count them
 
@@ -43,7 +44,11 @@ class Workload:
 
 def workload_of(artifact: Artifact) -> Workload:
     """Of all layers with products, dense: a threshold changes nothing here. Embeddings are looked up, not multiplied."""
-    products, elementwise, vectors = [], 0, 0
+    elementwise = vectors = 0
+    products = tuple(
+        Products(one.name, one.macs, one.weights, one.product.format.bits, one.code_format.bits)
+        for one in terms_of(artifact.graph)
+    )
     for node in artifact.graph.programs:
         layer = node.layer
         program = layer.program
@@ -51,11 +56,5 @@ def workload_of(artifact: Artifact) -> Workload:
         for op in program.ops:
             if op.kind not in ("affine", "requantize"):
                 elementwise += program.sizes[op.out[0]]
-            if op.kind != "affine":
-                continue
             vectors += sum(program.block_shape(gate)[0] for gate in op.biased)
-            for term, product in zip(op.terms, layer.constants[op.out[0]].products):
-                name = f"{node.name}/{'+'.join(term.gates)}.{term.source}"
-                macs, bits = product.weight.size * op.pixels, layer.formats[term.code].bits
-                products.append(Products(name, macs, product.weight.size, product.format.bits, bits))
-    return Workload(tuple(products), elementwise, vectors)
+    return Workload(products, elementwise, vectors)

@@ -216,7 +216,7 @@ def _bounded(graph: Graph, bits: int) -> tuple[dict, dict]:
         if node.sources[0] in outputs:
             known[program.inputs[0]] = outputs[node.sources[0]]
         output = program.format_name(program.output)
-        for source in (*(source for _, source in program.products), output):
+        for source in (*(source for _, source in program.blocks), output):
             if program.format_name(source) not in known:
                 raise RindleError(
                     f"{node.name} is a {program.cell}, whose {source} has no bound; give calibration: {CALIBRATED}"

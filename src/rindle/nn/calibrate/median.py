@@ -31,7 +31,7 @@ class Medians:
         for node in programs:
             program = node.layer.program
             paths = [(path, path, False) for path in (*program.paths, *program.inputs)]
-            paths += [(f"code.{gate}.{source}", source, True) for gate, source in program.products]
+            paths += [(f"code.{gate}.{source}", source, True) for gate, source in program.blocks]
             for key, path, product in paths:
                 rule = rules.get((node.name, key))
                 if rule is not None and WORD in rule.modifiers:

@@ -316,9 +316,9 @@ def plan_layer(
         values = blocks[path].abs().double().numpy()
         formats[path] = _format(rules[node.name, path], values, None, False, f"{node.name}/{path}")
     codes = {}
-    for gate, source in program.products:
+    for gate, source in program.blocks:
         codes[gate, source] = choose.code(gate, source)
-    weight_rules = {pair: rules[node.name, "weight.{}.{}".format(*pair)] for pair in program.products}
+    weight_rules = {pair: rules[node.name, "weight.{}.{}".format(*pair)] for pair in program.blocks}
     lowered, code_formats = lower(program, codes, weight_rules)
     formats |= code_formats
     for op in lowered.ops:

@@ -124,8 +124,8 @@ def _observed(
 def _weights(node: Node, rules: dict) -> dict:
     """The formats of a layer's weights, which need no data."""
     program = node.layer.program
-    own = {pair: rules[node.name, "weight.{}.{}".format(*pair)] for pair in program.products}
-    lowered, _ = lower(program, dict.fromkeys(program.products), own)
+    own = {pair: rules[node.name, "weight.{}.{}".format(*pair)] for pair in program.blocks}
+    lowered, _ = lower(program, dict.fromkeys(program.blocks), own)
     return plan_weights(node.name, lowered, node.layer.blocks, own)
 
 
