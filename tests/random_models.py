@@ -14,7 +14,7 @@ from rindle import RindleError, cell, fixed, integer
 from rindle.errors import RindleWarning
 from rindle.file.artifact import Artifact, Golden
 from rindle.nn.calibrate.plan import LayerPlan, lower
-from rindle.nn.convert.convert import convert_layer
+from rindle.nn.conversion.convert import convert_layer
 from rindle.nn.numerics import FloatLayer
 from rindle.numbers.codes import Affine, Product, Rescale
 from rindle.numbers.float_ops import ELEMENT_WISE, FloatOp

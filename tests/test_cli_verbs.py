@@ -15,7 +15,7 @@ from rindle.cli.app import console
 from rindle.file.dataset import dataset
 from rindle.measure.analysis import analyse
 from rindle.nn.capture.source import float_parameters, source_of
-from rindle.nn.convert.rounding import Rounding
+from rindle.nn.conversion.rounding import Rounding
 from rindle.nn.quantize import calibrated
 
 FACTORY = """

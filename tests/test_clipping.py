@@ -12,6 +12,7 @@ from support import FEATURES, HIDDEN, Only, TorchModel, quantized, recurrent, se
 import rindle
 from rindle import RindleError, RindleWarning
 from rindle.scheme.quantizers import QUANTIZERS, aciq, kl
+from rindle.scheme.rules import parse_rule
 
 # bits: α/σ of a normal, α/b of a Laplace distribution, as they are in use (Rezk et al. 2022)
 PUBLISHED = {
@@ -206,5 +207,5 @@ def test_a_median_needs_sequences_and_something_to_choose():
     with pytest.raises(RindleError, match="'median' stands at rules of code and element paths"):
         rindle.quantize(net(), {"*": "fixed16 max", "weight.*": "int8 max median", "code.*": "int8 max"}, sequences())
     with pytest.raises(RindleError, match="nothing of given fraction bits is calibrated"):
-        rindle.scheme.parse_rule("fixed(16,11) median")
+        parse_rule("fixed(16,11) median")
     assert quantized("gru", "int8").run(sequences()).shape == (8, 20, 3)

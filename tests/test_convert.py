@@ -14,7 +14,7 @@ import rindle
 from rindle import Format, RindleError, fixed, integer
 from rindle.engines.reference import run
 from rindle.file.container import dumps, loads
-from rindle.nn.convert.convert import choose_shift, rescale
+from rindle.nn.conversion.convert import choose_shift, rescale
 from rindle.numbers.codes import LIMIT, Affine
 
 

@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 import rindle
 from rindle import RindleError
 from rindle.nn import activity, hold
+from rindle.nn.train import delta
 
 WIDTH, HIDDEN = 5, 12
 
@@ -153,13 +154,13 @@ def test_thresholds_stay_in_copies_checkpoints_and_modules_of_integers():
     other, _ = prepared("lstm")
     other.load_state_dict(model.state_dict())
     for one in (copy.deepcopy(model), other):
-        assert rindle.nn.delta.thresholds(one) == thetas
+        assert delta.thresholds(one) == thetas
         one(walk())
         assert set(activity(one).densities) == set(names)
     integers = rindle.convert(model, whole=False).rnn.model
     assert {name: integers.thresholds[name] for name in names} == thetas
     hold(model, {names[0]: None})
-    assert set(rindle.nn.delta.thresholds(model)) == set(names[1:])
+    assert set(delta.thresholds(model)) == set(names[1:])
 
 
 def test_what_cannot_be_held_is_refused_by_name():

@@ -7,8 +7,8 @@ from support import FEATURES, HIDDEN, Only, assert_agree, sequences
 
 import rindle
 from rindle import RindleError, RindleWarning
-from rindle.nn.convert.convert import choose_shift
-from rindle.nn.convert.exact_steps import TooCoarse
+from rindle.nn.conversion.convert import choose_shift
+from rindle.nn.conversion.exact_steps import TooCoarse
 
 MIXED = {  # (weights, code) of the whole layer, and of the one product beside them
     "2 x 8, 16 x 16": (("int2 mmse", "int8 max"), ("fixed16 max(4)", "fixed16 max(1.25)")),

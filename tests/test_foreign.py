@@ -492,7 +492,7 @@ def test_layer_norm_is_refused_before_integers():
 
 def test_layer_norm_is_refused_by_a_fake_quantized_run_and_by_conversion():
     from rindle.nn.calibrate.plan import LayerPlan
-    from rindle.nn.convert.convert import convert_layer
+    from rindle.nn.conversion.convert import convert_layer
 
     graph, _ = capture(Only(Recurrent(normed, FEATURES, 6, batch_first=True)).eval(), X)
     layer = graph.nodes[0].layer

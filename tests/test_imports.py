@@ -34,18 +34,18 @@ ROOMS = {
     "nn/simulate.py": "engines nn/numerics.py",
     "nn/capture": "numbers program cells scheme file nn/numerics.py nn/modules.py",
     "nn/calibrate": "numbers program scheme nn/numerics.py",
-    "nn/convert": "numbers program file nn/numerics.py nn/sequences.py nn/calibrate",
-    "nn/back": "numbers program cells scheme file engines measure nn/numerics.py nn/modules.py nn/capture nn/calibrate nn/convert",
-    "nn/quantize.py": "scheme file engines measure nn/capture nn/calibrate nn/convert",
+    "nn/conversion": "numbers program file nn/numerics.py nn/sequences.py nn/calibrate",
+    "nn/back": "numbers program cells scheme file engines measure nn/numerics.py nn/modules.py nn/capture nn/calibrate nn/conversion",
+    "nn/quantize.py": "scheme file engines measure nn/capture nn/calibrate nn/conversion",
     "nn/train": "numbers program scheme file engines nn/numerics.py nn/lsq.py nn/sequences.py nn/modules.py nn/capture "
-    "nn/calibrate nn/convert nn/back",
-    "nn/variants": "scheme file engines measure search nn/capture nn/calibrate nn/convert nn/quantize.py",
+    "nn/calibrate nn/conversion nn/back",
+    "nn/variants": "scheme file engines measure search nn/capture nn/calibrate nn/conversion nn/quantize.py",
     "nn/__init__.py": "nn/modules.py nn/capture nn/back nn/quantize.py nn/train",
     "report": "_core program file engines measure search",
     "tasks": "file engines measure search nn/quantize.py",
     "data.py": "tasks",
     "__init__.py": "numbers program cells scheme file engines",
-    "cli": "numbers program scheme file engines measure search export report tasks nn/back nn/capture nn/convert "
+    "cli": "numbers program scheme file engines measure search export report tasks nn/back nn/capture nn/conversion "
     "nn/quantize.py nn/simulate.py nn/variants",
 }
 

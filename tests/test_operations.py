@@ -14,7 +14,7 @@ from rindle.file.container import dumps, loads
 from rindle.nn import simulate
 from rindle.nn.capture.frontend import HANDLERS, capture
 from rindle.nn.capture.source import run_graph
-from rindle.nn.convert.convert import convert
+from rindle.nn.conversion.convert import convert
 from rindle.nn.quantize import calibrated
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # of torch itself

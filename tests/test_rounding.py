@@ -15,8 +15,8 @@ from rindle.file.container import dumps
 from rindle.file.dataset import dataset
 from rindle.measure.analysis import analyse, over_time
 from rindle.nn.capture.source import float_parameters
-from rindle.nn.convert.rounding import Rounding, gptq
-from rindle.nn.convert.rounding.runs import Rows, run_codes
+from rindle.nn.conversion.rounding import Rounding, gptq
+from rindle.nn.conversion.rounding.runs import Rows, run_codes
 from rindle.nn.quantize import calibrated
 from rindle.numbers.codes import Codes, NumPy, product_of
 from rindle.numbers.formats import encode
@@ -153,7 +153,7 @@ def spied(artifact, x, lengths=None) -> list:
 @pytest.mark.parametrize("name", ["lstm", "gru", "sru", "convlstm"])
 def test_the_gram_matrix_is_of_what_the_reference_multiplies(name, monkeypatch):
     """For any error E of the weights, E XᵀX Eᵀ is the squared error of the affine's sums."""
-    monkeypatch.setattr("rindle.nn.convert.rounding.runs.ROWS", 4)
+    monkeypatch.setattr("rindle.nn.conversion.rounding.runs.ROWS", 4)
     rng, data = np.random.default_rng(0), ragged()
     planned = calibrated(model(name), scheme(""), data)
     artifact, layer = planned.model().artifact, planned.plan.layers["rnn.l0"]

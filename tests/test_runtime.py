@@ -8,6 +8,7 @@ from support import FEATURES, OUTPUTS, quantized, sequences
 
 import rindle
 from rindle import RindleError
+from rindle.engines import reference
 
 
 @pytest.fixture
@@ -250,7 +251,7 @@ def test_measured_activity_is_that_of_the_held_inputs(model, x):
     held = model.with_thresholds({"rnn.l0/x": 3, last: 9})
     lengths = [9, 5, 1]
     seen = held.measure(x, lengths)
-    result = rindle.reference.run(held.artifact, x, lengths)
+    result = reference.run(held.artifact, x, lengths)
     assert result.saturations == seen.saturations
     spared = whole = 0
     for one in seen.inputs:

@@ -10,6 +10,7 @@ from support import Only, TorchModel, assert_agree, sequences
 
 import rindle
 from rindle import RindleError, fixed
+from rindle.file.container import loads
 from rindle.numbers.codes import evaluate_table
 from rindle.numbers.tables import DEFAULT, FUNCTIONS, PIECES, TableRule, build, parse_table
 
@@ -174,10 +175,7 @@ def test_engines_agree(form):
     table = model.artifact.graph.node("rnn.l0").layer.constants["i.sigmoid"]
     assert table.max_error > 0.005 > lstm().artifact.graph.node("rnn.l0").layer.constants["i.sigmoid"].max_error
     assert model.artifact.graph.node("rnn.l1").layer.constants["i.sigmoid"].max_error == pytest.approx(0.133, abs=2e-3)
-    assert (
-        rindle.container.loads(model.data).graph.node("rnn.l0").layer.constants["i.sigmoid"].max_error
-        == table.max_error
-    )
+    assert loads(model.data).graph.node("rnn.l0").layer.constants["i.sigmoid"].max_error == table.max_error
 
 
 def test_the_range_of_a_table_and_the_format_that_it_reads_are_one_choice():

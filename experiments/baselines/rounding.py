@@ -23,8 +23,8 @@ from experiments.baselines import run, tasks
 from experiments.baselines.quantized import CALIBRATION, TASKS, spread
 from rindle import Model
 from rindle.nn.calibrate.plan import Plan, plan_weights
-from rindle.nn.convert.convert import convert
-from rindle.nn.convert.rounding import Rounding, refine
+from rindle.nn.conversion.convert import convert
+from rindle.nn.conversion.rounding import Rounding, refine
 from rindle.nn.quantize import calibrated
 from rindle.scheme.paths import keys_of
 from rindle.scheme.rules import resolve

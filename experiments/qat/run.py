@@ -2,7 +2,7 @@
 
     python experiments/qat/run.py [--quick] [--seeds 3] [--output results.json]
 
-Japanese Vowels (see rindle.demo.vowels): a network is trained in float, then quantized after training, or trained on for some
+Japanese Vowels (see rindle.tasks.demo.vowels): a network is trained in float, then quantized after training, or trained on for some
 epochs under quantization. Everything reported is of the converted integers in the C++ runtime. Settings
 were chosen on validation utterances; the test chooses nothing.
 """

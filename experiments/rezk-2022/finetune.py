@@ -43,7 +43,7 @@ from speed import eliminated, search_part
 import rindle
 from rindle.files import write_file
 from rindle.measure.evaluate import score
-from rindle.nn.convert.convert import hash_of
+from rindle.nn.conversion.convert import hash_of
 from rindle.search.choose_thresholds import choose_thresholds
 from rindle.search.thresholds import Point
 from rindle.tasks import metrics

@@ -15,7 +15,7 @@ from speed import search_part
 import rindle
 from rindle.measure.rezk import executed_by_rules, size_by_rules
 from rindle.nn.capture.source import source_of
-from rindle.nn.convert.convert import hash_of
+from rindle.nn.conversion.convert import hash_of
 from rindle.search.choose_thresholds import choose_thresholds, spread
 
 CHUNK = 72  # sequences that a simulation runs side by side

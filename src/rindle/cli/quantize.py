@@ -68,7 +68,7 @@ def quantize(
     """
     with needs("rindle quantize", "torch"):
         from ..nn.capture.source import float_outputs, load_model
-        from ..nn.convert.rounding import Rounding
+        from ..nn.conversion.rounding import Rounding
         from ..nn.quantize import calibrated
         from ..nn.variants import fractions
     check_output(output, force)

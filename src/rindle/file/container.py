@@ -1,4 +1,4 @@
-"""The .rindle file: a safetensors container round one JSON document. Bytes <-> :class:`~rindle.artifact.Artifact`."""
+"""The .rindle file: a safetensors container round one JSON document. Bytes <-> :class:`~rindle.file.artifact.Artifact`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The JSON document and the tensors of a .rindle file -> an :class:`~rindle.artifact.Artifact`.
+"""The JSON document and the tensors of a .rindle file -> an :class:`~rindle.file.artifact.Artifact`.
 
 A file is hostile until every rule of docs/format.md has been checked, here and in core/file/document*.cc alike.
 """

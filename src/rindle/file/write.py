@@ -1,4 +1,4 @@
-"""An :class:`~rindle.artifact.Artifact` -> the JSON document and the tensors of docs/format.md."""
+"""An :class:`~rindle.file.artifact.Artifact` -> the JSON document and the tensors of docs/format.md."""
 
 from __future__ import annotations
 

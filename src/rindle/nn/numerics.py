@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from ..numbers.codes import NumPy
 from ..numbers.formats import Format
 from ..numbers.tables import GELU_TANH
-from ..program.graph import each, execute
+from ..program.graph import Graph, Node, each, execute
 from ..program.program import Program, check_integer
 
 
@@ -71,6 +71,27 @@ class FloatLayer:
 
     program: Program
     blocks: dict[str, torch.Tensor]
+
+    def in_double(self) -> FloatLayer:
+        """A copy whose parameters are float64."""
+        return FloatLayer(self.program, {block: value.detach().double() for block, value in self.blocks.items()})
+
+
+def in_double(graph: Graph) -> Graph:
+    """A copy of a float graph whose parameters are float64.
+
+    Everything that is chosen from what such a graph computes is chosen alike on every machine: sums of float32 depend on
+    their order, and so on the CPU, in digits that move a step or a decision.
+    """
+
+    def doubled(node: Node) -> Node:
+        if node.kind == "program":
+            return replace(node, layer=node.layer.in_double())
+        if node.kind == "embedding":
+            return replace(node, table=replace(node.table, rows=node.table.rows.detach().double()))
+        return node
+
+    return replace(graph, nodes=tuple(map(doubled, graph.nodes)))
 
 
 FUNCTIONS = {

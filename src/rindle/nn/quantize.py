@@ -14,8 +14,8 @@ from ..scheme.rules import load_overrides, named_scheme
 from .calibrate.groups import batches
 from .calibrate.plan import Plan, calibrate
 from .capture.source import float_parameters, source_of
-from .convert.convert import convert, hash_of
-from .convert.rounding import Rounding, refine
+from .conversion.convert import convert, hash_of
+from .conversion.rounding import Rounding, refine
 
 
 def quantize(

@@ -27,7 +27,7 @@ from ...scheme.rules import Rule, special
 from ..calibrate.histogram import Histogram
 from ..calibrate.plan import Plan, choose_formats, choose_origins
 from ..capture.stacks import RECURRENT, STACKS, Stack, kind_of, stack_of, take, walk
-from ..convert.convert import convert
+from ..conversion.convert import convert
 from ..modules import Recurrent
 from ..numerics import FloatLayer
 from .drop_in import IntegerRecurrent, IntegerRNN

@@ -16,7 +16,7 @@ from ...errors import RindleError
 from ...program.graph import Graph
 
 ROWS = 64  # with more, a frame's products and not the interpreter are what takes time
-ELEMENTS = 2**26  # float32 values that one run may keep, 256 MiB: as much as the libraries themselves take
+ELEMENTS = 2**25  # float64 values that one run may keep, 256 MiB: as much as the libraries themselves take
 
 
 def batches(calibration, batch_first: bool) -> Iterable[np.ndarray]:

@@ -17,7 +17,7 @@ from ...scheme import rezk as presets
 from ...scheme.paths import bounds_of, keys_of, saturating
 from ...scheme.quantizers import QUANTIZERS
 from ...scheme.rules import Rule, fitting, resolve
-from ..numerics import Real, run_real, values_of
+from ..numerics import Real, in_double, run_real, values_of
 from .groups import Group, groups, kept, readable, row_of
 from .histogram import Histogram
 from .median import WORD, Medians, median_of
@@ -107,10 +107,10 @@ def calibrate(
         own = fitting(scheme, others) if isinstance(scheme, dict) else scheme
         rules = resolve(own, fitting(overrides, others), others) | given.rules
     plan, medians = Plan(graph, None, {}, rules), medians_of(graph, rules)
-    histograms = plan.histograms
+    histograms, exact = plan.histograms, in_double(graph)
     lengths: set[int] = set()
     for group in groups(readable(graph, calibration, batch_first), kept(graph)):
-        output = _observe(graph, group, histograms, medians)
+        output = _observe(exact, group, histograms, medians)
         for number, batch in group.batches.items():
             time = batch.shape[1]
             if check is not None and time not in lengths:
@@ -118,7 +118,7 @@ def calibrate(
                 check(x, group.part(output, number))
                 if not lengths and time > graph.least_frames:  # what export has fixed to the captured length shows
                     shorter = x[:, : max(time // 2, graph.least_frames)]
-                    check(shorter, _run(graph, shorter))
+                    check(shorter, _run(exact, shorter))
             lengths.add(time)
             plan.batches, plan.frames = plan.batches + 1, plan.frames + len(batch) * time
             plan.samples += list(batch[: KEPT - len(plan.samples)])
@@ -206,9 +206,10 @@ def _given_layer(name: str, plan: LayerPlan, sources: dict[str, Format | None], 
 
 @torch.no_grad()
 def _observe(graph: Graph, group: Group, histograms: dict, medians: Medians):
-    """Runs the float graph, and adds what its paths hold to the histograms. Returns the output, frames or [rows, n]."""
+    """Runs a graph in float64, and adds what its paths hold, as float32, to the histograms. Returns the output, frames or [rows, n]."""
     recorders = {node.name: Recorder(node.layer) for node in graph.programs}
-    values = values_of(graph, recorders, group.frames)
+    frames = group.frames if graph.vocabulary else [frame.double() for frame in group.frames]
+    values = values_of(graph, recorders, frames)
     observed = {name: dict(recorder.values) for name, recorder in recorders.items()}
     for node in graph.programs:
         for source, path in zip(node.sources, node.layer.program.inputs):
@@ -216,7 +217,7 @@ def _observe(graph: Graph, group: Group, histograms: dict, medians: Medians):
     for node in graph.programs:
         program = node.layer.program
         for path, frames in observed[node.name].items():
-            together = torch.cat(frames)
+            together = torch.cat(frames).float()
             if not torch.isfinite(together).all():
                 number, where = _first_infinite(group, observed)
                 raise RindleError(f"{where} becomes NaN or infinite on calibration batch {number}")
@@ -232,7 +233,7 @@ def _first_infinite(group: Group, observed: dict[str, dict[str, list]]) -> tuple
     found: dict[int, str] = {}
     for name, paths in observed.items():
         for path, frames in paths.items():
-            wrong = row_of(frames)[~torch.cat(frames).isfinite().all(1)]
+            wrong = row_of(frames)[~torch.cat(frames).float().isfinite().all(1)]
             for number, places in group.places.items():
                 if np.isin(places, wrong).any():
                     found.setdefault(number, f"{name}/{path}")
@@ -241,6 +242,8 @@ def _first_infinite(group: Group, observed: dict[str, dict[str, list]]) -> tuple
 
 @torch.no_grad()
 def _run(graph: Graph, x: torch.Tensor) -> torch.Tensor:
+    """A graph in float64, on [B, T, I] or ids."""
+    x = x if graph.vocabulary else x.double()
     return run_real(graph, {node.name: Real(node.layer) for node in graph.programs}, x)[0]
 
 

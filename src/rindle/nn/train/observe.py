@@ -44,6 +44,7 @@ class Observer:
                 if path not in seen:
                     _compare(path, kind, found, output)
                 seen.add(path)
+                return _like(found, output)  # what modules behind it see is then the same on every machine
 
             return hook
 
@@ -76,9 +77,10 @@ class Observer:
         self.frames += sum(len(frame) for frame in call.frames)
 
         def run(direction, frames, initial):
-            name, recorder = stack.node_name(path, direction), Recorder(direction.layer(module))
+            name, recorder = stack.node_name(path, direction), Recorder(direction.layer(module).in_double())
             program = direction.program
-            inputs = [tuple(direction.inputs(frame).values()) for frame in frames]
+            inputs = [tuple(value.double() for value in direction.inputs(frame).values()) for frame in frames]
+            initial = {state: values.double() for state, values in initial.items()}
             outputs, finals = run_frames(recorder, inputs, initial)
             seen = recorder.values | dict(zip(program.inputs, map(list, zip(*inputs))))
             for one, values in seen.items():
@@ -92,6 +94,7 @@ class Observer:
         return walk(stack, call, run)
 
     def _add(self, path: str, name: str, one: str, values: torch.Tensor) -> None:
+        values = values.float()
         if not torch.isfinite(values).all():
             raise RindleError(f"{name}/{one} becomes NaN or infinite on the calibration data; check them and {path}")
         self.histograms.setdefault((name, one), Histogram()).add(values.cpu())
@@ -131,10 +134,19 @@ def _tensor(value, device):
     return value.to(device) if hasattr(value, "to") else value
 
 
+def _like(found, wanted):
+    """Tensors of float64, or tuples of them, with the dtype and place of what a module returned."""
+    if isinstance(wanted, torch.Tensor):
+        return found.to(wanted)
+    if isinstance(wanted, PackedSequence):
+        return wanted._replace(data=found.data.to(wanted.data))
+    return tuple(map(_like, found, wanted))
+
+
 def _compare(path: str, kind: type, found, wanted) -> None:
     """Rindle's float layers must compute what the module does, before any of it is quantized."""
     if isinstance(wanted, torch.Tensor):
-        if not torch.allclose(found.to(wanted), wanted, rtol=1e-3, atol=1e-4):
+        if not torch.allclose(found, wanted.double(), rtol=1e-3, atol=1e-4):
             off = (found - wanted).abs().max().item()
             raise RindleError(f"{path or 'the model'} differs from a {kind.__name__} of its parameters by {off:.2g}")
     elif isinstance(wanted, PackedSequence):

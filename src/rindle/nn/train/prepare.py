@@ -31,9 +31,9 @@ from ..calibrate.plan import (
 from ..capture.captured import captured_copy
 from ..capture.source import source_of
 from ..capture.stacks import RECURRENT, Stack, kind_of, stack_of
-from ..convert.convert import convert as integers_of
-from ..convert.convert import hash_of
-from ..convert.rounding import refuse_words
+from ..conversion.convert import convert as integers_of
+from ..conversion.convert import hash_of
+from ..conversion.rounding import refuse_words
 from .delta import thresholds
 from .observe import Observer
 from .prepared import NAME, PREPARED, Quantization, weights_by_block

@@ -20,7 +20,7 @@ from ...scheme.paths import keys_of
 from ...scheme.rules import load_overrides, resolve
 from ..calibrate.plan import replan
 from ..capture.source import load_model
-from ..convert.rounding import words_of
+from ..conversion.rounding import words_of
 from ..quantize import Calibrated, calibrated
 
 

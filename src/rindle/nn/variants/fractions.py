@@ -14,7 +14,7 @@ from ...scheme.rules import Rule
 from ...search.fractions import Fractions, Trial, search_fractions
 from ..calibrate.plan import Plan, replan
 from ..capture.source import float_outputs
-from ..convert.rounding import refuse_words
+from ..conversion.rounding import refuse_words
 
 PARTS = 8  # of the rows, whose drifts are looked at apart
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...engines.model import Model
 from ...scheme.rules import parse_rule
 from ..calibrate.plan import replan
-from ..convert.rounding import refuse_words
+from ..conversion.rounding import refuse_words
 from ..quantize import Calibrated
 
 

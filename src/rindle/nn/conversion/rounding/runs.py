@@ -13,7 +13,7 @@ from ....numbers.formats import encode_input
 from ....program.graph import Graph, execute
 from ...calibrate.groups import ROWS, batches, pack
 from ...calibrate.plan import Plan
-from ...numerics import DoubleCodes, Real, RealArrays
+from ...numerics import DoubleCodes, Real, RealArrays, in_double
 from ..convert import convert_node
 
 
@@ -69,12 +69,12 @@ class _Integers(_Watched, Codes):
 
 @torch.no_grad()
 def run_float(graph: Graph, name: str, rows: Rows, watch: Watch | None = None) -> Iterator[dict]:
-    """Of every pack, the values of what ``name`` depends on, in float. watch: is shown the affines of ``name``."""
-    part = until(graph, name)
+    """Of every pack, the values of what ``name`` depends on, in float64. watch: is shown the affines of ``name``."""
+    part = in_double(until(graph, name))
     numerics = {node.name: _Floats(node.layer) for node in part.programs}
     numerics[name].watch = watch
     for frames in rows:
-        yield execute(part, numerics, RealArrays, frames)
+        yield execute(part, numerics, RealArrays, frames if graph.vocabulary else [frame.double() for frame in frames])
 
 
 @torch.no_grad()

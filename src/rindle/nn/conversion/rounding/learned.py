@@ -43,7 +43,7 @@ def learn_layer(plan: Plan, name: str, rows: Rows, settings) -> dict:
             f"{name} has several inputs, and so its weights cannot be learned; give them a rule with gptq"
         )
     generator = np.random.default_rng(settings.seed)
-    exact = FloatLayer(node.layer.program, {block: v.detach() for block, v in node.layer.blocks.items()})
+    exact = node.layer.in_double()
     windows = _Windows(plan, node, exact, rows)
     terms = [t for op in layer.program.affines for t in op.terms if "learned" in words_of(plan, name, t)]
     offsets = {t.weight: torch.zeros_like(_matrix(exact, t), requires_grad=True) for t in terms}
@@ -125,7 +125,7 @@ class _Windows:
         runs = zip(run_codes(plan, node.name, rows), run_float(plan.graph, node.name, rows))
         for codes, values in runs:
             frames = _sequence(node, values[source])
-            quantized.append(_flat(_sequence(node, codes[source])).float() * scale)
+            quantized.append(_flat(_sequence(node, codes[source])) * scale)
             floats.append(_flat(frames))
             states.append(self._states(exact.program, frames))
             lengths += [sum(len(frame) > row for frame in frames) for row in range(len(frames[0]))]
