@@ -3,8 +3,12 @@
 
 #include <atomic>
 #include <memory>
+#include <new>
+#include <stdexcept>
 
 #include "api/rindle.h"
+#include "file/error.h"
+#include "file/json.h"
 #include "run/stream.h"
 
 struct rindle_model {
@@ -21,6 +25,26 @@ namespace rindle {
 
 // Sets the message of rindle_error, cut at a whole UTF-8 character; returns the status.
 [[gnu::format(printf, 2, 3)]] rindle_status fail(rindle_status status, const char* format, ...) noexcept;
+
+// Calls a function that may throw; the message of what it threw, and its status.
+template <class Function>
+rindle_status guarded(Function&& function) noexcept {
+    try {
+        return function();
+    } catch (const Error& error) {
+        return fail(error.status, "%s", error.what());
+    } catch (const json::Error& error) {
+        return fail(RINDLE_INVALID_FILE, "%s", error.what());
+    } catch (const std::bad_alloc&) {
+        return fail(RINDLE_NO_MEMORY, "not enough memory");
+    } catch (const std::length_error&) {
+        return fail(RINDLE_NO_MEMORY, "not enough memory");
+    } catch (const std::exception& error) {
+        return fail(RINDLE_INTERNAL, "internal error: %s", error.what());
+    } catch (...) {
+        return fail(RINDLE_INTERNAL, "internal error");
+    }
+}
 
 inline rindle_status missing(const char* what) noexcept { return fail(RINDLE_INVALID_ARGUMENT, "%s is NULL", what); }
 

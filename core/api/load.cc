@@ -7,8 +7,6 @@
 #include <new>
 
 #include "api/api.h"
-#include "file/error.h"
-#include "file/json.h"
 #include "file/tensors.h"
 
 namespace rindle {
@@ -33,25 +31,6 @@ rindle_status fail(rindle_status status, const char* format, ...) noexcept {
 }
 
 namespace {
-
-template <class Function>
-rindle_status guarded(Function&& function) noexcept {
-    try {
-        return function();
-    } catch (const Error& error) {
-        return fail(error.status, "%s", error.what());
-    } catch (const json::Error& error) {
-        return fail(RINDLE_INVALID_FILE, "%s", error.what());
-    } catch (const std::bad_alloc&) {
-        return fail(RINDLE_NO_MEMORY, "not enough memory");
-    } catch (const std::length_error&) {
-        return fail(RINDLE_NO_MEMORY, "not enough memory");
-    } catch (const std::exception& error) {
-        return fail(RINDLE_INTERNAL, "internal error: %s", error.what());
-    } catch (...) {
-        return fail(RINDLE_INTERNAL, "internal error");
-    }
-}
 
 // ---- Saved state: magic, id, count, values
 

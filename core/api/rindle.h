@@ -21,8 +21,8 @@
  * one that comes while it works is refused with RINDLE_BUSY. Different streams are independent.
  *
  * Memory: whoever calls new or load calls free. A stream keeps its model alive, so the two may be freed in either order.
- * Pointers that a model returns are valid until it is freed. Nothing allocates after rindle_stream_new, but for the run of
- * a model that cannot take frames one by one (it reads sequences from their ends or ahead, or needs them whole): it takes
+ * Pointers that a model returns are valid until it is freed. Nothing allocates after rindle_stream_new, but for a
+ * matrix' product, and the run of a model that cannot take frames one by one (it reads sequences from their ends or ahead, or needs them whole): it takes
  * memory for the values of its longest row, and gives it back.
  */
 #ifndef RINDLE_H
@@ -41,6 +41,7 @@ extern "C" {
 
 typedef struct rindle_model rindle_model;
 typedef struct rindle_stream rindle_stream;
+typedef struct rindle_matrix rindle_matrix;
 
 typedef enum rindle_status {
     RINDLE_OK = 0,
@@ -150,6 +151,21 @@ RINDLE_API rindle_status rindle_state_restore(rindle_stream *stream, const void 
 RINDLE_API rindle_status rindle_counters(rindle_stream *stream, uint64_t *frames, uint64_t *changed,
                                          uint64_t *saturated);
 RINDLE_API rindle_status rindle_reset_counters(rindle_stream *stream);
+
+/* ---- A matrix alone ---------------------------------------------------------------------------------------------- */
+
+/* The kernels' product without a model: weights [rows, columns], -127..127, packed once for one kernel (chosen as for
+ * rindle_load). Codes of x have code_bits bits, 2..16, and lie in -(2^(code_bits-1) - 1)..2^(code_bits-1) - 1. Refused where a
+ * row's sum could leave int32. A matrix never changes: any number of threads may multiply with it at once. */
+RINDLE_API rindle_status rindle_matrix_new(const int8_t *weights, size_t weights_count, size_t rows, size_t columns, int code_bits,
+                                           const char *kernel, rindle_matrix **matrix);
+RINDLE_API void rindle_matrix_free(rindle_matrix *matrix); /* NULL is allowed; not while it multiplies */
+
+/* n vectors at once, x [n, columns] to y [n, rows]: y = W x, exactly. A code out of range is refused, and nothing is written. */
+RINDLE_API rindle_status rindle_matrix_multiply(const rindle_matrix *matrix, const int16_t *x, size_t x_count, size_t n, int32_t *y,
+                                                size_t y_count);
+RINDLE_API rindle_status rindle_matrix_multiply_bytes(const rindle_matrix *matrix, const int8_t *x, size_t x_count, size_t n,
+                                                      int32_t *y, size_t y_count);
 
 #ifdef __cplusplus
 }

@@ -1,4 +1,4 @@
-// The Python extension rindle._core: rindle.h as two classes. No logic here: sizes, codes and states are checked by the
+// The Python extension rindle._core: rindle.h as three classes. No logic here: sizes, codes and states are checked by the
 // C API, types and contiguity by the signatures.
 #include <nanobind/nanobind.h>
 // after Python.h, which nanobind brings in its own way
@@ -174,6 +174,39 @@ struct Stream {
     }
 };
 
+struct Matrix {
+    rindle_matrix* handle = nullptr;
+    std::size_t rows, columns;
+    int code_bits;
+
+    Matrix(In<std::int8_t, 2> weights, int bits, std::optional<std::string> kernel)
+        : rows(weights.shape(0)), columns(weights.shape(1)), code_bits(bits) {
+        check(rindle_matrix_new(weights.data(), weights.size(), rows, columns, bits, kernel ? kernel->c_str() : nullptr, &handle));
+    }
+    Matrix(const Matrix&) = delete;
+    Matrix& operator=(const Matrix&) = delete;
+    ~Matrix() { rindle_matrix_free(handle); }
+
+    template <class Code>
+    auto multiply(In<Code, 2> x) const {
+        if (x.shape(1) != columns)
+            throw nb::value_error(("x has " + std::to_string(x.shape(1)) + " columns, the matrix has " + std::to_string(columns)).c_str());
+        const std::size_t n = x.shape(0);
+        auto* sums = new std::vector<std::int32_t>(n * rows);
+        nb::capsule owner(sums, [](void* p) noexcept { delete static_cast<std::vector<std::int32_t>*>(p); });
+        rindle_status status;
+        {
+            nb::gil_scoped_release release;
+            if constexpr (std::is_same_v<Code, std::int8_t>)
+                status = rindle_matrix_multiply_bytes(handle, x.data(), x.size(), n, sums->data(), sums->size());
+            else
+                status = rindle_matrix_multiply(handle, x.data(), x.size(), n, sums->data(), sums->size());
+        }
+        check(status);
+        return nb::ndarray<nb::numpy, std::int32_t, nb::ndim<2>>(sums->data(), {n, rows}, owner);
+    }
+};
+
 // Stream.step(x, out), called once per frame: NumPy's own API takes a tenth of the time that nanobind's general arrays do.
 // x: an array, or the id of a token.
 PyArrayObject* vector(PyObject* object, int type, bool written) noexcept {
@@ -281,4 +314,20 @@ NB_MODULE(_core, m) {
         .def("restore", &Stream::restore, "state"_a)
         .def("counters", &Stream::counters, "(frames, changed) of each held path, saturated of each place")
         .def("reset_counters", [](Stream& self) { check(rindle_reset_counters(self.handle)); });
+
+    nb::class_<Matrix>(m, "Matrix",
+                       "Packs int8 weights [rows, columns], each in -127..127, for the kernel's product of many vectors.\n\n"
+                       "Matrix(weights, code_bits=8, kernel=None): code_bits, 2..16, is the width of the codes that it will meet, which\n"
+                       "lie in -(2**(code_bits - 1) - 1)..2**(code_bits - 1) - 1. kernel: one of kernels(); None takes the fastest.\n"
+                       "Raises ValueError where a weight is -128, or where a row's sum could leave int32 (with the code_bits that fit).\n"
+                       "A matrix never changes, and any number of threads may multiply with it at once.")
+        .def(nb::init<In<std::int8_t, 2>, int, std::optional<std::string>>(), nb::arg("weights").noconvert(), "code_bits"_a = 8,
+             nb::arg("kernel").none() = nb::none())
+        .def("multiply", &Matrix::multiply<std::int8_t>, nb::arg("x").noconvert(),
+             "Multiplies codes, contiguous int8 or int16 [n, columns], by the weights: a new int32 array [n, rows] of exact sums.\n\n"
+             "n may be 0. Raises ValueError for a code out of range, or another number of columns.")
+        .def("multiply", &Matrix::multiply<std::int16_t>, nb::arg("x").noconvert())
+        .def_ro("rows", &Matrix::rows)
+        .def_ro("columns", &Matrix::columns)
+        .def_ro("code_bits", &Matrix::code_bits);
 }

@@ -19,6 +19,10 @@ inline constexpr std::size_t kTableRoom = 128;
 // Memory that multiply and add_columns may use meanwhile, for the most columns that a matrix has; aligned.
 constexpr std::size_t scratch_bytes(std::size_t columns) { return 8 * columns + 1024; }
 
+// The same for multiply_vectors, which takes this many vectors at once: for as long it has the weights at hand.
+inline constexpr std::size_t kVectors = 12;
+constexpr std::size_t vectors_scratch_bytes(std::size_t columns) { return kVectors * scratch_bytes(columns); }
+
 // One matrix of an affine, packed by the kernel. Accumulators are int32_t, or int64_t where `wide`.
 struct Matrix {
     std::int32_t rows, columns;
@@ -26,6 +30,15 @@ struct Matrix {
     bool wide;               // int64_t accumulators
     const void* by_row;      // for multiply
     const void* by_column;   // for add_columns; only where the code is held
+};
+
+// Vectors side by side, and the accumulators of each. Behind an x may stand anything that can be read, up to kPadding.
+struct Vectors {
+    const std::int16_t* x;
+    std::size_t x_stride;    // elements from one x to the next
+    void* accumulators;
+    std::size_t accumulators_stride;  // bytes from one to the next: at least those of the rows, padded
+    std::size_t count;
 };
 
 // One matrix' share of an affine's rows.
@@ -105,6 +118,8 @@ struct Kernel {
 
     // acc = W x
     void (*multiply)(const Matrix&, const std::int16_t* x, void* accumulators, void* scratch) noexcept;
+    // The same for many x, with the weights read once for a few of them
+    void (*multiply_vectors)(const Matrix&, const Vectors&, void* scratch) noexcept;
     // acc += sum over entries of column[index] * delta
     void (*add_columns)(const Matrix&, const std::int32_t* index, const std::int16_t* delta, std::int32_t entries,
                         void* accumulators, void* scratch) noexcept;

@@ -155,6 +155,29 @@ void multiply(const Matrix& m, const i16* x, void* acc, void*) noexcept {
         multiply_narrow(m, static_cast<const i16*>(m.by_row), x, static_cast<i32*>(acc));
 }
 
+// Four rows at a time for all vectors, where the accumulators are narrow.
+template <class Weight>
+void multiply_vectors_narrow(const Matrix& m, const Weight* w, const Vectors& v) {
+    const size_t n = padded(m.columns), rows = static_cast<size_t>(m.rows);
+    for (size_t r = 0; r < rows; r += 4)
+        for (size_t i = 0; i < v.count; ++i) {
+            const i16* x = v.x + i * v.x_stride;
+            auto* acc = reinterpret_cast<i32*>(static_cast<std::byte*>(v.accumulators) + i * v.accumulators_stride);
+            if (r + 4 <= rows) {
+                dot4(w + r * n, n, x, n / kBlock, acc + r);
+            } else {
+                for (size_t last = r; last < rows; ++last) dot1(w + last * n, x, n / kBlock, acc + last);
+            }
+        }
+}
+
+void multiply_vectors(const Matrix& m, const Vectors& v, void* scratch) noexcept {
+    if (!m.wide && stored_as_bytes(m)) return multiply_vectors_narrow(m, static_cast<const i8*>(m.by_row), v);
+    if (!m.wide) return multiply_vectors_narrow(m, static_cast<const i16*>(m.by_row), v);
+    for (size_t i = 0; i < v.count; ++i)
+        multiply(m, v.x + i * v.x_stride, static_cast<std::byte*>(v.accumulators) + i * v.accumulators_stride, scratch);
+}
+
 // Sums wrap: the parts of an entry that was split, and pairs of columns, may leave int32 on the way to a total
 // that does not.
 template <class Weight, class Sum, class Wrapping>
@@ -383,6 +406,7 @@ const Kernel kPortable = {
     .column_bytes = column_bytes,
     .pack_columns = pack_columns,
     .multiply = multiply,
+    .multiply_vectors = multiply_vectors,
     .add_columns = add_columns,
     .hold = hold,
     .encode = encode,

@@ -18,6 +18,7 @@ constexpr Kernel kernel() {
         .column_bytes = column_bytes,
         .pack_columns = pack_columns,
         .multiply = multiply,
+        .multiply_vectors = multiply_vectors,
         .add_columns = add_columns,
         .hold = hold,
         .encode = encode,

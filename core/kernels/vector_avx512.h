@@ -15,6 +15,7 @@ struct Vector {
     static constexpr int kCodeOffset = 128;    // codes are stored as unsigned code + 128 for dot8
     static constexpr int kWeightOffset = 128;  // and so are the weights of a column, for dot8_column
     static constexpr int kMostChanges = 20;    // of 32 columns: where more changed, a product anew is faster
+    static constexpr std::size_t kAtOnce = 3;  // vectors that a tile's weights meet at once: 24 accumulators of 32 registers
     using I = __m512i;
     using D = __m512d;
     using Codes = __m512i;  // four bytes of codes or changes, in every 32-bit lane

@@ -41,7 +41,7 @@ inline void for_blocks(size_t size, Function&& f) {
 
 // Calls f.operator()<Lines>(line) for tiles of `Tile` lines, and for the last, shorter one.
 template <size_t Lines, class Function>
-inline void last_tile(size_t lines, size_t line, Function&& f) {
+[[gnu::always_inline]] inline void last_tile(size_t lines, size_t line, Function&& f) {
     if constexpr (Lines > 0) {
         if (lines == Lines)
             f.template operator()<Lines>(line);
@@ -51,7 +51,7 @@ inline void last_tile(size_t lines, size_t line, Function&& f) {
 }
 
 template <size_t Tile, class Function>
-inline void for_tiles(size_t lines, Function&& f) {
+[[gnu::always_inline]] inline void for_tiles(size_t lines, Function&& f) {
     size_t line = 0;
     for (; line + Tile <= lines; line += Tile) f.template operator()<Tile>(line);
     last_tile<Tile - 1>(lines - line, line, f);

@@ -38,7 +38,7 @@ inline V::I load_weights(const u8* w) {
 }
 
 template <size_t Lines, bool Far>
-inline void multiply_bytes(const u8*& w, const u8* x, size_t groups, i32* acc) {
+inline void multiply_bytes(const u8* w, const u8* x, size_t groups, i32* acc) {
     constexpr size_t kWays = Lines <= kTile / 2 ? 2 : 1;  // enough independent sums to hide a dot product's latency
     V::I sums[kWays][Lines];
 #pragma GCC unroll 8
@@ -63,9 +63,36 @@ inline void multiply_bytes(const u8*& w, const u8* x, size_t groups, i32* acc) {
     }
 }
 
+// The same for some vectors, whose codes stand `room` bytes apart: a line of weights is read once for all of them.
+template <size_t Lines, size_t Count>
+inline void multiply_bytes_at_once(const u8* w, const u8* x, size_t room, size_t groups, i32* acc, size_t acc_stride) {
+    V::I sums[Count][Lines];
+#pragma GCC unroll 8
+    for (size_t i = 0; i < Lines; ++i)
+#pragma GCC unroll 4
+        for (size_t v = 0; v < Count; ++v) sums[v][i] = V::load(w + i * B);
+    for (size_t g = 0; g < groups; ++g) {
+        w += Lines * B;
+        V::Codes codes[Count];
+#pragma GCC unroll 4
+        for (size_t v = 0; v < Count; ++v) codes[v] = V::broadcast(x + v * room + 4 * g);
+#pragma GCC unroll 8
+        for (size_t i = 0; i < Lines; ++i) {
+            const V::I line = V::load(w + i * B);
+#pragma GCC unroll 4
+            for (size_t v = 0; v < Count; ++v) sums[v][i] = V::dot8(sums[v][i], line, codes[v]);
+        }
+    }
+#pragma GCC unroll 4
+    for (size_t v = 0; v < Count; ++v)
+#pragma GCC unroll 8
+        for (size_t i = 0; i < Lines; ++i)
+            V::store(reinterpret_cast<u8*>(acc + i * L) + v * acc_stride, sums[v][i]);
+}
+
 // w = q - 8 for the stored q: acc = sum of q x, minus 8 times the sum of x.
 template <size_t Lines, bool Far>
-inline void multiply_nibbles(const u8*& w, const u8* x, size_t groups, i32 sum, i32* acc) {
+inline void multiply_nibbles(const u8* w, const u8* x, size_t groups, i32 sum, i32* acc) {
     V::I low[Lines], other[Lines];
 #pragma GCC unroll 8
     for (size_t i = 0; i < Lines; ++i) low[i] = other[i] = V::zero();
@@ -85,7 +112,7 @@ inline void multiply_nibbles(const u8*& w, const u8* x, size_t groups, i32 sum, 
 }
 
 template <size_t Lines>
-inline void multiply_words(const u8*& w, const i16* x, size_t groups, i32* acc) {
+inline void multiply_words(const u8* w, const i16* x, size_t groups, i32* acc) {
     V::I sums[Lines];
 #pragma GCC unroll 8
     for (size_t i = 0; i < Lines; ++i) sums[i] = V::zero();
@@ -104,7 +131,7 @@ inline void multiply_words(const u8*& w, const i16* x, size_t groups, i32* acc) 
 constexpr size_t kChunkGroups = 256;
 
 template <size_t Lines>
-inline void multiply_wide(const u8*& w, const i16* high, const i16* low, size_t groups, i64* acc) {
+inline void multiply_wide(const u8* w, const i16* high, const i16* low, size_t groups, i64* acc) {
     for (size_t i = 0; i < Lines * L; ++i) acc[i] = 0;
     w += Lines * B;
     for (size_t first = 0; first < groups; first += kChunkGroups) {
@@ -126,44 +153,72 @@ inline void multiply_wide(const u8*& w, const i16* high, const i16* low, size_t 
     }
 }
 
-void multiply(const Matrix& m, const i16* x, void* accumulators, void* scratch) noexcept {
+// Up to `Most` vectors: the codes of all are put in order first, and then each tile of weights meets all of them.
+template <size_t Most>
+[[gnu::always_inline]] inline void multiply_some(const Matrix& m, const Vectors& v, size_t first, size_t count, void* scratch) {
     const Kind kind = kind_of(m);
-    if (kind == Kind::portable) return kPortable.multiply(m, x, accumulators, scratch);
     const Rows layout(m);
     const size_t groups = layout.groups, n = static_cast<size_t>(m.columns), padded = groups * layout.columns_per_group;
-    const u8* w = static_cast<const u8*>(m.by_row);
-    auto* acc = static_cast<i32*>(accumulators);
+    const size_t line_bytes = lines_of(padded, W) * B, room = m.wide ? 2 * line_bytes : line_bytes;  // of a vector's codes
+    const auto codes = [&](size_t i) { return static_cast<u8*>(scratch) + i * room; };
+    const auto words = [&](size_t i) { return reinterpret_cast<i16*>(codes(i)); };
+    const auto x = [&](size_t i) { return v.x + (first + i) * v.x_stride; };
+    const auto acc = [&](size_t i) {
+        return reinterpret_cast<i32*>(static_cast<u8*>(v.accumulators) + (first + i) * v.accumulators_stride);
+    };
+    const size_t line_stride = (groups + 1) * B;
+    const u8* w = static_cast<const u8*>(m.by_row);  // of the tile at hand
     if (kind == Kind::words && m.wide) {
-        auto *high = static_cast<i16*>(scratch), *low = high + lines_of(padded, W) * W;
-        to_halves(x, n, padded, high, low);
+        for (size_t i = 0; i < count; ++i) to_halves(x(i), n, padded, words(i), words(i) + line_bytes / sizeof(i16));
         for_tiles<kTile / 2>(layout.lines, [&]<size_t Lines>(size_t line) {
-            multiply_wide<Lines>(w, high, low, groups, static_cast<i64*>(accumulators) + line * L);
+            for (size_t i = 0; i < count; ++i)
+                multiply_wide<Lines>(w, words(i), words(i) + line_bytes / sizeof(i16), groups,
+                                     reinterpret_cast<i64*>(acc(i)) + line * L);
+            w += Lines * line_stride;
         });
     } else if (kind == Kind::words) {
-        auto* words = static_cast<i16*>(scratch);
-        for (size_t k = 0; k < padded; k += W) V::store(words + k, V::load16(x + k, k < n ? least(n - k, W) : 0));
+        for (size_t i = 0; i < count; ++i)
+            for (size_t k = 0; k < padded; k += W) V::store(words(i) + k, V::load16(x(i) + k, k < n ? least(n - k, W) : 0));
         for_tiles<kTile>(layout.lines, [&]<size_t Lines>(size_t line) {
-            multiply_words<Lines>(w, words, groups, acc + line * L);
+            for (size_t i = 0; i < count; ++i) multiply_words<Lines>(w, words(i), groups, acc(i) + line * L);
+            w += Lines * line_stride;
         });
     } else if (kind == Kind::nibbles) {
-        auto* bytes = static_cast<u8*>(scratch);
-        const i32 sum = to_bytes(x, n, padded, 0, bytes);
-        const auto tiles = [&]<bool Far>() {
+        i32 sums[Most];
+        for (size_t i = 0; i < count; ++i) sums[i] = to_bytes(x(i), n, padded, 0, codes(i));
+        const auto tiles = [&]<bool Far>() __attribute__((always_inline)) {
             for_tiles<kTile / 2>(layout.lines, [&]<size_t Lines>(size_t line) {
-                multiply_nibbles<Lines, Far>(w, bytes, groups, sum, acc + line * 2 * L);
+                for (size_t i = 0; i < count; ++i)
+                    multiply_nibbles<Lines, Far>(w, codes(i), groups, sums[i], acc(i) + line * 2 * L);
+                w += Lines * line_stride;
             });
         };
         layout.bytes() < kFar ? tiles.template operator()<false>() : tiles.template operator()<true>();
     } else {
-        auto* bytes = static_cast<u8*>(scratch);
-        to_bytes(x, n, padded, V::kCodeOffset, bytes);
-        const auto tiles = [&]<bool Far>() {
+        for (size_t i = 0; i < count; ++i) to_bytes(x(i), n, padded, V::kCodeOffset, codes(i));
+        const auto tiles = [&]<bool Far>() __attribute__((always_inline)) {
             for_tiles<kTile>(layout.lines, [&]<size_t Lines>(size_t line) {
-                multiply_bytes<Lines, Far>(w, bytes, groups, acc + line * L);
+                size_t i = 0;
+                if constexpr (Most > 1 && V::kAtOnce > 1)
+                    for (; i + V::kAtOnce <= count; i += V::kAtOnce)
+                        multiply_bytes_at_once<Lines, V::kAtOnce>(w, codes(i), room, groups, acc(i) + line * L, v.accumulators_stride);
+                for (; i < count; ++i) multiply_bytes<Lines, Far>(w, codes(i), groups, acc(i) + line * L);
+                w += Lines * line_stride;
             });
         };
         layout.bytes() < kFar ? tiles.template operator()<false>() : tiles.template operator()<true>();
     }
+}
+
+void multiply(const Matrix& m, const i16* x, void* accumulators, void* scratch) noexcept {
+    if (kind_of(m) == Kind::portable) return kPortable.multiply(m, x, accumulators, scratch);
+    multiply_some<1>(m, {x, 0, accumulators, 0, 1}, 0, 1, scratch);
+}
+
+void multiply_vectors(const Matrix& m, const Vectors& v, void* scratch) noexcept {
+    if (kind_of(m) == Kind::portable) return kPortable.multiply_vectors(m, v, scratch);
+    for (size_t first = 0; first < v.count; first += kVectors)
+        multiply_some<kVectors>(m, v, first, least(kVectors, v.count - first), scratch);
 }
 
 }  // namespace

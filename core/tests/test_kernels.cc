@@ -77,6 +77,26 @@ struct Packed {
     }
 };
 
+// Vectors side by side, with others between them; their accumulators are apart.
+void products_of_vectors(const Kernel& kernel, const Packed& w) {
+    const auto n = static_cast<std::size_t>(w.matrix.columns), rows = static_cast<std::size_t>(w.matrix.rows);
+    const int most = magnitude(w.matrix.code_bits);
+    const Buffer scratch(vectors_scratch_bytes(n));
+    for (std::size_t count : {0, 1, 2, 3, 5, 12, 13, 26}) {
+        const std::size_t stride = n + static_cast<std::size_t>(between(0, 3));
+        const std::size_t bytes = (rows + kPadding) * (w.matrix.wide ? sizeof(std::int64_t) : sizeof(std::int32_t));
+        const Buffer x = padded(random_codes(stride * (count + 1), -most, most));
+        const Buffer accumulators(bytes * (count + 1));
+        kernel.multiply_vectors(w.matrix, {x.as<std::int16_t>(), stride, accumulators.data(), bytes, count}, scratch.data());
+        for (std::size_t i = 0; i < count; ++i) {
+            Buffer one(bytes);
+            std::memcpy(one.data(), accumulators.data() + i * bytes, bytes);
+            CHECK(w.product_is(one, x.as<std::int16_t>() + i * stride));
+        }
+        for (std::size_t i = count * bytes; i < (count + 1) * bytes; ++i) CHECK(accumulators.data()[i] == std::byte{0});
+    }
+}
+
 void products(const Kernel& kernel) {
     struct Shape {
         int rows, columns, bits, code_bits;
@@ -125,6 +145,7 @@ void products(const Kernel& kernel) {
             CHECK(w.product_is(accumulators, expected.data()));
         }
         CHECK(listed || n < 20);
+        products_of_vectors(kernel, w);
     }
 }
 
