@@ -35,7 +35,7 @@ ROOMS = {
     "nn/capture": "numbers program cells scheme file nn/numerics.py nn/modules.py",
     "nn/calibrate": "numbers program scheme nn/numerics.py",
     "nn/conversion": "numbers program file nn/numerics.py nn/sequences.py nn/calibrate",
-    "nn/back": "numbers program cells scheme file engines measure nn/numerics.py nn/modules.py nn/capture nn/calibrate nn/conversion",
+    "nn/back": "_core numbers program cells scheme file engines measure nn/numerics.py nn/sequences.py nn/modules.py nn/capture",
     "nn/quantize.py": "scheme file engines measure nn/capture nn/calibrate nn/conversion",
     "nn/train": "numbers program scheme file engines nn/numerics.py nn/lsq.py nn/sequences.py nn/modules.py nn/capture "
     "nn/calibrate nn/conversion nn/back",

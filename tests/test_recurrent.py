@@ -159,7 +159,6 @@ X = torch.zeros(3, 5, 6)
         (lambda: GRU((X, X)), "gru takes one input, not a tuple of 2"),
         (lambda: take(stack_of(BESIDE, ''), X), r"the module takes 2 inputs \(x, s\), not 1; give a tuple of 2 tensors"),
         (lambda: take(stack_of(BESIDE, ''), (X, X)), r"the input s is \[3, 5, 6\]; it must be \[3, 5, 8\]"),
-        (lambda: rindle.quantize_dynamic(BESIDE, {Recurrent}), r"is a sru_beside, which has several inputs \(x, s\); give calib"),
         (lambda: SRU(3, 4), r"needs an input as wide as its state, not 3 and 4; put a Linear\(3, 4\) before it or take 'sru_h"),
         (lambda: SRU(4, 4, 2, bidirectional=True), "'sru' needs an input as wide as its state, not 8 and 4"),
         (lambda: GRU(X[0]), r"x has 2 dimensions \(5, 6\); it must have 3"),

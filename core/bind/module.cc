@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "api/rindle.h"
+#include "bind/dynamic.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -330,4 +331,6 @@ NB_MODULE(_core, m) {
         .def_ro("rows", &Matrix::rows)
         .def_ro("columns", &Matrix::columns)
         .def_ro("code_bits", &Matrix::code_bits);
+
+    bind_dynamic(m);
 }

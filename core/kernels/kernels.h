@@ -8,6 +8,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/gates.h"
+
 namespace rindle {
 
 // Every array of a stream or model begins on such a boundary (bytes), and has room up to a multiple of so many elements.
@@ -141,6 +143,8 @@ struct Kernel {
 
     void (*clip)(const std::int16_t* in, Limits, std::int16_t* out, std::size_t size) noexcept;  // (16)
     void (*lookup)(const Lookup&, const std::int16_t* in, std::int16_t* out, std::size_t size) noexcept;
+
+    const Gates* gates;  // float work of layers that are quantized dynamically
 };
 
 // The kernel of this name, or where `name` is NULL or empty the one that RINDLE_KERNEL names, or else the fastest that this

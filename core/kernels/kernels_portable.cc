@@ -419,6 +419,7 @@ const Kernel kPortable = {
     .lerp = sum<Narrow::lerp, Wide::lerp>,
     .clip = clip,
     .lookup = lookup,
+    .gates = &kPortableGates,
 };
 
 }  // namespace rindle

@@ -31,6 +31,7 @@ constexpr Kernel kernel() {
         .lerp = sum<Operation::lerp>,
         .clip = clip,
         .lookup = lookup,
+        .gates = V::kGates,
     };
 }
 

@@ -27,6 +27,7 @@ constexpr Chosen kChosen = choose();
 struct Vector {
     static constexpr std::size_t kBytes = 32;
     static constexpr std::size_t kAtOnce = 1;  // vectors that a tile's weights meet at once: one has 8 of 16 registers
+    static constexpr const Gates* kGates = &kAvx2Gates;
     using I = __m256i;
     using D = __m256d;
 

@@ -12,6 +12,7 @@ namespace {
 struct Vector {
     static constexpr const char* kName = "avx512vnni";
     static constexpr std::size_t kBytes = 64;
+    static constexpr const Gates* kGates = &kAvx512Gates;
     static constexpr int kCodeOffset = 128;    // codes are stored as unsigned code + 128 for dot8
     static constexpr int kWeightOffset = 128;  // and so are the weights of a column, for dot8_column
     static constexpr int kMostChanges = 20;    // of 32 columns: where more changed, a product anew is faster

@@ -320,6 +320,9 @@ class Model:
 def save(model: Model, path: str | os.PathLike) -> None:
     """Writes a .rindle file, whole or not at all: beside first, then renamed over an older one."""
     if not isinstance(model, Model):
+        for name, module in getattr(model, "named_modules", tuple)():  # of torch, which this side does not import
+            if hasattr(module, "not_saved"):
+                raise RindleError(f"{name or 'the module'} {module.not_saved}")
         raise RindleError(
             f"rindle.save takes a rindle.Model, as rindle.quantize returns it, not a {type(model).__name__}"
         )

@@ -135,12 +135,15 @@ class Real:
         """Every operation's result passes here."""
         return value
 
+    def product(self, term, x, weight):
+        return x @ weight.T if term.conv is None else convolve(term.conv, x, weight)
+
     def affine(self, op, *codes):
         sizes = [self.program.sizes[gate] for gate in op.out]
         ends = [0, *accumulate(sizes)]
         y = torch.cat(self._biases[op.out])
         for x, weight, term in zip(codes, self._weights[op.out], op.terms):
-            product = x @ weight.T if term.conv is None else convolve(term.conv, x, weight)
+            product = self.product(term, x, weight)
             if term.gates != op.out:  # to all gates at once, which is far less work for the interpreter
                 first = ends[op.out.index(term.gates[0])]
                 product = torch.nn.functional.pad(product, (first, ends[-1] - first - product.shape[-1]))

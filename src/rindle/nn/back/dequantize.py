@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -83,16 +82,17 @@ def _stacks(stage: Stage, parameters: dict) -> bool:
 
 
 def parameters_of(cell: Cell, node: Node) -> dict[str, torch.Tensor]:
-    """A layer's parameters under torch's names, float32: codes times their scales. See ``Cell.layout``.
+    """A layer's parameters under torch's names, float32: codes times their scales. See ``Cell.layout``."""
+    return laid_out(cell, {block: torch.from_numpy(value).float() for block, value in dequantized(node.layer).items()})
 
-    A bias that stands in two of torch's parameters is put in the first; the second is zero.
-    """
-    blocks = dequantized(node.layer)
+
+def laid_out(cell: Cell, blocks: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Blocks -> parameters by their names in the cell's layout. A bias that stands in two is put in the first; the second is zero."""
     parameters, used = {}, set()
     for name, rows in cell.layout.items():
-        parts = [blocks[block] if block not in used else np.zeros_like(blocks[block]) for block in rows]
+        parts = [blocks[block] if block not in used else torch.zeros_like(blocks[block]) for block in rows]
         used.update(rows)
-        parameters[name] = torch.from_numpy(np.concatenate(parts).astype(np.float32))
+        parameters[name] = torch.cat(parts)
     return parameters
 
 

@@ -16,6 +16,7 @@ from ...file.container import loads
 from ...program.graph import INPUT, Graph
 from ..capture.stacks import Direction, Stack, take, walk
 from ..modules import Recurrent
+from .traced import refuse_recording
 
 NO_TRAINING = "holds integers and cannot be trained; train what rindle.prepare returned, and convert it again"
 
@@ -60,6 +61,11 @@ class Integers(nn.Module):
         self.parts = {name: part(model.artifact, name) for name in names}
 
     def run(self, input, states=None):
+        refuse_recording(self.path, "convert the whole model instead, and `rindle export` writes it")
+        return self._run(input, states)
+
+    @torch.compiler.disable
+    def _run(self, input, states):
         return walk(self.stack, take(self.stack, input, states), self._direction)
 
     def _direction(self, direction: Direction, frames: list[torch.Tensor], initial: dict) -> tuple[list, dict]:

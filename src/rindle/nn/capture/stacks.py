@@ -235,42 +235,68 @@ class Call:
     give: Callable
 
 
-def take(stack: Stack, input, states=None) -> Call:
-    """The arguments of a module's forward, taken apart. RindleError for shapes that do not fit."""
-    if stack.style == "linear":
-        rows = input.reshape(-1, input.shape[-1])
-        return Call([rows], [{}], lambda frames, _: frames[0].reshape(*input.shape[:-1], -1))
+@dataclass
+class Whole:
+    """One call's arguments, not cut to frames. x: [T, rows, I]; of a PackedSequence [Σ rows, I], and rows its batch_sizes. states:
+    state path -> [directions, rows, n], in the order of x's rows, zero unless given. give: (y as x is, final states as those) ->
+    what the module's forward returns.
+    """
+
+    x: torch.Tensor
+    rows: torch.Tensor | None
+    states: dict[str, torch.Tensor]
+    give: Callable
+
+
+def arrange(stack: Stack, input, states=None) -> Whole:
+    """The arguments of a recurrent module's forward, checked. RindleError for shapes that do not fit."""
     packed = isinstance(input, PackedSequence)
     if len(stack.input_sizes) > 1:
         input = _side_by_side(stack, input)
     data = input.data if packed else input
-    one = 1 if stack.style == "cell" else 2  # dimensions of an input without a batch
+    cell = stack.style == "cell"
+    one = 1 if cell else 2  # dimensions of an input without a batch
     if data.shape[-1] != stack.input_size or (not packed and input.ndim not in (one, one + 1)):
         raise RindleError(f"the input is {list(data.shape)}; the module takes {stack.input_size} features")
-    order = back = None
     batched = packed or input.ndim == one + 1
+    swapped = batched and stack.batch_first and not packed
     if packed:
-        frames, order, back = list(data.split(input.batch_sizes.tolist())), input.sorted_indices, input.unsorted_indices
-    elif stack.style == "cell":
-        frames = [input if batched else input[None]]
+        x = data
+    elif cell:
+        x = input[None] if batched else input[None, None]
     else:
-        swapped = batched and stack.batch_first
-        frames = list((input.transpose(0, 1) if swapped else input if batched else input[:, None]).unbind(0))
-    initial = _initial(stack, states, frames[0], batched, order)
+        x = input.transpose(0, 1) if swapped else input if batched else input[:, None]
+    if not packed and x.shape[0] == 0:
+        raise RindleError("the input has no frames; a sequence has at least one")
+    order, back = (input.sorted_indices, input.unsorted_indices) if packed else (None, None)
+    rows = int(input.batch_sizes[0]) if packed else x.shape[1]
 
-    def give(outputs, finals):
-        stacked = [torch.stack([final[state] for final in finals]) for state in _states(stack)]
-        stacked = [state.index_select(1, back) if back is not None else state for state in stacked]
-        stacked = [state if batched else state[:, 0] for state in stacked]
-        if stack.style == "cell":
-            stacked = [state[0] for state in stacked]
-        after = tuple(stacked) if stack.tuple_states else stacked[0]
-        if stack.style == "cell":
+    def give(y, finals):
+        finals = [state.index_select(1, back) if back is not None else state for state in finals]
+        finals = [state if batched else state[:, 0] for state in finals]
+        finals = [state[0] for state in finals] if cell else finals
+        after = tuple(finals) if stack.tuple_states else finals[0]
+        if cell:
             return after
         if packed:
-            return PackedSequence(torch.cat(outputs), input.batch_sizes, order, back), after
-        y = torch.stack(outputs)
+            return PackedSequence(y, input.batch_sizes, order, back), after
         return (y.transpose(0, 1) if swapped else y if batched else y[:, 0]), after
+
+    return Whole(x, input.batch_sizes if packed else None, _initial(stack, states, x, rows, batched, order), give)
+
+
+def take(stack: Stack, input, states=None) -> Call:
+    """The arguments of a module's forward, taken apart to frames. RindleError for shapes that do not fit."""
+    if stack.style == "linear":
+        rows = input.reshape(-1, input.shape[-1])
+        return Call([rows], [{}], lambda frames, _: frames[0].reshape(*input.shape[:-1], -1))
+    whole = arrange(stack, input, states)
+    frames = list(whole.x.unbind(0) if whole.rows is None else whole.x.split(whole.rows.tolist()))
+    initial = [{name: state[k] for name, state in whole.states.items()} for k in range(len(stack.directions))]
+
+    def give(outputs, finals):
+        after = [torch.stack([final[name] for final in finals]) for name in whole.states]
+        return whole.give(torch.stack(outputs) if whole.rows is None else torch.cat(outputs), after)
 
     return Call(frames, initial, give)
 
@@ -291,28 +317,22 @@ def _side_by_side(stack: Stack, inputs) -> torch.Tensor:
     return torch.cat(list(given), -1)
 
 
-def _states(stack: Stack) -> list[str]:
-    return [state for state, _ in stack.layers[0][0].program.states]
-
-
-def _initial(stack: Stack, states, first: torch.Tensor, batched: bool, order) -> list[dict[str, torch.Tensor]]:
-    names, directions, rows = _states(stack), stack.directions, len(first)
+def _initial(stack: Stack, states, x: torch.Tensor, rows: int, batched: bool, order) -> dict[str, torch.Tensor]:
+    program, directions = stack.layers[0][0].program, len(stack.directions)
+    sizes = {name: program.sizes[name] for name, _ in program.states}
     if states is None:
-        return [{n: first.new_zeros(rows, d.program.sizes[n]) for n in names} for d in directions]
+        return {name: x.new_zeros(directions, rows, size) for name, size in sizes.items()}
     given = tuple(states) if isinstance(states, (tuple, list)) else (states,)
-    if len(given) != len(names):
-        raise RindleError(f"{len(given)} initial states are given; the module has {', '.join(names)}")
-    found = [{} for _ in directions]
-    for name, state in zip(names, given):
-        size = directions[0].program.sizes[name]
+    if len(given) != len(sizes):
+        raise RindleError(f"{len(given)} initial states are given; the module has {', '.join(sizes)}")
+    found = {}
+    for (name, size), state in zip(sizes.items(), given):
         wanted = ((rows,) if batched else ()) + (size,)
-        wanted = wanted if stack.style == "cell" else (len(directions), *wanted)
+        wanted = wanted if stack.style == "cell" else (directions, *wanted)
         if tuple(state.shape) != wanted:
             raise RindleError(f"the initial state {name} is {list(state.shape)}; it must be {list(wanted)}")
-        state = state.reshape(len(directions), rows, size).to(first)
-        state = state.index_select(1, order) if order is not None else state
-        for one, values in zip(found, state):
-            one[name] = values
+        state = state.reshape(directions, rows, size).to(x)
+        found[name] = state.index_select(1, order) if order is not None else state
     return found
 
 
@@ -326,7 +346,8 @@ def walk(stack: Stack, call: Call, run: Callable, between: Callable | None = Non
             frames = between(frames)
         parts = []
         for direction in layer:
-            flip = (lambda f: flipped(RealArrays, f)) if direction.reverse else (lambda f: f)
+            reverse = direction.reverse and len(frames[0])  # of no rows there is nothing to flip
+            flip = (lambda f: flipped(RealArrays, f)) if reverse else (lambda f: f)
             outputs, final = run(direction, flip(frames), next(states))
             parts.append(flip(outputs))
             finals.append(final)

@@ -1,0 +1,7 @@
+#include "kernels/gates_loops.h"
+
+namespace rindle {
+
+extern constinit const Gates kAvx2Gates = gates();
+
+}  // namespace rindle
