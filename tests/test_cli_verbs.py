@@ -179,7 +179,8 @@ def test_quantize_a_model_that_is_time_first(call, factory, tmp_path):
     x = sequences(6, 9)
     np.save(tmp_path / "x.npy", x)
     found = answers(call, "quantize", f"{factory}:time_first", "-o", "q.rindle", "--calibration", "x.npy")
-    assert found["metric"] == "agreement" and found["float"] is None and found["quantized"]["value"] > 0.9
+    assert found["metric"] == "MSE to reference" and found["float"] is None, "a state is no score"
+    assert found["quantized"]["NMSE dB"] < -20 and "relative to their variance" in found["judged"]
     net = sys.modules[factory].time_first()
     assert found["id"] == rindle.quantize(net, "int8", x.transpose(1, 0, 2)).id
 

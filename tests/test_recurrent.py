@@ -10,7 +10,6 @@ from support import EVERY_CELL, recurrent
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-import rindle
 from rindle import CELLS, SRU, Recurrent, RindleError, cell
 from rindle.cells import SEVERAL_INPUTS
 from rindle.nn import filled

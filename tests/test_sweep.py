@@ -14,6 +14,7 @@ from support import BothDirections, TorchModel, sequences
 import rindle
 from rindle import RindleError, RindleWarning, cli
 from rindle.file.dataset import dataset, load_data
+from rindle.measure.evaluate import judge_of
 from rindle.nn.quantize import calibrated
 from rindle.nn.variants.candidates import Candidates, candidates_of
 from rindle.search.objectives import MEASURES, Evaluation, Mixed, Region, Run, Swept, directions, thetas_of
@@ -223,7 +224,8 @@ def test_a_model_without_a_stream_is_timed_on_its_longest_row():
 def test_every_measure_against_the_model(folder):
     made = candidates_of("studied:net", None, load_data("calibration.npz"))
     data = load_data("validation.npz")
-    evaluate = Evaluation(Swept(made), data, None, tuple(MEASURES), {"bytes": 1000.0, "silago speedup": 1.0})
+    judge = judge_of(data, made("int8").run(data.x))
+    evaluate = Evaluation(Swept(made), data, judge, tuple(MEASURES), {"bytes": 1000.0, "silago speedup": 1.0})
     found = evaluate({"scheme": "int8"})
     model = rindle.quantize(net(), "int8", load_data("calibration.npz"))
     assert found.values["bytes"] == len(model.data)

@@ -42,6 +42,22 @@ Data = Annotated[
     ),
 ]
 MaybeData = Annotated[Path | None, *Data.__metadata__]
+Task = Annotated[
+    str | None,
+    typer.Option(
+        help="labels or targets: what the outputs are, where the data have no y or floats of 0 and 1",
+        show_default=False,
+    ),
+]
+Decide = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RULE",
+        help="where one output, or a label per output, becomes a yes: half, zero (logits) or a number; default: half where the "
+        "model ends in a sigmoid or all outputs lie in 0..1, else zero",
+        show_default=False,
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="overwrite the output file")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object, and nothing else")]
 

@@ -10,7 +10,7 @@ from ..engines.model import Model, load, save
 from ..errors import RindleError
 from ..file.dataset import load_data
 from ..search.choose_thresholds import choose_thresholds, entry, parse_threshold, set_thresholds, thinned
-from .app import File, Force, Json, MaybeData, app, check_output, notes, progress, show
+from .app import Decide, File, Force, Json, MaybeData, Task, app, check_output, notes, progress, show
 
 
 @app.command()
@@ -32,9 +32,8 @@ def delta(
         typer.Option(metavar="INPUT=θ", help="sets one by hand, without data; may be repeated", show_default=False),
     ] = None,
     clear: Annotated[bool, typer.Option("--clear", help="makes every input dense first")] = False,
-    task: Annotated[
-        str | None, typer.Option(help="labels or targets: what the outputs are, where the data have no y")
-    ] = None,
+    task: Task = None,
+    decision: Decide = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -43,7 +42,7 @@ def delta(
     With --data and --budget, the thresholds that eliminate the most operations within the budget, against the dense model
     on the same rows. Give validation data, never test data. The budget bounds the loss of accuracy (or the growth of the
     MSE) and a statistical limit of its smooth form, since few rows cannot tell accuracies apart; without y, the dense
-    model's decisions are the labels. The evaluations are kept in OUTPUT.search.jsonl: a search that was killed goes on
+    model's decisions are the labels, or its outputs the targets. A model whose outputs stand still is never chosen. The evaluations are kept in OUTPUT.search.jsonl: a search that was killed goes on
     from there, and another budget costs only what is new.
 
     Examples: rindle delta m.rindle --data validation.npz --budget 0.5 -o sparse.rindle
@@ -77,15 +76,20 @@ def delta(
             text = f"{number} evaluated; {one.eliminated:.1%} eliminated costs {one.error:.2f} points"
             bar.update(line, description=text)
 
-        chosen = choose_thresholds(model, sequences, budget, task=task, log=log, seen=seen)
-    made, found = chosen.model, chosen.found
+        chosen = choose_thresholds(model, sequences, budget, task=task, decision=decision, log=log, seen=seen)
+    made, found, judge = chosen.model, chosen.found, chosen.judge
     save(made, output)
-    notes.print(f"{len(found.points)} evaluations, kept in {log}")
+    notes.print(f"{len(found.points)} evaluations, kept in {log}; {judge}")
+    refused = [point for point in found.points if point.evaluation.still]
+    if refused:
+        notes.print(f"{len(refused)} never to be chosen; the first: {refused[0].evaluation.still}")
     result = {
         "file": output,
         "id": made.id,
         "metric": chosen.dense.metric,
+        "judged": str(judge),
         "dense": chosen.dense.value,
+        "trivial": judge.trivial,
         "budget": budget,
         "thresholds": found.chosen.thetas,
         "chosen": entry(found.chosen),
@@ -109,8 +113,12 @@ def _front(chosen, title: str) -> Table:
     table = Table(*(f"θ {name}" for name in names), metric, "lost", "with its limit", "eliminated", "", title=title)
     for point in thinned(found, 20):
         one = point.evaluation
-        value = f"{one.more['value']:.2%}" if chosen.dense.higher_is_better else f"{one.more['value']:.4g}"
+        value = chosen.judge.shown(one.more["value"])
         mark = "chosen" if point == found.chosen else ""
         shown = (value, f"{one.more['lost']:.2f}", f"{one.error:.2f}", f"{one.eliminated:.1%}", mark)
         table.add_row(*(str(point.thetas[name]) for name in names), *shown)
+    trivial = chosen.judge.trivial
+    table.add_row(
+        *("" for _ in names), chosen.judge.shown(trivial.value), "", "", "", f"trivial: always {trivial.what}"
+    )
     return table

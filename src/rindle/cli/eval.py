@@ -11,10 +11,11 @@ from ..engines.measurement import Measurement, measured_inputs
 from ..engines.model import Model, load
 from ..errors import RindleError, needs
 from ..file.dataset import Dataset, load_data
-from ..measure.evaluate import Score, score
+from ..measure.decide import ending_of
+from ..measure.evaluate import Judge, judge_of
 from ..measure.rezk import FORMULAS, check_formula, executed_of, size_of
 from ..numbers.formats import decode
-from .app import Data, Json, app, progress, show
+from .app import Data, Decide, Json, Task, app, notes, progress, show
 
 ENGINES = ("runtime", "reference", "simulation")
 
@@ -29,9 +30,8 @@ def evaluate(
     reference: Annotated[
         Path | None, typer.Option(help="a .rindle file whose answers stand for y, where the data have none")
     ] = None,
-    task: Annotated[
-        str | None, typer.Option(help="labels or targets: what the outputs are, where the data have no y")
-    ] = None,
+    task: Task = None,
+    decision: Decide = None,
     require: Annotated[
         float | None,
         typer.Option(
@@ -46,8 +46,8 @@ def evaluate(
 ) -> None:
     """How good models are on data, and what they save: metric, eliminated operations, densities, saturations.
 
-    Accuracy for integer labels, MSE and NMSE for float targets, agreement with --reference where the data have no y. Only
-    real frames count, for everything. Eliminated: the share of the recurrent layers' multiply-accumulates that no changed
+    Accuracy for labels, MSE and NMSE (relative to the targets' variance) for float targets, agreement with --reference where the
+    data have no y; and what a model that looks at nothing would score. Only real frames count, for everything. Eliminated: the share of the recurrent layers' multiply-accumulates that no changed
     input asked for, and in brackets what θ = 0 alone would eliminate.
 
     With --formula rezk also the size and the eliminated operations of Rezk et al. 2022: linear layers included, shared directions
@@ -60,20 +60,19 @@ def evaluate(
     check_formula(formula)
     sequences = load_data(data)
     models = {str(file): load(file) for file in files}
-    answers = None
-    if sequences.y is None:
-        if reference is None and len(models) < 2:
-            raise RindleError(
-                f"{data} has no y; give --reference FILE, or several FILEs, the first of which is the reference"
-            )
-        known = load(reference) if reference else next(iter(models.values()))
-        answers = known.run(sequences.x, sequences.lengths)
+    if sequences.y is None and reference is None and len(models) < 2:
+        raise RindleError(
+            f"{data} has no y; give --reference FILE, or several FILEs, the first of which is the reference"
+        )
+    known = load(reference) if reference else next(iter(models.values()))
+    judge = judge_of(sequences, known.run(sequences.x, sequences.lengths), known.artifact.graph, task, decision)
     results, failed = [], False
     with progress() as bar:
         for file, model in bar.track(models.items(), description="evaluating"):
             seen = measure(model, sequences, engine)
-            found = score(seen.output, sequences, answers, task)
-            results.append(_result(file, model, sequences, seen, found))
+            own = _judge(judge, known, model, file, sequences, seen.output, task, decision)
+            found = own.score(seen.output)
+            results.append(_result(file, model, sequences, seen, own))
             if formula:
                 results[-1][formula] = published(model, sequences)
             if require is not None:
@@ -81,12 +80,26 @@ def evaluate(
                     found.value < require / 100 if found.higher_is_better else not found.more["NMSE dB"] <= require
                 )
     title = f"{data}: {len(sequences)} sequences, {sequences.frames:,} frames; {engine}"
+    for line in dict.fromkeys(one["judged"] for one in results):
+        notes.print(line)
     show(
         as_json,
         {"data": data, "sha256": sequences.sha256, "engine": engine, "files": results},
         *_tables(results, title),
     )
     raise typer.Exit(1 if failed else 0)
+
+
+def _judge(judge: Judge, known: Model, model: Model, file: str, data: Dataset, output, task, decision) -> Judge:
+    """The reference's judge, or with labels a model's own where its outputs are of another kind."""
+    kinds = [ending_of(one.artifact.graph) for one in (known, model)]
+    if kinds[0] == kinds[1] and known.output_size == model.output_size:
+        return judge
+    if not judge.agreement:
+        return judge_of(data, output, model.artifact.graph, task, decision)
+    if "sigmoid" in kinds and kinds[0] != kinds[1] and (judge.decision is None or judge.decision.threshold is not None):
+        raise RindleError(f"{file}: the outputs are {kinds[1]}, the reference's {kinds[0]}: they cannot be compared")
+    return judge
 
 
 def measure(model: Model, data: Dataset, engine: str) -> Measurement:
@@ -119,7 +132,8 @@ def published(model: Model, data: Dataset) -> dict[str, float]:
     }
 
 
-def _result(file: str, model: Model, data: Dataset, seen: Measurement, found: Score) -> dict:
+def _result(file: str, model: Model, data: Dataset, seen: Measurement, judge: Judge) -> dict:
+    found = judge.score(seen.output)
     names = [one.name for one in seen.inputs]
     # Held with θ = 0 the integers are the dense model's, whichever engine: the fast one counts.
     still = model.with_thresholds(dict.fromkeys(names, 0)).measure(data.x, data.lengths) if names else seen
@@ -131,6 +145,8 @@ def _result(file: str, model: Model, data: Dataset, seen: Measurement, found: Sc
         "metric": found.metric,
         "value": found.value,
         **found.more,
+        "judged": str(judge),
+        "trivial": judge.trivial,
         "eliminated": _eliminated(seen),
         "eliminated_at_theta_0": _eliminated(still),
         "eliminated_weight_bytes": seen.eliminated_weight_bytes(),
@@ -147,6 +163,7 @@ def _result(file: str, model: Model, data: Dataset, seen: Measurement, found: Sc
         ],
         "saturations": clipped,
         "shown": str(found),
+        "shown_trivial": judge.shown(judge.trivial.value),
     }
 
 
@@ -157,7 +174,7 @@ def _eliminated(seen: Measurement) -> dict[str, float]:
 def _tables(results: list[dict], title: str):
     several = len({result["metric"] for result in results}) > 1
     files = Table("file", "metric" if several else results[0]["metric"], title=title)
-    for name in ("bytes", "eliminated of x", "of h", "of both", "saturated"):
+    for name in ("trivial", "bytes", "eliminated of x", "of h", "of both", "saturated"):
         files.add_column(name, justify="right")
     inputs = Table("file", "input", title="inputs of the recurrent layers")
     for name in ("θ", "changed", "at θ = 0", "MACs/frame"):
@@ -170,7 +187,14 @@ def _tables(results: list[dict], title: str):
             for k in ("input", "hidden", "both")
         ]
         value = f"{result['shown']} {result['metric']}" if several else result["shown"]
-        files.add_row(name, value, f"{result['bytes']:,}", *shares, f"{sum(result['saturations'].values()):,}")
+        files.add_row(
+            name,
+            value,
+            result["shown_trivial"],
+            f"{result['bytes']:,}",
+            *shares,
+            f"{sum(result['saturations'].values()):,}",
+        )
         for one in result["inputs"]:
             theta = (
                 "dense"

@@ -11,10 +11,10 @@ from ..engines.model import Model, save
 from ..errors import RindleWarning, needs
 from ..file.dataset import load_data
 from ..measure.analysis import over_time
-from ..measure.evaluate import score
+from ..measure.evaluate import judge_of
 from ..scheme.rezk import REZK
 from ..scheme.rules import SCHEMES
-from .app import Force, Json, app, check_output, notes, progress, show
+from .app import Decide, Force, Json, Task, app, check_output, notes, progress, show
 from .inspect import growth_table
 
 
@@ -56,6 +56,8 @@ def quantize(
     seed: Annotated[int, typer.Option(min=0, help="of learned rounding")] = 0,
     weights: Annotated[Path | None, typer.Option(help="a safetensors file of the factory's model.state_dict()")] = None,
     kernel: Annotated[str | None, typer.Option(help="the kernel that evaluates the result")] = None,
+    task: Task = None,
+    decision: Decide = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -95,14 +97,16 @@ def quantize(
         made = Model(made.artifact, made.data, kernel)
         bar.add_task("comparing with the float model", total=None)
         wanted = float_outputs(planned.plan.graph, data)
-        before = None if data.y is None else score(wanted, data)
-        after = score(made.run(data.x, data.lengths), data, wanted)
+        judge = judge_of(data, wanted, planned.plan.graph, task, decision)
+        before = None if judge.agreement else judge.base_score
+        after = judge.score(made.run(data.x, data.lengths))
         found = planned.analysis(made, data)
     followed = over_time(made.artifact, found)
     save(made, output)
     remarks = [str(one.message) for one in caught if issubclass(one.category, RindleWarning)]
     for remark in remarks:
         notes.print(f"warning: {remark}")
+    notes.print(str(judge))
     result = {
         "file": output,
         "bytes": len(made.data),
@@ -112,6 +116,8 @@ def quantize(
         "metric": after.metric,
         "float": before and {"value": before.value, **before.more},
         "quantized": {"value": after.value, **after.more},
+        "judged": str(judge),
+        "trivial": judge.trivial,
         "rounding": planned.provenance.get("rounding", {}),
         "over_time": {
             "rows": found.rows,
@@ -133,4 +139,5 @@ def quantize(
     if before:
         table.add_row("float", str(before), "")
     table.add_row(scheme, str(after), f"{len(made.data):,}")
+    table.add_row(f"trivial: always {judge.trivial.what}", judge.shown(judge.trivial.value), "")
     show(as_json, result, table, growth_table(found, followed))

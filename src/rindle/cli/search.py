@@ -11,6 +11,7 @@ from ..search.precision import BITS, GRAINS, overrides_of, shares_of, space_of, 
 from .app import Json, app, progress, show
 from .studies import (
     CALIBRATION,
+    DECISION,
     FOLDER,
     LIMIT,
     MODEL,
@@ -82,6 +83,7 @@ def search(
     storage: STORAGE = None,
     seed: SEED = 0,
     task: TASK = None,
+    decision: DECISION = None,
     as_json: Json = False,
 ) -> None:
     """Mixed precision: bits for every layer's weights and codes, and thresholds, by NSGA-II over error, size and hardware (MOHAQ).
@@ -98,11 +100,11 @@ def search(
     bits, codes = numbers(weight_bits, "--weight-bits"), numbers(activation_bits, "--activation-bits")
     shares = numbers(theta, "--theta", float)
     goals, limits = directions(tuple(dict.fromkeys(objective or ("error", "bytes")))), limits_of(limit)
-    found = subject(model, weights, calibration, data, task)
+    found = subject(model, weights, calibration, data, task, decision)
     space = space_of(found.paths, bits, codes, grain, tied, shares, found.recurrent)
     key = found.key | {"scheme": scheme, "limits": limits, "retrain": retrain, "region": region}
     study = open_study(output, storage, "search", space, goals, key)
-    evaluate = Evaluation(Mixed(found.candidates, scheme), found.data, found.outputs, tuple(goals), limits, task)
+    evaluate = Evaluation(Mixed(found.candidates, scheme), found.data, found.judge, tuple(goals), limits)
     if retrain:
         evaluate = _with_beacons(evaluate, retrain, region, output)
     elif region:

@@ -15,7 +15,7 @@ from ..scheme.rezk import REZK
 from ..scheme.rules import SCHEMES, load_overrides
 from ..search.choose_paths import GROUPS, kept_rules, measure, paths_of, toml
 from ..search.sensitivity import KINDS, Found
-from .app import Data, Force, Json, app, check_output, notes, progress, show
+from .app import Data, Decide, Force, Json, Task, app, check_output, notes, progress, show
 
 SHOWN = 20
 
@@ -51,9 +51,8 @@ def sensitivity(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="draw what every path costs: .svg, .png or .html")
     ] = None,
-    task: Annotated[
-        str | None, typer.Option(help="labels or targets: what the outputs are, where the data have no y")
-    ] = None,
+    task: Task = None,
+    decision: Decide = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -93,8 +92,10 @@ def sensitivity(
             sequences,
             budget,
             task=task,
+            decision=decision,
             kinds=KINDS if parts else ("both",),
             log=log,
+            say=notes.print,
             seen=lambda done, planned: bar.update(line, description="measuring paths", completed=done, total=planned),
         )
     for remark in dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, RindleWarning)):

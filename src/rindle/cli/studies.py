@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from rich.table import Table
 
@@ -18,10 +17,10 @@ from ..errors import RindleError, RindleWarning, needs
 from ..file.dataset import Dataset, load_data
 from ..files import write_file
 from ..measure.bench import machine
-from ..measure.evaluate import Score, score
+from ..measure.evaluate import Judge, judge_of
 from ..scheme.paths import keys_of
 from ..search.objectives import MEASURES, directions
-from .app import notes, plain, progress
+from .app import Decide, Task, notes, plain, progress
 
 MODEL = Annotated[
     str,
@@ -69,7 +68,7 @@ LIMIT = Annotated[
     ),
 ]
 SEED = Annotated[int, typer.Option(help="of what is drawn")]
-TASK = Annotated[str | None, typer.Option(help="labels or targets: what the outputs are, where the data have no y")]
+TASK, DECISION = Task, Decide
 
 
 def numbers(text: str, what: str, kind: type = int) -> tuple:
@@ -94,19 +93,20 @@ def limits_of(texts: list[str] | None) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Subject:
-    """candidates: models by scheme. outputs: the float model's, and how good they are. recurrent: the recurrent layers' products."""
+    """candidates: models by scheme. judge: of outputs on the data, against the float model's. recurrent: the recurrent layers' products."""
 
     name: str
     candidates: object
     data: Dataset
-    outputs: np.ndarray
-    base: Score | None
+    judge: Judge
     paths: dict[str, list[str]]
     recurrent: tuple[str, ...]
     key: dict
 
 
-def subject(model: str, weights: Path | None, calibration: Path, data: Path, task: str | None) -> Subject:
+def subject(
+    model: str, weights: Path | None, calibration: Path, data: Path, task: str | None, decision: str | None
+) -> Subject:
     """Loads and calibrates, once."""
     with needs("this", "torch"):
         from ..nn.capture.source import float_outputs
@@ -118,13 +118,14 @@ def subject(model: str, weights: Path | None, calibration: Path, data: Path, tas
         candidates = candidates_of(model, weights, sequences)
         graph, provenance = candidates.first.plan.graph, candidates.first.provenance
         validation.check_fits(graph)
-        outputs = float_outputs(graph, validation)
-    base = None if validation.y is None else score(outputs, validation)
+        judge = judge_of(validation, float_outputs(graph, validation), graph, task, decision)
+    notes.print(f"{data}: {judge}")
     recurrent = tuple(
         dict.fromkeys(f"{node.name}/{source}" for node in graph.recurrent for _, source in node.layer.program.blocks)
     )
     key = {"model": provenance["model"], "calibration": sequences.sha256, "data": validation.sha256, "task": task}
-    return Subject(model, candidates, validation, outputs, base, keys_of(graph), recurrent, key)
+    key |= {} if decision is None else {"decision": decision}
+    return Subject(model, candidates, validation, judge, keys_of(graph), recurrent, key)
 
 
 def open_study(folder: Path, storage: str | None, name: str, space: dict, objectives: dict[str, str], key: dict):
@@ -165,7 +166,8 @@ def document(kind: str, study, subject: Subject, scheme_of) -> dict:
         }
 
     data = subject.data
-    base = subject.base and {"metric": subject.base.metric, "value": subject.base.value}
+    judge = subject.judge
+    base = None if judge.agreement else {"metric": judge.base_score.metric, "value": judge.base_score.value}
     return {
         "kind": kind,
         "model": subject.name,
@@ -174,6 +176,8 @@ def document(kind: str, study, subject: Subject, scheme_of) -> dict:
         "data": {"file": data.name, "sha256": data.sha256, "rows": len(data), "frames": data.frames},
         "key": subject.key,
         "float": base,
+        "judged": str(judge),
+        "trivial": judge.trivial,
         "error": MEASURES["error"].unit,
         "space": {name: list(choices) for name, choices in study.space.items()},
         "objectives": [

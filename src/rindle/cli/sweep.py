@@ -10,6 +10,7 @@ from ..search.objectives import Evaluation, Swept, directions
 from .app import Json, app, progress, show
 from .studies import (
     CALIBRATION,
+    DECISION,
     FOLDER,
     MODEL,
     OBJECTIVE,
@@ -66,6 +67,7 @@ def sweep(
     storage: STORAGE = None,
     seed: SEED = 0,
     task: TASK = None,
+    decision: DECISION = None,
     as_json: Json = False,
 ) -> None:
     """The trade-off of weight bits, activation bits and table size against error and bytes: every candidate is quantized and run in
@@ -80,9 +82,9 @@ def sweep(
     bits, codes = numbers(weight_bits, "--weight-bits"), numbers(activation_bits, "--activation-bits")
     space = grid_space(bits, codes, numbers(table_size, "--table-size"), tuple(family or ("int",)), tuple(scheme or ()))
     goals = directions(tuple(dict.fromkeys(objective or ("error", "bytes"))))
-    found = subject(model, weights, calibration, data, task)
+    found = subject(model, weights, calibration, data, task, decision)
     study = open_study(output, storage, "sweep", space, goals, found.key)
-    evaluate = Evaluation(Swept(found.candidates), found.data, found.outputs, tuple(goals), task=task)
+    evaluate = Evaluation(Swept(found.candidates), found.data, found.judge, tuple(goals))
     total = study.size if budget is None else min(budget, study.size)
     with progress() as bar:
         how = {"workers": workers, "ray": ray, "seen": watched(bar, total)}
@@ -92,7 +94,8 @@ def sweep(
             study.explore(evaluate, budget, seed=seed, **how)
     left = document("sweep", study, found, lambda candidate: (*scheme_of(candidate), {}))
     if not left["front"]:
-        raise RindleError(f"no candidate could be evaluated; the first: {left['records'][0]['refused']}")
+        first = left["records"][0]
+        raise RindleError(f"no candidate is a working model; the first: {first['refused'] or first['more']['still']}")
     files = leave(output, left)
     show(
         as_json,

@@ -2,9 +2,12 @@
 
 x        float32 [N, T, I] (or [T, I]: one sequence), or integer ids [N, T]
 lengths  integers [N], the real frames of each row, 1..T; without it every row has T
-y        labels: integers [N], or [N, T], one per frame; -1 is no label.  targets: floats [N, O] or [N, T, O]
+y        labels: integers (or bool) [N], or [N, T], one per frame; several labels, a yes (1) or a no (0) for each output: [N, O] or
+         [N, T, O]; -1 is no label.  targets: floats [N, O] or [N, T, O]; floats of 0 and 1 alone are labels
+mask     bool [N] or [N, T]: the rows or frames of y that count; without it all do
 
-What stands past a row's length is padding: it is never read, checked or counted.
+Of a model whose windows change the number of frames, y and mask have those of its output. What stands past a row's length is
+padding: it is never read, checked or counted.
 """
 
 from __future__ import annotations
@@ -22,20 +25,22 @@ import numpy as np
 from ..errors import RindleError
 from ..files import write_file
 
-PARTS = ("x", "lengths", "y")
+PARTS = ("x", "lengths", "y", "mask")
 NO_LABEL = -1
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """x: float32 [N, T, I] or int64 ids [N, T]. lengths: int32 [N]. y: None, int64 [N] or [N, T], or float32 [N, O] or
-    [N, T, O]. name: for messages. Make one with :func:`dataset` or :func:`load_data`, which check it.
+    """x: float32 [N, T, I] or int64 ids [N, T]. lengths: int32 [N]. y: None, int64 [N], [N, T], [N, O] or [N, T, O], or float32
+    [N, O] or [N, T, O]. mask: None, or bool [N] or [N, T]. name: for messages. Make one with :func:`dataset` or
+    :func:`load_data`, which check it.
     """
 
     x: np.ndarray
     lengths: np.ndarray
     y: np.ndarray | None = None
     name: str = "the data"
+    mask: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -65,15 +70,26 @@ class Dataset:
         digest = hashlib.sha256(repr((self.x.shape, self.x.dtype.str)).encode())
         digest.update(self.lengths.astype("<i8").tobytes())
         digest.update(np.ascontiguousarray(self.x[self.real]).tobytes())
-        if self.y is not None:
-            y = self.y[self.real] if self.per_frame else self.y
-            digest.update(repr((y.shape, y.dtype.str)).encode() + np.ascontiguousarray(y).tobytes())
+        for one in (self.y, self.mask):
+            if one is not None:
+                one = one[self.real] if one.shape[:2] == self.real.shape else one
+                digest.update(repr((one.shape, one.dtype.str)).encode() + np.ascontiguousarray(one).tobytes())
         return digest.hexdigest()
 
     @property
     def per_frame(self) -> bool:
-        """Whether y has a value for every frame, not one for the row."""
-        return self.y is not None and self.y.ndim == (2 if self.has_labels else 3)
+        """Whether y has a value for every frame, not one for the row. (Labels [N, O] of a model of T outputs look alike.)"""
+        if self.y is None:
+            return False
+        return self.y.ndim == 3 or (self.has_labels and self.y.shape == self.x.shape[:2])
+
+    @property
+    def yes_or_no(self) -> bool:
+        """Whether y holds floats that are 0 and 1 alone, and both: labels in the form that losses take."""
+        if self.y is None or self.has_labels:
+            return False
+        counted = self.y[self.real] if self.y.shape[:2] == self.real.shape else self.y
+        return bool(((counted == 0) | (counted == 1)).all() and 0 < counted.mean() < 1)
 
     def check_fits(self, graph) -> None:
         """RindleError unless x is what a graph reads: frames of its features, or ids of its vocabulary."""
@@ -87,9 +103,8 @@ class Dataset:
 
     def rows(self, chosen) -> Dataset:
         """Some of the rows: a slice, indices or a mask [N]."""
-        return replace(
-            self, x=self.x[chosen], lengths=self.lengths[chosen], y=None if self.y is None else self.y[chosen]
-        )
+        y, mask = (None if one is None else one[chosen] for one in (self.y, self.mask))
+        return replace(self, x=self.x[chosen], lengths=self.lengths[chosen], y=y, mask=mask)
 
     def batches(self, rows: int = 64):
         """(x [B, T, …], indices [B]) of equal length T, which need no padding; at most ``rows`` rows each."""
@@ -101,7 +116,7 @@ class Dataset:
 
     def save(self, path: str | Path) -> None:
         """Writes an ``.npz`` that :func:`load_data` reads; whole or not at all."""
-        parts = {"x": self.x, "lengths": self.lengths} | ({} if self.y is None else {"y": self.y})
+        parts = {key: one for key in PARTS if (one := getattr(self, key)) is not None}
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **parts)
         try:
@@ -129,7 +144,7 @@ def load_data(path: str | Path) -> Dataset:
     return dataset(**parts, name=str(path))
 
 
-def dataset(x: np.ndarray, lengths=None, y=None, name: str = "the data") -> Dataset:
+def dataset(x: np.ndarray, lengths=None, y=None, name: str = "the data", mask=None) -> Dataset:
     """Checks arrays and makes a :class:`Dataset` of them. Raises RindleError for a wrong shape, dtype, length or value."""
     x = np.asarray(x)
     if x.dtype.kind in "iu" and x.ndim == 2:
@@ -149,7 +164,19 @@ def dataset(x: np.ndarray, lengths=None, y=None, name: str = "the data") -> Data
     if not found.has_ids and not np.isfinite(real).all():
         row, frame, feature = np.argwhere(~np.isfinite(x) & found.real[..., None])[0]
         raise RindleError(f"{name}: x[{row}, {frame}, {feature}] is {x[row, frame, feature]}; give finite values")
+    found = found if mask is None else replace(found, mask=_mask(np.asarray(mask), found, name))
     return found if y is None else replace(found, y=_answers(np.asarray(y), found, name))
+
+
+def _mask(mask: np.ndarray, data: Dataset, name: str) -> np.ndarray:
+    if mask.dtype != bool or mask.ndim not in (1, 2) or mask.shape[:1] != data.x.shape[:1] or 0 in mask.shape:
+        rows, time = data.x.shape[:2]
+        raise RindleError(
+            f"{name}: mask is {mask.dtype} {list(mask.shape)}; it must be bool [{rows}] or [{rows}, {time}]"
+        )
+    if not (mask & data.real if mask.shape == data.real.shape else mask).any():
+        raise RindleError(f"{name}: the mask leaves nothing to count")
+    return mask
 
 
 def _lengths(lengths, shape: tuple, name: str) -> np.ndarray:
@@ -168,22 +195,23 @@ def _lengths(lengths, shape: tuple, name: str) -> np.ndarray:
 
 def _answers(y: np.ndarray, data: Dataset, name: str) -> np.ndarray:
     rows, time = data.x.shape[:2]
-    labels, targets = y.dtype.kind in "iu", y.dtype.kind == "f"
-    fits = (labels and y.shape in ((rows,), (rows, time))) or (
-        targets and y.ndim in (2, 3) and y.shape[: y.ndim - 1] == (rows, time)[: y.ndim - 1] and y.shape[-1] > 0
-    )
-    if not fits:
+    labels, targets = y.dtype.kind in "iub", y.dtype.kind == "f"
+    if not (y.ndim in ((1, 2, 3) if labels else (2, 3) if targets else ()) and len(y) == rows and 0 not in y.shape):
         raise RindleError(
             f"{name}: y is {y.dtype} {list(y.shape)}; for {rows} rows of {time} frames it must be integer labels [{rows}] or "
-            f"[{rows}, {time}], or float targets [{rows}, O] or [{rows}, {time}, O]"
+            f"[{rows}, {time}] (several labels: [{rows}, O] or [{rows}, {time}, O]), or float targets [{rows}, O] or "
+            f"[{rows}, {time}, O]"
         )
     y = y.astype(np.int64 if labels else np.float32)
-    counted = y[data.real] if y.ndim == (2 if labels else 3) else y
+    by_frame = y.shape[:2] == (rows, time) and y.ndim >= (2 if labels else 3)
+    counted = y[data.real] if by_frame else y
+    if data.mask is not None and data.mask.shape == y.shape[: data.mask.ndim]:
+        counted = y[data.mask & data.real] if by_frame and data.mask.ndim == 2 else y[data.mask]
     if labels:
         if counted.min() < NO_LABEL:
             raise RindleError(f"{name}: y holds the label {counted.min()}; labels are 0 or more, and -1 is no label")
         if (counted == NO_LABEL).all():
             raise RindleError(f"{name}: y holds no label, only -1")
     elif not np.isfinite(counted).all():
-        raise RindleError(f"{name}: y holds NaN or infinity; give finite targets")
+        raise RindleError(f"{name}: y holds NaN or infinity; give finite targets, or a mask of what counts")
     return y

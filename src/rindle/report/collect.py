@@ -17,7 +17,7 @@ from ..file.dataset import Dataset
 from ..measure.analysis import analyse, few, over_time
 from ..measure.bench import bench, machine
 from ..measure.cost import sizes
-from ..measure.evaluate import score, task_of
+from ..measure.evaluate import Judge, judge_of
 from ..program.graph import INPUT
 from ..program.program import NEXT
 
@@ -41,14 +41,14 @@ def collect(
     for name, model in models.items():
         with _named(name):
             data.check_fits(model.artifact.graph)
-    reference = next(iter(models.values()))
-    task = task_of(data, reference.output_size)
-    agreed = None if data.y is not None else reference.run(data.x, data.lengths)
+    first, reference = next(iter(models.items()))
+    with _named(first):
+        judge = judge_of(data, reference.run(data.x, data.lengths), reference.artifact.graph)
     made = []
     for name, model in models.items():
         with _named(name):
             step(f"{name}: quality and activity")
-            one = _model(name, model, data, agreed, task)
+            one = _model(name, model, data, judge)
             if rivals and not data.has_ids:  # steps over ids are not timed yet
                 step(f"{name}: time")
                 forms, missing = rivals(model)
@@ -68,7 +68,8 @@ def collect(
             "rows": len(data),
             "frames": data.frames,
             "longest": int(data.lengths.max()),
-            "targets": "none; the first model is the reference" if data.y is None else task,
+            "targets": "none; the first model is the reference" if data.y is None else judge.task,
+            "judged": str(judge),
         },
         "metric": made[0]["metric"] | {"reference": None if data.y is not None else made[0]["name"]},
         "models": made,
@@ -84,12 +85,12 @@ def _named(name: str) -> Iterator[None]:
         raise RindleError(f"{name}: {error}") from None
 
 
-def _model(name: str, model: Model, data: Dataset, agreed, task: str) -> dict:
+def _model(name: str, model: Model, data: Dataset, judge: Judge) -> dict:
     measured = model.measure(data.x, data.lengths)
-    found = score(measured.output, data, agreed, task)
+    found = judge.score(measured.output)
     held = {one.name: 0 for one in measured.inputs}
     at_zero = model.with_thresholds(held).measure(data.x, data.lengths)
-    dense = score(at_zero.output, data, agreed, task)
+    dense = judge.score(at_zero.output)
     artifact, provenance = model.artifact, model.artifact.provenance
     by_kind = sizes(artifact)
     return {

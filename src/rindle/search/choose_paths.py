@@ -1,7 +1,7 @@
 """Sensitivity of a model's paths, measured in the C++ core: ``search.sensitivity`` over models that a callable makes.
 
 Errors are counted as in ``delta``, in points against the model with all paths at 16 bits: the larger of what the metric itself
-loses and of an upper limit of what its smooth form loses. Needs no torch; ``nn.candidates`` makes the models.
+loses and of an upper limit of what its smooth form loses; a model whose outputs stand still is within no budget. Needs no torch; ``nn.candidates`` makes the models.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from collections.abc import Callable
 
 from ..engines.model import Model
 from ..file.dataset import Dataset
-from ..measure.evaluate import drift, score, task_of
+from ..measure.evaluate import DEVIATIONS, judge_of
 from ..program.products import blocks_of
 from ..scheme.rezk import at_16_bits
-from .choose_thresholds import DEVIATIONS
 from .sensitivity import KINDS, Found, Outcome, Parts, Path, search
 
 GROUPS = ("layer", "cell")  # paths of a layer, both directions together; or one path for all layers of a cell
@@ -64,26 +63,24 @@ def measure(
     budget: float,
     *,
     task: str | None = None,
+    decision: str | float | None = None,
     kinds: tuple[str, ...] = KINDS,
     log: str | os.PathLike | None = None,
     seen: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Found:
-    """make: overrides -> the model. data: for validation; never test data. budget: in points. task: for data without y.
-    kinds, log, seen: see ``search``.
+    """make: overrides -> the model. data: for validation; never test data. budget: in points. task, decision: see
+    ``measure.evaluate.judge_of``. kinds, log, seen: see ``search``. say(text): is told how outputs are judged.
     """
     whole = make(overrides_of(frozenset().union(*(path.both for path in paths.values()))))
-    dense = whole.run(data.x, data.lengths)
-    chosen = task_of(data, whole.output_size, task)
-    base = score(dense, data, dense, chosen)
+    judge = judge_of(data, whole.run(data.x, data.lengths), whole.artifact.graph, task, decision)
+    if say:
+        say(str(judge))
 
     def evaluate(kept: Parts) -> Outcome:
         model = make(overrides_of(kept))
-        output = model.run(data.x, data.lengths)
-        found = score(output, data, dense, chosen)
-        lost, (soft, error) = found.lost(base), found.soft_lost(base)
-        more = {"value": found.value, "lost": lost, "soft_lost": soft, "soft_error": error}
-        limit = max(lost, soft + DEVIATIONS * error)
-        return Outcome(limit, drift(output, dense, data, chosen), len(model.data), more)
+        loss = judge.loss(model.run(data.x, data.lengths))
+        return Outcome(loss.limit, loss.drift, len(model.data), loss.more, loss.useless)
 
-    key = f"{whole.id} {make({}).id} {data.sha256} {chosen} {DEVIATIONS}"
+    key = f"{whole.id} {make({}).id} {data.sha256} {judge} {DEVIATIONS}"
     return search(evaluate, paths, budget, kinds, log=log, key=key, seen=seen)

@@ -1,16 +1,9 @@
 """Thresholds for a converted model, chosen on validation data: ``search.thresholds`` over the runtime. Needs no torch.
 
-What a budget bounds. The error of a candidate is measured against the dense model on the same rows, in points: percentage
-points of accuracy, or per cent of the dense model's MSE. It is the larger of two numbers:
-
-- what the metric itself loses;
-- an upper limit of what its smooth form loses (the mean probability of the true label; the MSE itself): the mean over
-  rows plus ``DEVIATIONS`` standard errors of that mean.
-
-The second is there because accuracy on few rows is too coarse to choose by: among 54 utterances the first wrong answer
-costs 1.9 points, and before it costs 0, however close to it the model already is. Paired differences of probabilities
-are far less noisy, move before any answer does, and their limit shrinks to the loss itself as rows are added. With no
-y in the data, the dense model's own decisions (or outputs) stand for it.
+A candidate is judged as everywhere (``measure.evaluate``), against the dense model on the same rows, in points: percentage
+points of accuracy, or per cent of the dense model's MSE. With no y in the data, the dense model's own decisions (or outputs)
+stand for it. A candidate whose outputs stand still, or that is no better than a model that looks at nothing, is never chosen,
+whatever the budget.
 """
 
 from __future__ import annotations
@@ -24,21 +17,25 @@ import numpy as np
 from ..engines.model import Model
 from ..errors import RindleError
 from ..file.dataset import Dataset
-from ..measure.evaluate import Score, drift, score, task_of
+from ..measure.evaluate import DEVIATIONS, Judge, Score, judge_of
 from ..measure.rezk import check_formula, executed_of
 from .thresholds import PER_OCTAVE, Evaluation, Found, Point, search
 
 FRONT = 12  # points of the front that go into the provenance: it is part of the file's size
-DEVIATIONS = 1.0  # standard errors above the mean: a loss that is larger than this limit is seen about one time in six
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """model: with the chosen thresholds, and the search in its provenance. dense: the score of the dense model."""
+    """model: with the chosen thresholds, and the search in its provenance. judge: of all candidates, against the dense model."""
 
     model: Model
     found: Found
-    dense: Score
+    judge: Judge
+
+    @property
+    def dense(self) -> Score:
+        """The score of the dense model."""
+        return self.judge.base_score
 
 
 def choose_thresholds(
@@ -47,6 +44,7 @@ def choose_thresholds(
     budget: float,
     *,
     task: str | None = None,
+    decision: str | float | None = None,
     per_octave: int = PER_OCTAVE,
     log: str | Path | None = None,
     seen: Callable[[Point, int], None] | None = None,
@@ -55,7 +53,7 @@ def choose_thresholds(
 ) -> Chosen:
     """Holds every input of the recurrent layers with the θ that eliminates the most within ``budget``, in points (above).
 
-    data: for validation; never test data, which would then be used up. task: "labels" or "targets", for data without y.
+    data: for validation; never test data, which would then be used up. task, decision: see ``measure.evaluate.judge_of``.
     per_octave, log, seen: see ``search.thresholds.search``. Thresholds that the model has already are not looked at.
     formula: "rezk" holds the inputs of all layers, and what is eliminated is counted as published (``rindle.formula``). together:
     both directions of a layer get one θ, and points name the forward one's input alone; ``spread`` names both.
@@ -66,44 +64,37 @@ def choose_thresholds(
     still = model.with_thresholds(dict.fromkeys(names, 0))
     if together:
         names = [name for name in names if name not in backwards(model.artifact)]
-    measured = still.measure(data.x, data.lengths)
-    dense, chosen_task = measured.output, task_of(data, model.output_size, task)
-    base = score(dense, data, dense, chosen_task)
+    graph = model.artifact.graph
+    judge = judge_of(data, still.run(data.x, data.lengths), graph, task, decision)
 
     def evaluate(thetas: dict[str, int]) -> Evaluation:
         held = still.with_thresholds(spread(model.artifact, thetas) if together else thetas)
         seen = held.measure(data.x, data.lengths)
-        found = score(seen.output, data, dense, chosen_task)
-        lost, (soft, error) = found.lost(base), found.soft_lost(base)
-        more = {
-            "value": found.value,
-            "lost": lost,
-            "soft_lost": soft,
-            "soft_error": error,
+        loss = judge.loss(seen.output)
+        more = loss.more | {
             "eliminated_input": seen.eliminated(hidden=False),
             "eliminated_hidden": seen.eliminated(hidden=True),
         }
-        limit = max(lost, soft + DEVIATIONS * error)
         share = 1 - executed_of(held.artifact, seen, elementwise=True) if formula else seen.eliminated()
-        return Evaluation(limit, drift(seen.output, dense, data, chosen_task), share, more)
+        return Evaluation(loss.limit, loss.drift, share, more, loss.useless)
 
     known = model.artifact.held_codes()
     limits = {}
     for name in names:
         node, code = known[name]
-        limits[name] = model.artifact.graph.node(node).layer.formats[code].hi - 1
-    key = " ".join(
-        map(str, (still.id, data.sha256, chosen_task, DEVIATIONS, *(one for one in (formula, together) if one)))
-    )
+        limits[name] = graph.node(node).layer.formats[code].hi - 1
+    key = " ".join(map(str, (still.id, data.sha256, judge, DEVIATIONS, *(one for one in (formula, together) if one))))
     found = search(evaluate, limits, budget, per_octave=per_octave, log=log, key=key, seen=seen)
     chosen = found.chosen.thetas
     made = model.with_thresholds(spread(model.artifact, chosen) if together else chosen)
     story = {
         "budget": budget,
         **({"formula": formula} if formula else {}),
-        "metric": base.metric,
+        "metric": judge.base_score.metric,
+        **({"decision": judge.decision.rule} if judge.decision and judge.decision.threshold is not None else {}),
         "data": {"sha256": data.sha256, "rows": len(data), "frames": data.frames},
-        "dense": base.value,
+        "dense": judge.base_score.value,
+        "trivial": judge.trivial.value,
         "evaluations": len(found.points),
         "inputs": names,
         "columns": ["thetas", "lost", "error", "eliminated"],
@@ -111,7 +102,7 @@ def choose_thresholds(
         "front": [_row(point) for point in thinned(found, FRONT)],
     }
     artifact = replace(made.artifact, provenance={**made.artifact.provenance, "delta": story})
-    return Chosen(Model(artifact, kernel=model.kernel), found, base)
+    return Chosen(Model(artifact, kernel=model.kernel), found, judge)
 
 
 def backwards(artifact) -> dict[str, str]:
@@ -149,9 +140,10 @@ def thinned(found: Found, most: int) -> list[Point]:
 
 
 def entry(point: Point) -> dict:
-    """A point as plain data: θ by input, error in points, the metric's value, eliminated shares."""
+    """A point as plain data: θ by input, error in points, the metric's value, eliminated shares; "still" where it is none."""
     one = point.evaluation
-    return {"thetas": point.thetas, "error": one.error, "drift": one.drift, "eliminated": one.eliminated, **one.more}
+    shares = {"error": one.error, "drift": one.drift, "eliminated": one.eliminated, **one.more}
+    return {"thetas": point.thetas, **shares, **({"still": one.still} if one.still else {})}
 
 
 def set_thresholds(model: Model, thetas: dict[str, int | np.ndarray | None]) -> Model:

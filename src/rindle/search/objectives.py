@@ -18,7 +18,7 @@ from ..file.artifact import Artifact
 from ..file.dataset import Dataset
 from ..measure.accelerators import HARDWARE, workload_of
 from ..measure.cost import sizes
-from ..measure.evaluate import Score, score
+from ..measure.evaluate import Judge, Score
 from ..measure.timing import Contender, in_turns, one_core
 from .grid import scheme_of
 from .precision import overrides_of, shares_of
@@ -100,38 +100,45 @@ def directions(names) -> dict[str, str]:
     return {name: MEASURES[name].direction for name in names}
 
 
+STILL = "stands still"  # the constraint of a candidate that is no model any more
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """A candidate -> Outcome, for a study. Can be pickled where ``make`` can.
 
-    make: candidate, or candidate and retrained parameters -> Model. data: for validation. reference: the float model's outputs, where the data have no y. objectives: of
-    MEASURES. limits: measure -> what it must not pass (fall below, where more is better); violations are constraints.
+    make: candidate, or candidate and retrained parameters -> Model. data: for validation. judge: of outputs on them, against the
+    float model's. objectives: of MEASURES. limits: measure -> what it must not pass (fall below, where more is better); violations
+    are constraints, and so is an output that stands still.
     """
 
     make: Callable[..., Model]
     data: Dataset
-    reference: np.ndarray | None
+    judge: Judge
     objectives: tuple[str, ...]
     limits: dict[str, float] = field(default_factory=dict)
-    task: str | None = None
 
     def __call__(self, candidate: Candidate, parameters: dict | None = None) -> Outcome:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", RindleWarning)
             model = self.make(candidate) if parameters is None else self.make(candidate, parameters)
         seen = model.measure(self.data.x, self.data.lengths)
-        run = Run(model, seen, score(seen.output, self.data, self.reference, self.task), self.data)
+        loss = self.judge.loss(seen.output)
+        run = Run(model, seen, loss.score, self.data)
         values = {name: MEASURES[name].value(run) for name in {*self.objectives, *self.limits}}
         violated = {}
         for name, limit in self.limits.items():
             over = values[name] - limit if MEASURES[name].direction == "minimize" else limit - values[name]
             violated[name] = over / abs(limit) if limit else over
+        if loss.still:
+            violated[STILL] = 1.0
         parts = sizes(model.artifact)
         more = {
             "id": model.id,
             "metric": run.score.metric,
             "score": run.score.value,
             "error": error(run),
+            "still": loss.still,
             "bytes": len(model.data),
             "weight bytes": parts["weights"],
             "eliminated": seen.eliminated(),

@@ -42,13 +42,18 @@ class Path:
 @dataclass(frozen=True)
 class Outcome:
     """Of one evaluation. error: what the budget bounds; drift: 0 or more, smooth; both against all at 16 bits. bytes: of the
-    file. more: anything else worth keeping, numbers by name.
+    file. more: anything else worth keeping, numbers by name. still: why this is no model any more, whatever its error (its
+    outputs stand still); "" if it is one.
     """
 
     error: float
     drift: float
     bytes: int
     more: dict[str, float]
+    still: str = ""
+
+    def within(self, budget: float) -> bool:
+        return self.error <= budget and not self.still
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,7 @@ def search(
 def _walk(look, paths, budget, contributions, low) -> tuple[tuple[str, ...], list[tuple[str, Outcome]]]:
     ratios = {name: _ratio(one.bought, one.bytes) for name, one in contributions.items()}
     kept, steps, current = [], [], low
-    while current.error > budget and len(kept) < len(paths):
+    while not current.within(budget) and len(kept) < len(paths):
         fresh: dict[str, Outcome] = {}
         while (best := max((name for name in paths if name not in kept), key=ratios.get)) not in fresh:
             fresh[best] = after = look(_parts(paths, [*kept, best]))
@@ -149,7 +154,7 @@ def _walk(look, paths, budget, contributions, low) -> tuple[tuple[str, ...], lis
         steps.append((best, current))
     for name in reversed(kept[:-1]):
         fewer = [one for one in kept if one != name]
-        if look(_parts(paths, fewer)).error <= budget:
+        if look(_parts(paths, fewer)).within(budget):
             kept = fewer
     return tuple(kept), steps
 

@@ -40,13 +40,15 @@ class Evaluation:
     """What the callable says of a candidate.
 
     error: what the budget bounds, in its unit; 0 for the dense model. drift: 0 or more, smooth, what orders the walk.
-    eliminated: share of operations, 0..1. more: anything else worth keeping, numbers by name.
+    eliminated: share of operations, 0..1. more: anything else worth keeping, numbers by name. still: why the candidate is no
+    model any more, whatever its error (its outputs stand still); "" if it is one.
     """
 
     error: float
     drift: float
     eliminated: float
     more: dict[str, float]
+    still: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,10 @@ class Found:
 
     @property
     def front(self) -> tuple[Point, ...]:
-        """The evaluated points that no other beats in both error and eliminated operations, by rising error."""
-        return pareto(self.points)
+        """The evaluated points that no other beats in both error and eliminated operations, by rising error. What stands still
+        is not among them.
+        """
+        return pareto(tuple(point for point in self.points if not point.evaluation.still))
 
 
 def pareto(points: tuple[Point, ...]) -> tuple[Point, ...]:
@@ -138,11 +142,12 @@ def search(
         walk.append(current)
         # of the raised input, only what lies one rung ahead has not come nearer than its old ratio says
         ratios |= {(name, ahead): float("-inf") for ahead in AHEAD[1:]} | {best: float("-inf")}
-        beyond = beyond + 1 if current.evaluation.error > budget else 0
-    admissible = [one for one in book.used if one.evaluation.error <= budget]
+        beyond = beyond + 1 if current.evaluation.error > budget or current.evaluation.still else 0
+    admissible = [one for one in book.used if one.evaluation.error <= budget and not one.evaluation.still]
     if not admissible:
-        error = walk[0].evaluation.error
-        raise RindleError(f"with all θ = 0 the error is {error:g} already, above the budget {budget:g}")
+        first = walk[0].evaluation
+        why = first.still or f"the error is {first.error:g} already, above the budget {budget:g}"
+        raise RindleError(f"with all θ = 0 {why}")
     chosen = max(admissible, key=lambda one: (one.evaluation.eliminated, -one.evaluation.drift))
     return Found(budget, chosen, tuple(walk), tuple(book.used))
 

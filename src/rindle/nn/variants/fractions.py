@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from ...errors import RindleError, RindleWarning
 from ...file.dataset import Dataset
-from ...measure.evaluate import drift, task_of
+from ...measure.evaluate import judge_of
 from ...scheme.rules import Rule
 from ...search.fractions import Fractions, Trial, search_fractions
 from ..calibrate.plan import Plan, replan
@@ -66,7 +66,7 @@ def search_formats(
 ) -> Searched:
     """Better fraction bits for a model that ``quantize.calibrated`` has calibrated.
 
-    data: sequences on which outputs are compared with the float model's (``evaluate.drift``; no labels are read): validation or
+    data: sequences on which outputs are compared with the float model's (``evaluate.Judge.drift``; no labels are read): validation or
     calibration rows, never test rows. log: a file of evaluations; a search that was killed goes on from there. Costs a
     conversion and a run over the data per candidate, about two per tensor and pass.
     """
@@ -74,7 +74,7 @@ def search_formats(
     refuse_words(plan.rules, "the search over fraction bits takes the nearest codes")
     data.check_fits(plan.graph)
     tensors, wanted = tensors_of(plan), float_outputs(plan.graph, data)
-    task = task_of(data, wanted.shape[-1], task)
+    judge = judge_of(data, wanted, plan.graph, task)
 
     def rules(fractions: dict[str, int]) -> dict[tuple[str, str], Rule]:
         return {
@@ -99,10 +99,10 @@ def search_formats(
         except RindleError:  # no integers fit
             return None
         output = model.run(data.x, data.lengths)
-        return tuple(drift(output[fold], wanted[fold], data.rows(fold), task) for fold in folds)
+        return tuple(judge.drift(output, fold) for fold in folds)
 
     start = {name: one.frac for name, one in tensors.items()}
-    key = hashlib.sha256(f"{calibrated.model().id} {data.sha256} {task}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{calibrated.model().id} {data.sha256} {judge}".encode()).hexdigest()[:16]
     found = search_fractions(evaluate, start, log=log, key=key, seen=seen)
     overrides = {"/".join(key): str(rule) for key, rule in rules(found.chosen.fractions).items()}
     made = planned(found.chosen.fractions)
