@@ -13,7 +13,7 @@ from random_models import KINDS, attempt
 from support import random_frames
 
 from rindle.export.c import to_c
-from rindle.program.graph import Window
+from rindle.program.nodes import FloatNode, LastNode, ProgramNode, Window, WindowNode
 
 CC = os.environ.get("CC", "cc")
 WARNINGS = "-std=c99 -Wall -Wextra -Wconversion -Wshadow -Wundef -pedantic -Werror".split()
@@ -24,14 +24,14 @@ def streamable(artifact):
     """The same model with every node that needs the whole sequence turned into its like that does not."""
     nodes = []
     for node in artifact.graph.nodes:
-        if node.kind == "float":
+        if isinstance(node, FloatNode):
             break  # nothing but float nodes reads one, and they stand at the end
         if node.kind in ("first", "mean", "max"):
-            node = replace(node, kind="last")
-        if node.kind == "window" and node.why_whole:
+            node = LastNode(node.name, node.sources)
+        if isinstance(node, WindowNode) and node.why_whole:
             window = Window(node.window.size, node.window.dilation)
             node = replace(node, window=replace(window, before=window.reach))
-        nodes.append(replace(node, reverse=False))
+        nodes.append(replace(node, reverse=False) if isinstance(node, ProgramNode) else node)
     names = [node.name for node in nodes]
     output = artifact.graph.output if artifact.graph.output in names else names[-1]
     return with_extremes(replace(artifact, graph=replace(artifact.graph, nodes=tuple(nodes), output=output)))

@@ -11,7 +11,8 @@ from rindle import cell, fixed
 from rindle.file.artifact import Artifact, Golden
 from rindle.file.container import dumps
 from rindle.numbers.float_ops import FloatOp
-from rindle.program.graph import INPUT, Graph, Node, Window
+from rindle.program.graph import Graph
+from rindle.program.nodes import INPUT, FloatNode, GatherNode, MaxNode, ProgramNode, Window, WindowNode
 from rindle.program.program import Conv
 
 
@@ -42,21 +43,19 @@ def good3() -> bytes:
     h = convolution.formats["h.next"]
     product = random_layer(rng, gate, {"H": 3}, [h, h], "gate")
     nodes = (
-        Node("window", "window", INPUT, window=Window(2, 2, before=2)),
-        Node("conv", "program", "window", convolution),
-        Node("gather", "gather", "conv", index=(7, 0, 0)),
-        Node("turned", "gather", "gather", index=(2, 1, 0)),
-        Node("gate", "program", ("gather", "turned"), product),
-        Node("fewer", "window", "gate", window=Window(2, 1, 2, 0, 1)),
-        Node("max", "max", "fewer"),
-        Node("score", "float", "gate", op=FloatOp("linear", {"weight": values(1, 3), "bias": values(1)})),
-        Node("attention", "float", ("score", "gate"), op=FloatOp("attention")),
-        Node(
-            "norm", "float", "max", op=FloatOp("layer_norm", {"epsilon": 1e-5, "weight": values(6), "bias": values(6)})
-        ),
-        Node("down", "float", "norm", op=FloatOp("linear", {"weight": values(3, 6)})),
-        Node("sum", "float", ("down", "attention"), op=FloatOp("add")),
-        Node("softmax", "float", "sum", op=FloatOp("softmax", {"groups": 1})),
+        WindowNode("window", (INPUT,), Window(2, 2, before=2)),
+        ProgramNode("conv", ("window",), convolution),
+        GatherNode("gather", ("conv",), (7, 0, 0)),
+        GatherNode("turned", ("gather",), (2, 1, 0)),
+        ProgramNode("gate", ("gather", "turned"), product),
+        WindowNode("fewer", ("gate",), Window(2, 1, 2, 0, 1)),
+        MaxNode("max", ("fewer",)),
+        FloatNode("score", ("gate",), FloatOp("linear", {"weight": values(1, 3), "bias": values(1)})),
+        FloatNode("attention", ("score", "gate"), FloatOp("attention")),
+        FloatNode("norm", ("max",), FloatOp("layer_norm", {"epsilon": 1e-5, "weight": values(6), "bias": values(6)})),
+        FloatNode("down", ("norm",), FloatOp("linear", {"weight": values(3, 6)})),
+        FloatNode("sum", ("down", "attention"), FloatOp("add")),
+        FloatNode("softmax", ("sum",), FloatOp("softmax", {"groups": 1})),
     )
     artifact = Artifact(Graph(12, nodes, "softmax"), x, Golden(None, None, None), {})
     artifact = artifact.with_golden(extreme_codes(rng, x, (3, 6, 12)), np.array([6, 1, 4]))

@@ -20,7 +20,8 @@ from rindle.numbers.codes import Affine, Product, Rescale
 from rindle.numbers.float_ops import ELEMENT_WISE, FloatOp
 from rindle.numbers.formats import Format
 from rindle.numbers.tables import Table
-from rindle.program.graph import INPUT, Embedding, Graph, Node, Window
+from rindle.program.graph import Graph
+from rindle.program.nodes import INPUT, NODES, Window
 from rindle.program.program import Conv
 from rindle.scheme.rules import Rule
 
@@ -297,7 +298,8 @@ def _chain(rng, programs, input_size: int, wild: bool) -> Artifact:
         return Graph(1 if vocabulary else input_size, tuple(made), output, vocabulary)
 
     def add(kind, reads, **more):
-        made.append(Node(f"{kind}{len(made)}", kind, reads, **more))
+        sources = (reads,) if isinstance(reads, str) else reads
+        made.append(NODES[kind](f"{kind}{len(made)}", sources, **more))
         return made[-1].name
 
     def alike(source):
@@ -344,8 +346,8 @@ def _chain(rng, programs, input_size: int, wild: bool) -> Artifact:
                 if not input_format.signed:
                     input_format = integer(input_format.bits, input_format.scale)
                 rows = extreme_codes(rng, input_format.as_product(), (vocabulary, input_size))
-                table, input_format = Embedding(rows, input_format), None
-                source = add("embedding", INPUT, table=table)
+                source = add("embedding", INPUT, rows=rows, format=input_format)
+                input_format = None
             if rng.random() < 0.1:
                 source = add("window", source, window=Window())  # of one frame: the same again
             others = [source]

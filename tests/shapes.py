@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 
 from rindle import CELLS
 from rindle.cells import linear
-from rindle.program.graph import INPUT, Graph, Node
+from rindle.program.graph import Graph
+from rindle.program.nodes import INPUT, ProgramNode
 from rindle.scheme import rezk as presets
 from rindle.scheme.rules import resolve
 
@@ -24,9 +25,9 @@ def chain(cells: str | list[str], layers: int, sizes=(23, 1100, 550, 256), outpu
         program = CELLS[cell].program.with_sizes(I=width if k else first, H=hidden, P=projected)
         if not k:  # the paper does not count the matrix that an SRU needs where input and output differ in width
             program = replace(program, sizes=program.sizes | {"x": first, "x.code": first})
-        nodes.append(Node(f"rnn.l{k}", "program", source, Shapes(program)))
+        nodes.append(ProgramNode(f"rnn.l{k}", (source,), Shapes(program)))
         source = nodes[-1].name
-    nodes.append(Node("fc", "program", source, Shapes(linear.program.with_sizes(I=width, O=outputs))))
+    nodes.append(ProgramNode("fc", (source,), Shapes(linear.program.with_sizes(I=width, O=outputs))))
     return Graph(first, tuple(nodes), "fc")
 
 

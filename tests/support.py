@@ -19,7 +19,7 @@ from rindle.file.artifact import Artifact
 from rindle.file.container import dumps
 from rindle.nn import simulate
 from rindle.numbers.formats import Format, decode
-from rindle.program.graph import INPUT
+from rindle.program.nodes import INPUT
 
 # ------------------------------------------------------------------------------------------------------- engines
 

@@ -1,6 +1,7 @@
 """The noise analysis: its numbers are those of an independent computation, and saturations are exact."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from rindle.measure.analysis import _CountingCodes, _Doubles, analyse, decibel
 from rindle.nn.capture.source import float_outputs, float_parameters, source_of
 from rindle.numbers.formats import encode_input
 
+GOLDEN = Path(__file__).parent / "golden"
 LENGTHS = np.array([20, 3, 11, 1, 20, 7])
 
 
@@ -221,6 +223,21 @@ def test_every_kind_of_change_is_found():
         for a in (artifact, other)
     )
     assert f"{np.count_nonzero(mine != theirs):,} differ" in line.b and f"{weight.weight.size:,}" == line.a
+
+
+@pytest.mark.parametrize(
+    "name, kind, change", [("v2-words", "embedding", "rows"), ("v3-every_kind", "window", "window")]
+)
+def test_what_a_node_without_a_program_has_is_compared(name, kind, change):
+    artifact = rindle.load(GOLDEN / f"{name}.rindle").artifact
+    node = next(node for node in artifact.graph.nodes if node.kind == kind)
+    other = {
+        "rows": lambda: replace(node, rows=node.rows + (np.arange(node.rows.size) == 3).reshape(node.rows.shape)),
+        "window": lambda: replace(node, window=replace(node.window, after=1)),
+    }[change]()
+    nodes = tuple(other if one is node else one for one in artifact.graph.nodes)
+    changed = replace(artifact, graph=replace(artifact.graph, nodes=nodes))
+    assert found_between(artifact, changed) == {(node.name, change)}
 
 
 def test_another_shape_and_another_cell_are_differences():

@@ -22,7 +22,8 @@ from rindle.export.c.model import ModelWriter
 from rindle.export.c.operations import _blocks as text_blocks
 from rindle.file.artifact import Artifact, Golden
 from rindle.numbers.codes import Rescale
-from rindle.program.graph import INPUT, Graph, Node
+from rindle.program.graph import Graph
+from rindle.program.nodes import INPUT, FloatNode, ProgramNode
 
 SEEDS = range(21)
 
@@ -119,7 +120,7 @@ def test_one_operation_on_all_codes(cell, seed, tmp_path):
             Rescale(3 << 17, 18),
             Rescale(5 << 19, 25),
         ][seed]  # in 32 bits, and in 64
-    artifact = Artifact(Graph(64, (Node("n", "program", INPUT, layer),), "n"), x, Golden(None, None, None), {})
+    artifact = Artifact(Graph(64, (ProgramNode("n", (INPUT,), layer),), "n"), x, Golden(None, None, None), {})
     codes = np.arange(-32768, 32768).astype(np.int16).reshape(1, 1024, 64)
     assert_exact(artifact.with_golden(codes, np.array([1024])), tmp_path)
 
@@ -376,14 +377,14 @@ def test_what_cannot_take_one_frame_at_a_time_is_refused_by_name(tmp_path):
         artifact = random_artifact(seed)
         if artifact is None:
             continue
-        wrong = [node for node in artifact.graph.nodes if node.why_whole or node.kind == "float"]
+        wrong = [node for node in artifact.graph.nodes if node.why_whole or isinstance(node, FloatNode)]
         if not wrong:
             continue
         with pytest.raises(RindleError) as error:
             to_c(artifact, tmp_path / "c", "net")
         message = str(error.value)
         assert repr(wrong[0].name) in message and (";" in message)
-        kind = "reverse" if wrong[0].reverse else wrong[0].kind
+        kind = "reverse" if isinstance(wrong[0], ProgramNode) else wrong[0].kind
         assert (wrong[0].op.name if kind == "float" else wrong[0].why_whole) in message
         reasons[kind] = message
     assert set(reasons) == wanted

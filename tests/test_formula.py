@@ -164,7 +164,7 @@ def test_embeddings_count():
 
     artifact = quantized_graph("words", "int8").artifact
     size = size_of(artifact)
-    assert size.matrices[0] == (13 * 10, artifact.graph.node("embedding").table.format.bits)
+    assert size.matrices[0] == (13 * 10, artifact.graph.node("embedding").format.bits)
 
 
 # ------------------------------------------------------------------------------------------ eliminated operations

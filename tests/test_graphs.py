@@ -185,7 +185,7 @@ def test_else_an_embedding_is_wide(overrides, bits):
     model = rindle.quantize(Words().eval(), "int8", words(), overrides)
     fmt = model.artifact.format_of("embedding")
     assert fmt.bits == bits
-    rows = model.artifact.graph.node("embedding").table.rows
+    rows = model.artifact.graph.node("embedding").rows
     exact = Words().embedding.weight
     assert rows.shape == exact.shape and np.abs(rows).max() <= fmt.hi
     assert sizes(model.artifact)["embeddings"] == VOCABULARY * -(-10 * bits // 8)
@@ -200,7 +200,7 @@ def test_a_wide_embedding_saturates_no_row_even_of_words_that_calibration_lacks(
     ids = words()
     ids[ids == 7] = 8
     model = rindle.quantize(exact, "fixed16", ids, {"rnn.l0/code.i.x": "fixed12 max"})
-    embedding = model.artifact.graph.node("embedding").table
+    embedding = model.artifact.graph.node("embedding")
     found = embedding.rows[7] * embedding.format.scale
     np.testing.assert_allclose(found, exact.embedding.weight[7].detach(), atol=embedding.format.scale)
 

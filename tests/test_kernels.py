@@ -8,7 +8,8 @@ from rindle import fixed
 from rindle.cells import linear
 from rindle.file.artifact import Artifact, Golden, Layer
 from rindle.numbers.codes import Affine, Product, Rescale
-from rindle.program.graph import INPUT, Graph, Node
+from rindle.program.graph import Graph
+from rindle.program.nodes import INPUT, ProgramNode
 
 SHAPES = [(5, 3), (8, 16), (40, 33), (517, 401), (1201, 129)]  # columns, rows: the last two are stored otherwise
 
@@ -21,7 +22,7 @@ def product(weight, weight_bits, code_bits, shift, theta) -> Artifact:
     term = Product(weight, fixed(weight_bits, 0, product=True), np.ones(rows, np.int64))
     constants = {"x.code": Rescale(1, 0), "y": Affine((term,), np.zeros(rows, np.int64), shift)}
     layer = Layer(program, formats, constants, {}, {} if theta is None else {"x.code": theta})
-    graph = Graph(columns, (Node("n0", "program", INPUT, layer),), "n0")
+    graph = Graph(columns, (ProgramNode("n0", (INPUT,), layer),), "n0")
     artifact = Artifact(graph, fixed(16, 0), Golden(None, None, None), {})
     return artifact.with_golden(np.zeros((1, 1, columns), np.int16), np.array([1]))
 

@@ -33,8 +33,8 @@ from rindle.engines.reference import run
 from rindle.file.artifact import Artifact, Golden
 from rindle.file.container import dumps, loads, model_id
 from rindle.numbers.formats import decode
-from rindle.program.graph import INPUT, Graph, Node
-from rindle.program.graph import KINDS as NODE_KINDS
+from rindle.program.graph import Graph
+from rindle.program.nodes import INPUT, NODES, FirstNode, LastNode, ProgramNode, WindowNode
 from rindle.scheme.rules import Rule
 
 LENGTHS = np.array([7, 1, 12, 12, 3, 9, 12, 2])
@@ -99,16 +99,17 @@ def mirrored(x, lengths):
 def test_a_graph_of_the_other_direction_runs_the_mirrored_rows(recipe, seed):
     """Every program turned round, first and last exchanged: the mirrored output of the mirrored input, and its counters."""
     artifact = build(recipe)
-    assume(not any(node.window for node in artifact.graph.nodes))  # whose frames would have to be turned, too
-    other = {"last": "first", "first": "last"}
-    nodes = tuple(
-        replace(
-            node,
-            kind=other.get(node.kind, node.kind),
-            reverse=node.kind == "program" and artifact.graph.is_sequence(node.sources[0]) and not node.reverse,
-        )
-        for node in artifact.graph.nodes
-    )
+    assume(
+        not any(isinstance(node, WindowNode) for node in artifact.graph.nodes)
+    )  # whose frames would have to be turned, too
+    other = {LastNode: FirstNode, FirstNode: LastNode}
+
+    def mirror(node):
+        if isinstance(node, ProgramNode) and artifact.graph.is_sequence(node.source):
+            return replace(node, reverse=not node.reverse)
+        return other[type(node)](node.name, node.sources) if type(node) in other else node
+
+    nodes = tuple(map(mirror, artifact.graph.nodes))
     turned = replace(artifact, graph=replace(artifact.graph, nodes=nodes))
     x, lengths = random_input(np.random.default_rng(seed), artifact)
     for engine in ENGINES.values():
@@ -122,7 +123,7 @@ def test_random_graphs_have_every_kind_of_node():
     """Else the laws on them would say less than they seem to."""
     wanted = {("embedding", True, False, True), ("window", True, False, False), ("held", True), ("held", False)}
     for ids in (False, True):
-        wanted |= {(kind, False, False, ids) for kind in NODE_KINDS if kind not in ("window", "embedding")}
+        wanted |= {(kind, False, False, ids) for kind in NODES if kind not in ("window", "embedding")}
         wanted |= {(kind, True, False, ids) for kind in ("program", "concat", "window", "gather", "float")}
         wanted |= {("program", True, True, ids)}
     wanted |= {("inputs", 1), ("inputs", 2), ("groups", True), ("groups", False), ("held convolution", True)}
@@ -140,8 +141,9 @@ def test_random_graphs_have_every_kind_of_node():
 
 
 def features(graph, node) -> set:
-    found = {(node.kind, graph.is_sequence(node.name), node.reverse, bool(graph.vocabulary))}
-    if node.kind == "program":
+    reverse = isinstance(node, ProgramNode) and node.reverse
+    found = {(node.kind, graph.is_sequence(node.name), reverse, bool(graph.vocabulary))}
+    if isinstance(node, ProgramNode):
         layer = node.layer
         terms = [term for op in layer.program.affines for term in op.terms if term.conv]
         found |= {("inputs", len(node.sources))} | ({("held", node.reverse)} if layer.thetas else set())
@@ -199,7 +201,7 @@ def test_engines_agree_on_large_matrices(columns, rows, bits, weight_bits, monke
         same = rng.random(columns) < (0.9 if t % 2 else 0.1)
         x[:, t, same] = x[:, t - 1, same]
     for one in (layer, wild_layer(rng, layer)):
-        graph = Graph(columns, (Node("n0", "program", INPUT, one),), "n0")
+        graph = Graph(columns, (ProgramNode("n0", (INPUT,), one),), "n0")
         artifact = Artifact(graph, fixed(16, 12), Golden(None, None, None), {}).with_golden(x[:1, :1], np.array([1]))
         assert_agree(artifact, x, np.array([6, 4]))
         assert_agree(artifact.with_thresholds({"n0/x": 0, "n0/h": 3}), x, np.array([6, 4]))

@@ -31,7 +31,7 @@ def test_product_is_exact(kernel, code_bits):
 
 def test_refusals():
     weights = np.full((2, 600), 127, np.int8)
-    with pytest.raises(ValueError, match="codes of 16 bits could leave int32.*at most 15 bits"):
+    with pytest.raises(ValueError, match=r"codes of 16 bits could leave int32.*at most 15 bits"):
         _core.Matrix(weights, 16)
     _core.Matrix(weights, 15)
     with pytest.raises(ValueError, match=r"weight \[1, 2\] is -128, must be -127..127"):

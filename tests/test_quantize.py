@@ -12,7 +12,7 @@ from rindle.file.container import dumps
 from rindle.nn.calibrate.plan import calibrate
 from rindle.nn.capture.frontend import capture
 from rindle.nn.numerics import FakeQuantized, FloatLayer, Real, fake_quantize
-from rindle.program.graph import run_layer
+from rindle.program.nodes import run_layer
 
 CLOSE = {"int8": 0.05, "w4a8": 0.25, "fixed16": 0.002, "fixed8": 0.06}  # of the outputs' range
 

@@ -27,7 +27,7 @@ import table  # noqa: E402
 
 import rindle  # noqa: E402
 from rindle import RindleError  # noqa: E402
-from rindle.file.write import to_document  # noqa: E402
+from rindle.file.document import to_document  # noqa: E402
 from rindle.measure.rezk import executed_by_rules, size_by_rules  # noqa: E402
 from rindle.nn.capture.source import run_graph, source_of  # noqa: E402
 

@@ -9,7 +9,7 @@ from torch import nn
 
 import rindle
 from rindle.nn.capture.frontend import capture
-from rindle.program.graph import Window
+from rindle.program.nodes import Window
 
 X = torch.from_numpy(sequences(3, 10))
 

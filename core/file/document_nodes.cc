@@ -10,30 +10,6 @@ namespace {
 constexpr std::size_t kMaxInputs = 64;
 constexpr std::int64_t kMaxWindow = 4096, kMaxFrames = 1 << 20;  // of a window: size, dilation, stride; padding and span
 
-struct Kind {
-    const char* name;
-    NodeKind kind;
-    std::int64_t version;  // from which on a file may have it
-};
-
-constexpr Kind kKinds[] = {
-    {"program", NodeKind::program, 1}, {"last", NodeKind::last, 1},           {"mean", NodeKind::mean, 1},
-    {"first", NodeKind::first, 2},     {"concat", NodeKind::concat, 2},       {"embedding", NodeKind::embedding, 2},
-    {"window", NodeKind::window, 3},   {"gather", NodeKind::gather, 3},       {"max", NodeKind::max, 3},
-    {"float", NodeKind::floating, 3},
-};
-
-NodeKind read_kind(const Field& field, std::int64_t version) {
-    const std::string& name = field.text();
-    std::string known;
-    for (const Kind& kind : kKinds) {
-        if (kind.version > version) continue;
-        if (kind.name == name) return kind.kind;
-        known += (known.empty() ? "\"" : ", \"") + std::string(kind.name) + "\"";
-    }
-    field.fail("must be one of " + known);
-}
-
 Source source_of(const Document& document, int node) {
     if (node == kModelInput)
         return {"input", document.input_size, document.input_format, document.input_range, true, {}, false};
@@ -66,12 +42,32 @@ std::vector<Source> read_inputs(Node& node, const Field& field, bool several, co
     return sources;
 }
 
-void need_sequence(const Source& source, const Field& field) {
-    if (!source.sequence)
-        field["input"].fail("\"" + source.name + "\" is not a sequence; " + field["kind"].text() + " needs one");
+// What the reader of a kind is given. sources: what the node reads; the node has the size and format of the first, and its time.
+struct Place {
+    const Field& field;
+    const std::vector<Source>& sources;
+    const Document& document;
+    const Names& table_names;
+    Container& tensors;
+};
+
+void need_sequence(const Place& place) {
+    if (!place.sources[0].sequence)
+        place.field["input"].fail("\"" + place.sources[0].name + "\" is not a sequence; " + place.field["kind"].text() +
+                                  " needs one");
 }
 
-void read_embedding(Node& node, const Field& field, const Document& document, Container& tensors) {
+// One vector of the frames of a row.
+void read_reduction(Node& node, const Place& place) {
+    place.field.keys({"name", "kind", "input"});
+    need_sequence(place);
+    node.sequence = false;
+    node.time = {};
+}
+
+void read_embedding(Node& node, const Place& place) {
+    const auto& [field, sources, document, table_names, tensors] = place;
+    field.keys({"name", "kind", "input", "size", "format", "weight"});
     node.size = static_cast<std::int32_t>(field["size"].integer(1, kMaxSize));
     field["format"].keys({"bits"}, {"frac", "scale"});
     node.format = read_format(field["format"], true, false);
@@ -82,7 +78,10 @@ void read_embedding(Node& node, const Field& field, const Document& document, Co
     node.rows.assign(bytes.begin(), bytes.end());
 }
 
-void read_concat(Node& node, const Field& field, const std::vector<Source>& sources) {
+void read_concat(Node& node, const Place& place) {
+    place.field.keys({"name", "kind", "input"});
+    const Field field = place.field["input"];
+    const std::vector<Source>& sources = place.sources;
     std::int64_t size = 0;
     for (const Source& source : sources) {
         if (source.format != sources[0].format)
@@ -106,7 +105,11 @@ void append(TimeBase& time, const Window& window) {
     time.push_back({loss, window.stride});
 }
 
-void read_window(Node& node, const Field& field, const Source& source) {
+void read_window(Node& node, const Place& place) {
+    const Field& field = place.field;
+    const Source& source = place.sources[0];
+    field.keys({"name", "kind", "input", "size", "dilation", "stride", "before", "after"});
+    need_sequence(place);
     Window& window = node.window;
     window.size = field["size"].integer(1, kMaxWindow);
     window.dilation = field["dilation"].integer(1, kMaxWindow);
@@ -121,10 +124,13 @@ void read_window(Node& node, const Field& field, const Source& source) {
     append(node.time, window);
 }
 
-void read_gather(Node& node, const Field& field, const Source& source, Container& tensors) {
-    const std::int64_t n = tensors.shape(field)[0];
+void read_gather(Node& node, const Place& place) {
+    place.field.keys({"name", "kind", "input", "index"});
+    const Field field = place.field["index"];
+    const Source& source = place.sources[0];
+    const std::int64_t n = place.tensors.shape(field)[0];
     if (n > kMaxSize) field.fail("has " + std::to_string(n) + " features, must have at most 2^20");
-    node.index = tensors.take_numbers<std::int32_t>(field, "I32", {n});
+    node.index = place.tensors.take_numbers<std::int32_t>(field, "I32", {n});
     for (std::size_t i = 0; i < node.index.size(); ++i)
         if (node.index[i] < 0 || node.index[i] >= source.size)
             field.fail("element " + std::to_string(i) + " is " + std::to_string(node.index[i]) + ", must be 0.." +
@@ -132,8 +138,12 @@ void read_gather(Node& node, const Field& field, const Source& source, Container
     node.size = static_cast<std::int32_t>(n);
 }
 
-void read_program_node(Node& node, const Field& field, const std::vector<Source>& sources, const Document& document,
-                       const Names& table_names, Container& tensors) {
+void read_program_node(Node& node, const Place& place) {
+    const auto& [field, sources, document, table_names, tensors] = place;
+    if (document.version == 1)
+        field.keys({"name", "kind", "input", "program"});
+    else
+        field.keys({"name", "kind", "input", "program"}, {"reverse"});
     if (field.has("reverse")) {
         node.reverse = field["reverse"].boolean();
         if (!node.reverse) field["reverse"].fail("must be true, or left out");
@@ -148,34 +158,51 @@ void read_program_node(Node& node, const Field& field, const std::vector<Source>
     node.range = output.range;
 }
 
-void check_keys(const Node& node, const Field& field, std::int64_t version) {
-    switch (node.kind) {
-        case NodeKind::program:
-            return version == 1 ? field.keys({"name", "kind", "input", "program"})
-                                : field.keys({"name", "kind", "input", "program"}, {"reverse"});
-        case NodeKind::embedding: return field.keys({"name", "kind", "input", "size", "format", "weight"});
-        case NodeKind::window:
-            return field.keys({"name", "kind", "input", "size", "dilation", "stride", "before", "after"});
-        case NodeKind::gather: return field.keys({"name", "kind", "input", "index"});
-        case NodeKind::floating:
-            return field.keys({"name", "kind", "input", "op"}, {"groups", "epsilon", "weight", "bias"});
-        case NodeKind::concat:
-        case NodeKind::last:
-        case NodeKind::first:
-        case NodeKind::mean:
-        case NodeKind::max: return field.keys({"name", "kind", "input"});
+void read_float_node(Node& node, const Place& place) { read_float(node, place.field, place.sources, place.tensors); }
+
+enum class Inputs { one, several, either, of_op };  // how many nodes "input" names; `either` from version 3 on
+
+struct Kind {
+    const char* name;
+    NodeKind kind;
+    std::int64_t version;  // from which on a file may have it
+    Inputs inputs;
+    void (*read)(Node&, const Place&);  // its own keys
+};
+
+constexpr Kind kKinds[] = {
+    {"program", NodeKind::program, 1, Inputs::either, read_program_node},
+    {"last", NodeKind::last, 1, Inputs::one, read_reduction},
+    {"mean", NodeKind::mean, 1, Inputs::one, read_reduction},
+    {"first", NodeKind::first, 2, Inputs::one, read_reduction},
+    {"concat", NodeKind::concat, 2, Inputs::several, read_concat},
+    {"embedding", NodeKind::embedding, 2, Inputs::one, read_embedding},
+    {"window", NodeKind::window, 3, Inputs::one, read_window},
+    {"gather", NodeKind::gather, 3, Inputs::one, read_gather},
+    {"max", NodeKind::max, 3, Inputs::one, read_reduction},
+    {"float", NodeKind::floating, 3, Inputs::of_op, read_float_node},
+};
+
+const Kind& read_kind(const Field& field, std::int64_t version) {
+    const std::string& name = field.text();
+    std::string known;
+    for (const Kind& kind : kKinds) {
+        if (kind.version > version) continue;
+        if (kind.name == name) return kind;
+        known += (known.empty() ? "\"" : ", \"") + std::string(kind.name) + "\"";
     }
+    field.fail("must be one of " + known);
 }
 
 // Whether the node's "input" is an array of names.
-bool reads_several(const Node& node, const Field& field, std::int64_t version) {
-    switch (node.kind) {
-        case NodeKind::concat: return true;
-        case NodeKind::program: return version >= 3 && field["input"].is_array();
-        case NodeKind::floating:
-            return node.op.kind == FloatKind::add || node.op.kind == FloatKind::mul || node.op.kind == FloatKind::attention;
-        default: return false;
+bool reads_several(const Node& node, Inputs inputs, const Field& field, std::int64_t version) {
+    switch (inputs) {
+        case Inputs::one: return false;
+        case Inputs::several: return true;
+        case Inputs::either: return version >= 3 && field["input"].is_array();
+        case Inputs::of_op: break;
     }
+    return node.op.kind == FloatKind::add || node.op.kind == FloatKind::mul || node.op.kind == FloatKind::attention;
 }
 
 }  // namespace
@@ -183,11 +210,12 @@ bool reads_several(const Node& node, const Field& field, std::int64_t version) {
 Node read_node(const Field& field, const Document& document, const Names& names, const Names& table_names,
                Container& tensors) {
     Node node;
-    node.kind = read_kind(field["kind"], document.version);
-    check_keys(node, field, document.version);
+    const Kind& kind = read_kind(field["kind"], document.version);
+    node.kind = kind.kind;
     node.name = field["name"].name();
     if (node.is_float()) node.op.kind = read_float_kind(field["op"]);
-    const auto sources = read_inputs(node, field["input"], reads_several(node, field, document.version), document, names);
+    const bool several = reads_several(node, kind.inputs, field, document.version);
+    const auto sources = read_inputs(node, field["input"], several, document, names);
 
     const Source& first = sources[0];
     node.sequence = first.sequence;
@@ -195,25 +223,7 @@ Node read_node(const Field& field, const Document& document, const Names& names,
     node.size = first.size;
     node.format = first.format;
     node.range = first.range;
-    switch (node.kind) {
-        case NodeKind::last:
-        case NodeKind::first:
-        case NodeKind::mean:
-        case NodeKind::max:
-            need_sequence(first, field);
-            node.sequence = false;
-            node.time = {};
-            break;
-        case NodeKind::window:
-            need_sequence(first, field);
-            read_window(node, field, first);
-            break;
-        case NodeKind::embedding: read_embedding(node, field, document, tensors); break;
-        case NodeKind::concat: read_concat(node, field["input"], sources); break;
-        case NodeKind::gather: read_gather(node, field["index"], first, tensors); break;
-        case NodeKind::floating: read_float(node, field, sources, tensors); break;
-        case NodeKind::program: read_program_node(node, field, sources, document, table_names, tensors); break;
-    }
+    kind.read(node, {field, sources, document, table_names, tensors});
     return node;
 }
 

@@ -34,7 +34,8 @@ from quantizers import WIDE, fixed_vector, fixed_weight, mmse, scale_of, vector_
 
 from rindle.errors import RindleError
 from rindle.nn.numerics import Real
-from rindle.program.graph import INPUT, Graph
+from rindle.program.graph import Graph
+from rindle.program.nodes import INPUT, ConcatNode, GatherNode, ProgramNode
 
 STEPS = {"ligru": 20}  # products whose h has a threshold of its own in calibration; the others 5
 FREE = 2  # frames that a delta passes unchanged
@@ -151,11 +152,11 @@ class Simulation:
     def _execute(self, batch: Batch, looking: Looking) -> torch.Tensor:
         values = {INPUT: batch.x}
         for node in self.graph.nodes:
-            if node.kind == "concat":
+            if isinstance(node, ConcatNode):
                 values[node.name] = torch.cat([values[name] for name in node.sources], -1)
-            elif node.kind == "gather":
+            elif isinstance(node, GatherNode):
                 values[node.name] = values[node.source][..., list(node.index)]
-            elif node.kind != "program":
+            elif not isinstance(node, ProgramNode):
                 raise RindleError(f"{node.name} is a {node.kind!r}; the published method has no such node")
             elif node is self.layers[base := base_of(node.name)].nodes[-1]:  # what both directions read is there
                 outputs = self.layers[base].run(values, batch, looking)

@@ -18,7 +18,7 @@ from ..measure.cost import sizes
 from ..measure.rezk import FORMULAS, check_formula, size_of
 from ..measure.widths import hardware as widths_of
 from ..measure.widths import markdown
-from ..program.graph import INPUT
+from ..program.nodes import INPUT
 from ..program.products import terms_of
 from .app import File, Force, Json, MaybeData, app, check_output, notes, plain, progress, show
 
@@ -117,10 +117,7 @@ def _show(file: Path, model: Model, formula: str | None, as_json: bool) -> None:
         fmt = str(artifact.format_of(node.name) or "float32")
         size = artifact.graph.size_of(node.name)
         shape = f"[T, {size}]" if artifact.graph.is_sequence(node.name) else f"[{size}]"
-        kind = node.layer.program.cell if node.kind == "program" else node.kind
-        kind = node.op.name if node.kind == "float" else kind
-        kind += ", reversed" if node.reverse else ""
-        nodes.add_row(node.name, kind, ", ".join(node.sources), shape, fmt)
+        nodes.add_row(node.name, node.label, ", ".join(node.sources), shape, fmt)
 
     paths = Table("path", "size", "format", "made by", "table: max error", title="formats")
     products = Table("product", "weights", "code", "accumulator", "θ", title="products")

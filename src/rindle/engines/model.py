@@ -14,7 +14,7 @@ from ..file.artifact import Artifact
 from ..file.container import dumps, loads
 from ..files import write_file
 from ..numbers.formats import Format, decode
-from ..program.graph import INPUT
+from ..program.nodes import INPUT, ProgramNode
 from .measurement import Measurement, measured_inputs
 from .reference import Result
 from .reference import run as reference_run
@@ -296,18 +296,14 @@ class Model:
     @cached_property
     def _states(self) -> dict[str, tuple[slice, Format]]:
         """ "node/state" -> its place among the values of a saved state, and its format."""
-        places, start = {}, 0
-        for node in self.artifact.graph.nodes:
-            if node.kind == "window":
-                start += node.window.reach * self.artifact.graph.size_of(node.source)
-            if node.kind != "program":
-                continue
-            layer = node.layer
-            for state, _ in layer.program.states:
-                size = layer.program.sizes[state]
-                places[f"{node.name}/{state}"] = slice(start, start + size), layer.formats[state]
-                start += size
-            start += sum(layer.program.sizes[code] for code in layer.thetas)
+        graph, places, start = self.artifact.graph, {}, 0
+        for node in graph.nodes:
+            if isinstance(node, ProgramNode):
+                at, program = start, node.layer.program
+                for state, _ in program.states:
+                    places[f"{node.name}/{state}"] = slice(at, at + program.sizes[state]), node.layer.formats[state]
+                    at += program.sizes[state]
+            start += node.saved(graph.sizes_of(node.sources))
         return places
 
     def _counts(self, stream) -> tuple[dict, dict]:

@@ -13,7 +13,8 @@ from ..errors import RindleError
 from ..file.artifact import Artifact, Layer
 from ..numbers.codes import NumPy, product_of
 from ..numbers.tables import FUNCTIONS
-from ..program.graph import Graph, Node
+from ..program.graph import Graph
+from ..program.nodes import EmbeddingNode, Node
 
 Blocks = dict[str, np.ndarray]  # block -> float64: matrices ``gate.source`` [rows, columns], biases ``gate``, vectors
 
@@ -106,9 +107,9 @@ def with_real_embeddings(artifact: Artifact) -> Graph:
     """The artifact's graph, its embeddings as real values: the file's own rows, dequantized."""
 
     def real(node: Node) -> Node:
-        if node.kind != "embedding":
+        if not isinstance(node, EmbeddingNode):
             return node
-        return replace(node, table=replace(node.table, rows=node.table.rows * artifact.format_of(node.name).scale))
+        return replace(node, rows=node.rows * node.format.scale)
 
     return replace(artifact.graph, nodes=tuple(real(node) for node in artifact.graph.nodes))
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from ..numbers.codes import Codes, NumPy
 from ..numbers.formats import decode, encode_input
-from ..program.graph import INPUT, execute
+from ..program.graph import execute
+from ..program.nodes import INPUT
 
 
 @dataclass

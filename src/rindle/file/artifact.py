@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import RindleError
 from ..numbers.formats import Format
 from ..program.graph import Graph
+from ..program.nodes import ProgramNode
 from ..program.program import Program
 from .needs import features
 
@@ -49,7 +50,7 @@ class Artifact:
     for people.
     """
 
-    graph: Graph
+    graph: Graph[Layer]
     input_format: Format | None
     golden: Golden
     provenance: dict = field(default_factory=dict)
@@ -64,14 +65,7 @@ class Artifact:
         """Of the file format: the oldest that has all that this model uses."""
         if self.needs:
             return 4
-        nodes = self.graph.nodes
-        if any(node.kind in ("window", "gather", "max", "float") for node in nodes) or any(
-            len(node.sources) > 1 or any(term.conv for op in node.layer.program.affines for term in op.terms)
-            for node in self.graph.programs
-        ):
-            return 3
-        new = self.graph.vocabulary or any(node.reverse or node.kind in ("first", "concat") for node in nodes)
-        return 2 if new else 1
+        return max(node.version for node in self.graph.nodes)
 
     @property
     def output_format(self) -> Format | None:
@@ -82,7 +76,7 @@ class Artifact:
     def output_size(self) -> int:
         return self.graph.size_of(self.graph.output)
 
-    def format_of(self, name: str) -> Format:
+    def format_of(self, name: str) -> Format | None:
         """Format of a node's value, or of the input."""
         return self.graph.format_of(name, self.input_format)
 
@@ -108,13 +102,13 @@ class Artifact:
                 hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
                 raise RindleError(f"no input named {name!r}{hint}")
             node, code = known[name]
-            layer = self.graph.node(node).layer
+            layer = self.graph.program(node).layer
             thetas[node].pop(code, None)
             if theta is not None:
                 thetas[node][code] = check_theta(theta, layer.formats[code], layer.program.sizes[code], name)
         nodes = tuple(
             replace(node, layer=replace(node.layer, thetas=ordered(node.layer.program, thetas[node.name])))
-            if node.kind == "program"
+            if isinstance(node, ProgramNode)
             else node
             for node in self.graph.nodes
         )

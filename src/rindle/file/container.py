@@ -14,8 +14,7 @@ from safetensors import SafetensorError
 
 from ..errors import RindleError
 from .artifact import VERSION, Artifact
-from .read import from_document
-from .write import to_document
+from .document import from_document, to_document
 
 DTYPES = ("U8", "I16", "I32", "I64", "F32")
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
-from .artifact import Artifact
+from ..program.nodes import FloatNode, Node, ProgramNode
+from .artifact import Artifact, Layer
 
 
 @dataclass(frozen=True)
@@ -41,21 +42,28 @@ def _facts(artifact: Artifact) -> dict[tuple[str, str], object]:
     facts["graph", "order"] = " -> ".join(node.name for node in graph.nodes)
     for node in graph.nodes:
         facts[node.name, "kind"] = node.kind
-        facts[node.name, "reads"] = str(node.source)
-        for what in ("window", "index", "reverse"):
-            facts[node.name, what] = str(getattr(node, what))
-        if node.op:
-            facts[node.name, "operation"] = node.op.name
-            facts |= {(f"{node.name}/{key}", "value"): value for key, value in node.op.parameters.items()}
-        if node.layer:
-            facts |= _layer_facts(node.name, node.layer)
+        facts[node.name, "reads"] = ", ".join(node.sources)
+        facts |= FACTS.get(type(node), _field_facts)(node)
     for key, value in artifact.provenance.items():
         facts["provenance", key] = str(value)
     return facts
 
 
-def _layer_facts(name: str, layer) -> dict:
+def _field_facts(node: Node) -> dict:
+    """What a kind has beside a name and sources: arrays as they are, all else as text."""
+    own = {one.name: getattr(node, one.name) for one in fields(node) if one.name not in ("name", "sources")}
+    return {(node.name, key): v if isinstance(v, np.ndarray) else str(v) for key, v in own.items()}
+
+
+def _float_facts(node: FloatNode) -> dict:
+    parameters = {(f"{node.name}/{key}", "value"): value for key, value in node.op.parameters.items()}
+    return {(node.name, "operation"): node.op.name} | parameters
+
+
+def _program_facts(node: ProgramNode[Layer]) -> dict:
+    name, layer = node.name, node.layer
     program, facts = layer.program, {}
+    facts[name, "reverse"] = str(node.reverse)
     facts[name, "cell"] = program.cell
     facts[name, "states"] = str(program.states)
     facts[name, "output"] = program.output
@@ -89,6 +97,12 @@ def _layer_facts(name: str, layer) -> dict:
             if constant.degree:
                 facts[where, "slope"] = constant.slope
     return facts
+
+
+FACTS = {
+    ProgramNode: _program_facts,
+    FloatNode: _float_facts,
+}  # a kind whose fields are not told one by one -> facts of it
 
 
 def _equal(one, other) -> bool:

@@ -37,6 +37,10 @@ class Fields:
                 raise RindleError(f"{self.where}.{key} is {short(value)}; it must be a float64") from None
         return value
 
+    def take_any(self, key: str):
+        """A value of a type that the caller checks."""
+        return self._left.pop(key)
+
     def integer(self, key: str, lo: int, hi: int) -> int:
         value = self.take(key, int)
         if not lo <= value <= hi:
@@ -129,6 +133,11 @@ def read_format(entry: Fields, product: bool) -> Format:
         return Format(bits, **scale, signed=signed, product=product or not signed)
     except RindleError as error:
         raise RindleError(f"{entry.where}: {error}") from None
+
+
+def write_format(fmt: Format) -> dict:
+    entry = {"bits": fmt.bits} | ({"frac": fmt.frac} if fmt.is_fixed else {"scale": fmt.step})
+    return entry if fmt.signed else entry | {"signed": False}
 
 
 def unpack_codes(packed: np.ndarray, fmt: Format, columns: int, where: str) -> np.ndarray:

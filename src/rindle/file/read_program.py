@@ -14,6 +14,7 @@ from ..numbers.tables import Table
 from ..program.program import ARITY, Conv, Op, Program, Term
 from .artifact import Layer, check_theta, ordered
 from .fields import SIZE_LIMIT, Fields, Tensors, check_range, is_name, names, read_format, short, unpack_codes
+from .reading import Reading
 
 
 def read_table(entry: Fields, store: Tensors) -> Table:
@@ -40,70 +41,129 @@ def read_table(entry: Fields, store: Tensors) -> Table:
     return Table(function, degree, flag, x0, p, q, base, slope, max_error)
 
 
-def read_program(entry: Fields, version: int, sources: list[tuple[int, Format]], store, tables, used_tables) -> Layer:
+def read_program(reading: Reading, entry: Fields, sources: list[tuple[int, Format | None]]) -> Layer:
     """sources: size and format of what each input reads."""
     where = entry.where
     cell, output = entry.take("cell", str), entry.take("output", str)
-    if len(sources) > 1:
-        inputs = names(entry.take("input", list), f"{where}.program.input")
-        if len(inputs) != len(sources) or len(set(inputs)) != len(inputs):
-            raise RindleError(
-                f"{where}.program.input must name {len(sources)} paths, one per input of the node, each once"
-            )
-    else:
-        inputs = (entry.take("input", str),)
+    inputs = _read_inputs(entry, len(sources))
     states = tuple(names(pair, f"{where}.states") for pair in entry.take("states", list))
     if any(len(pair) != 2 for pair in states):
         raise RindleError(f"{where}.states must be pairs of a state and its next value")
-    sizes, formats, vectors, thetas, section = {}, {}, {}, {}, {}
-    for group in ("paths", "codes", "vectors"):
-        for path, value in entry.take(group, dict).items():
-            if path in sizes or not is_name(path):
-                raise RindleError(
-                    f"{where}.{group}: the path name {path[:60]!r} is taken, or not 1..256 bytes of UTF-8"
-                )
-            item = Fields(value, f"{where}.{group}.{path}")
-            sizes[path], section[path] = item.integer("size", 1, SIZE_LIMIT), group
-            formats[path] = form = read_format(item, product=group == "codes")
-            if group != "codes" and path not in inputs and not form.is_fixed:
-                raise RindleError(f"{item.where} has a scale; an element-wise path must be fixed")
-            if group != "codes" and path not in inputs and not form.signed:
-                raise RindleError(f"{item.where} is unsigned; only a code path can be")
-            if group == "vectors":
-                codes = store.take(item.take("tensor", str), f"{item.where}.tensor", np.int16, (sizes[path],))
-                vectors[path] = codes.astype(np.int64)
-                check_range(vectors[path], form, item.where)
-            if group == "codes" and item.has("theta"):
-                theta = item._left.pop("theta")
-                if isinstance(theta, str):
-                    theta = store.take(theta, f"{item.where}.theta", np.int16, (sizes[path],))
-                elif not isinstance(theta, int) or isinstance(theta, bool):
-                    raise RindleError(f"{item.where}.theta is {short(theta)}; it must be an integer or a tensor's name")
-                thetas[path] = check_theta(theta, form, sizes[path], item.where)
-            item.done()
+    paths = _Paths(entry, inputs, reading.store)
+    paths.take_sources(inputs, sources)
+    written = {*inputs, *paths.vectors}
+    written |= _check_states(paths, states, written)
+    ops, constants, read = _read_ops(reading, entry, paths, written)
+    paths.named(output, f"{where}.output", "paths")
+    for name in (output, *(following for _, following in states)):
+        if name not in written:
+            raise RindleError(f"{where}: nothing writes {name!r}")
+        read.add(name)
+    for name in paths.sizes:
+        if name not in written or name not in read:
+            raise RindleError(f"{where}: the path {name!r} is never {'read' if name in written else 'written'}")
+    entry.done()
+    codes = tuple(op.out[0] for op in ops if paths.section.get(op.out[0]) == "codes")
+    program = Program(cell, inputs, states, output, tuple(ops), paths.sizes, codes, tuple(paths.vectors))
+    return Layer(program, paths.formats, constants, paths.vectors, ordered(program, paths.thetas))
 
-    def path(name: str, at: str, *groups: str) -> str:
-        if section.get(name) not in groups:
-            raise RindleError(f"{at} is {short(name)}, which is not one of the {' or '.join(groups)}")
+
+def _read_inputs(entry: Fields, count: int) -> tuple[str, ...]:
+    """The paths that receive what the node reads: one name, or an array of several."""
+    if count == 1:
+        return (entry.take("input", str),)
+    inputs = names(entry.take("input", list), f"{entry.where}.program.input")
+    if len(inputs) != count or len(set(inputs)) != len(inputs):
+        raise RindleError(f"{entry.where}.program.input must name {count} paths, one per input of the node, each once")
+    return inputs
+
+
+class _Paths:
+    """The paths of one program. section: path -> the group where it stands. The constructor reads the groups."""
+
+    def __init__(self, entry: Fields, inputs: tuple[str, ...], store: Tensors):
+        self.where = entry.where
+        self.sizes: dict[str, int] = {}
+        self.formats: dict[str, Format] = {}
+        self.section: dict[str, str] = {}
+        self.vectors: dict[str, np.ndarray] = {}
+        self.thetas: dict[str, int | np.ndarray] = {}
+        for group in ("paths", "codes", "vectors"):
+            for path, value in entry.take(group, dict).items():
+                if path in self.sizes or not is_name(path):
+                    raise RindleError(
+                        f"{self.where}.{group}: the path name {path[:60]!r} is taken, or not 1..256 bytes of UTF-8"
+                    )
+                item = Fields(value, f"{self.where}.{group}.{path}")
+                self.sizes[path], self.section[path] = item.integer("size", 1, SIZE_LIMIT), group
+                self.formats[path] = form = read_format(item, product=group == "codes")
+                if group != "codes" and path not in inputs:
+                    _check_element_wise(form, item.where)
+                if group == "vectors":
+                    self._read_vector(item, path, store)
+                if group == "codes" and item.has("theta"):
+                    self._read_theta(item, path, store)
+                item.done()
+
+    def _read_vector(self, item: Fields, path: str, store: Tensors) -> None:
+        codes = store.take(item.take("tensor", str), f"{item.where}.tensor", np.int16, (self.sizes[path],))
+        self.vectors[path] = codes.astype(np.int64)
+        check_range(self.vectors[path], self.formats[path], item.where)
+
+    def _read_theta(self, item: Fields, path: str, store: Tensors) -> None:
+        theta = item.take_any("theta")
+        if isinstance(theta, str):
+            theta = store.take(theta, f"{item.where}.theta", np.int16, (self.sizes[path],))
+        elif not isinstance(theta, int) or isinstance(theta, bool):
+            raise RindleError(f"{item.where}.theta is {short(theta)}; it must be an integer or a tensor's name")
+        self.thetas[path] = check_theta(theta, self.formats[path], self.sizes[path], item.where)
+
+    def named(self, name: str, at: str, *groups: str) -> str:
+        """The name, if it stands in one of the groups."""
+        if self.section.get(name) not in groups:
+            raise RindleError(f"{at} is {short(name)}, which is not one of the program's {' or '.join(groups)}")
         return name
 
-    for one, (size, fmt) in zip(inputs, sources):
-        path(one, f"{where}.input", "paths")
-        if (sizes[one], replace(formats[one], product=fmt.product)) != (size, fmt):
-            raise RindleError(f"{where}.paths.{one} is {sizes[one]} x {formats[one]}, but its input is {size} x {fmt}")
-        formats[one] = fmt
-    written = dict.fromkeys(inputs) | dict.fromkeys(vectors)
+    def take_sources(self, inputs: tuple[str, ...], sources: list[tuple[int, Format | None]]) -> None:
+        """Gives the inputs the formats of what they read, which must be those of the file."""
+        for one, (size, fmt) in zip(inputs, sources):
+            self.named(one, f"{self.where}.input", "paths")
+            assert fmt is not None, "programs read codes"
+            if (self.sizes[one], replace(self.formats[one], product=fmt.product)) != (size, fmt):
+                raise RindleError(
+                    f"{self.where}.paths.{one} is {self.sizes[one]} x {self.formats[one]}, but its input is {size} x {fmt}"
+                )
+            self.formats[one] = fmt
+
+
+def _check_element_wise(form: Format, where: str) -> None:
+    if not form.is_fixed:
+        raise RindleError(f"{where} has a scale; an element-wise path must be fixed")
+    if not form.signed:
+        raise RindleError(f"{where} is unsigned; only a code path can be")
+
+
+def _check_states(paths: _Paths, states: tuple[tuple[str, ...], ...], written: set[str]) -> set[str]:
+    """The states' names. Each is none of those written before a frame, and like its next value."""
+    where, found = f"{paths.where}.states", set[str]()
     for state, following in states:
         for one in (state, following):
-            path(one, f"{where}.states", "paths")
-        if state in written:
-            raise RindleError(f"{where}.states names {state!r} twice")
-        if (sizes[state], formats[state]) != (sizes[following], formats[following]):
-            raise RindleError(f"{where}.states: {state!r} and {following!r} must have one size and one format")
-        written[state] = None
+            paths.named(one, where, "paths")
+        if state in found | written:
+            raise RindleError(f"{where} names {state!r} twice")
+        if (paths.sizes[state], paths.formats[state]) != (paths.sizes[following], paths.formats[following]):
+            raise RindleError(f"{where}: {state!r} and {following!r} must have one size and one format")
+        found.add(state)
     if len({following for _, following in states}) != len(states):
-        raise RindleError(f"{where}.states: two states have one next value")
-    reader = _Operations(where, version, sizes, formats, section, store, tables, used_tables)
+        raise RindleError(f"{where}: two states have one next value")
+    return found
+
+
+def _read_ops(reading: Reading, entry: Fields, paths: _Paths, written: set[str]) -> tuple[list[Op], dict, set[str]]:
+    """The operations, their constants, and the paths that they read. written: the paths that have a value before them; those
+    that they write are added.
+    """
+    where, reader = entry.where, _Operations(reading, paths)
     items = entry.take("ops", list)
     if not 1 <= len(items) <= 256:
         raise RindleError(f"{where}.ops has {len(items)} entries; a program has 1..256")
@@ -117,31 +177,20 @@ def read_program(entry: Fields, version: int, sources: list[tuple[int, Format]],
         for name in op.out:
             if name in written:
                 raise RindleError(f"{where}.ops[{index}] writes {name!r}, which is written already")
-            written[name] = None
+            written.add(name)
         ops.append(op)
         if constant is not None:
             constants[op.out[0]] = constant
-    path(output, f"{where}.output", "paths")
-    for name in (output, *(following for _, following in states)):
-        if name not in written:
-            raise RindleError(f"{where}: nothing writes {name!r}")
-        read.add(name)
-    for name in sizes:
-        if name not in written or name not in read:
-            raise RindleError(f"{where}: the path {name!r} is never {'read' if name in written else 'written'}")
-    entry.done()
-    codes = tuple(op.out[0] for op in ops if op.out[0] in section and section[op.out[0]] == "codes")
-    program = Program(cell, inputs, states, output, tuple(ops), sizes, codes, tuple(vectors))
-    return Layer(program, formats, constants, vectors, ordered(program, thetas))
+    return ops, constants, read
 
 
 class _Operations:
     """Reads the operations of one program."""
 
-    def __init__(self, where, version, sizes, formats, section, store, tables, used_tables):
-        self.version = version
-        self.where, self.sizes, self.formats, self.section = where, sizes, formats, section
-        self.store, self.tables, self.used_tables = store, tables, used_tables
+    def __init__(self, reading: Reading, paths: _Paths):
+        self.version, self.store = reading.version, reading.store
+        self.tables, self.used_tables = reading.tables, reading.used_tables
+        self.sizes, self.formats, self.section, self._path = paths.sizes, paths.formats, paths.section, paths.named
         self.source_of: dict[str, str] = {}
 
     def read(self, entry: Fields) -> tuple[Op, object]:
@@ -151,11 +200,6 @@ class _Operations:
         op, constant = self._affine(entry) if kind == "affine" else self._other(entry, kind)
         entry.done()
         return op, constant
-
-    def _path(self, name: str, at: str, *groups: str) -> str:
-        if self.section.get(name) not in groups:
-            raise RindleError(f"{at} is {short(name)}, which is not one of the program's {' or '.join(groups)}")
-        return name
 
     def _other(self, entry: Fields, kind: str) -> tuple[Op, object]:
         arity = ARITY[kind]
@@ -176,37 +220,44 @@ class _Operations:
                 )
         if all(self.section[arg] == "vectors" for arg in args):
             raise RindleError(f"{entry.where}.in names constants only; one operand at least must not be a vector")
-        result, first = self.formats[out], self.formats[args[0]]
         op = Op(kind, (out,), args)
-        if kind == "requantize":
-            rescale = Rescale(entry.integer("multiplier", 0, MAX_MULTIPLIER - 1), entry.integer("shift", 0, MAX_SHIFT))
-            check_sum(np.array([max(-first.lo, first.hi) * rescale.multiplier]), rescale.shift, entry.where)
-            self.source_of[out] = args[0]
-            return op, rescale
-        if kind == "clip":
-            bounds = entry.integer("lo", first.lo, first.hi), entry.integer("hi", first.lo, first.hi)
-            if bounds[0] > bounds[1]:
-                raise RindleError(f"{entry.where}: lo is {bounds[0]}, above hi, {bounds[1]}")
-            if result != first:
-                raise RindleError(
-                    f"{entry.where}: clip keeps its format, but {args[0]!r} is {first} and {out!r} is {result}"
-                )
-            return op, bounds
-        if kind == "table":
-            name = entry.take("table", str)
-            if name not in self.tables:
-                raise RindleError(f"{entry.where}.table is {name!r}, which is not one of the tables")
-            self.used_tables.add(name)
-            table = self.tables[name]
-            if not table.degree:
-                check_range(table.base, result, f"{entry.where}: the table {name!r}")
-            if table.flag == "sigmoid" and not 0 <= result.frac <= 30:
-                raise RindleError(
-                    f"{entry.where}: the mirrored table {name!r} needs a result with 0..30 fraction bits, not {result}"
-                )
-            return Op(kind, (out,), args, function=table.function), table
-        check_elementwise(kind, tuple(self.formats[arg] for arg in args), result, entry.where)
+        one_operand = {"requantize": self._requantize, "clip": self._clip, "table": self._table}
+        if kind in one_operand:
+            return one_operand[kind](entry, op)
+        check_elementwise(kind, tuple(self.formats[arg] for arg in args), self.formats[out], entry.where)
         return op, None
+
+    def _requantize(self, entry: Fields, op: Op) -> tuple[Op, Rescale]:
+        fmt = self.formats[op.args[0]]
+        rescale = Rescale(entry.integer("multiplier", 0, MAX_MULTIPLIER - 1), entry.integer("shift", 0, MAX_SHIFT))
+        check_sum(np.array([max(-fmt.lo, fmt.hi) * rescale.multiplier]), rescale.shift, entry.where)
+        self.source_of[op.out[0]] = op.args[0]
+        return op, rescale
+
+    def _clip(self, entry: Fields, op: Op) -> tuple[Op, tuple[int, int]]:
+        fmt, result = self.formats[op.args[0]], self.formats[op.out[0]]
+        bounds = entry.integer("lo", fmt.lo, fmt.hi), entry.integer("hi", fmt.lo, fmt.hi)
+        if bounds[0] > bounds[1]:
+            raise RindleError(f"{entry.where}: lo is {bounds[0]}, above hi, {bounds[1]}")
+        if result != fmt:
+            raise RindleError(
+                f"{entry.where}: clip keeps its format, but {op.args[0]!r} is {fmt} and {op.out[0]!r} is {result}"
+            )
+        return op, bounds
+
+    def _table(self, entry: Fields, op: Op) -> tuple[Op, Table]:
+        name, result = entry.take("table", str), self.formats[op.out[0]]
+        if name not in self.tables:
+            raise RindleError(f"{entry.where}.table is {name!r}, which is not one of the tables")
+        self.used_tables.add(name)
+        table = self.tables[name]
+        if not table.degree:
+            check_range(table.base, result, f"{entry.where}: the table {name!r}")
+        if table.flag == "sigmoid" and not 0 <= result.frac <= 30:
+            raise RindleError(
+                f"{entry.where}: the mirrored table {name!r} needs a result with 0..30 fraction bits, not {result}"
+            )
+        return replace(op, function=table.function), table
 
     def _affine(self, entry: Fields) -> tuple[Op, Affine]:
         where = entry.where

@@ -18,7 +18,8 @@ from ..file.artifact import Artifact
 from ..file.dataset import Dataset
 from ..numbers.codes import Codes, NumPy
 from ..numbers.formats import Format, decode, encode_input
-from ..program.graph import INPUT, execute
+from ..program.graph import execute
+from ..program.nodes import INPUT, ProgramNode
 from ..program.program import ARITY
 
 POSITIONS = 8
@@ -194,7 +195,7 @@ def over_time(artifact: Artifact, found: Analysis) -> tuple[PathReport, ...]:
     name = artifact.graph.output
     while name != INPUT:
         node = artifact.graph.node(name)
-        if node.kind == "program":
+        if isinstance(node, ProgramNode):
             kept.add((name, node.layer.program.output))
             break
         name = node.sources[0]

@@ -27,7 +27,8 @@ from ..errors import DISTRIBUTION, RindleError
 from ..file.artifact import Artifact, Golden, Layer
 from ..numbers.codes import Affine, Product, Rescale
 from ..numbers.formats import fixed, integer
-from ..program.graph import INPUT, Graph, Node
+from ..program.graph import Graph
+from ..program.nodes import INPUT, ProgramNode
 from ..program.products import terms_of
 from .timing import Contender, in_turns, one_core, read_loops
 
@@ -324,7 +325,7 @@ def _asked(model: Model, stream) -> tuple[float, float, dict[str, float]]:
     shares, density = {}, {}
     for name, (node, code) in model.artifact.held_codes().items():
         changed, frames = changes.get((node, code), (1, 0))
-        size = model.artifact.graph.node(node).layer.program.sizes[code]
+        size = model.artifact.graph.program(node).layer.program.sizes[code]
         shares[node, code] = density[name] = changed / (size * frames) if frames else 1.0
     asked = [(shares[one.node.name, one.term.code], one) for one in terms_of(model.artifact.graph)]
     return sum(share * one.macs for share, one in asked), sum(share * one.bits for share, one in asked), density
@@ -333,7 +334,7 @@ def _asked(model: Model, stream) -> tuple[float, float, dict[str, float]]:
 def _largest(model: Model, name: str) -> int:
     """The largest θ that an input can have."""
     node, code = model.artifact.held_codes()[name]
-    return model.artifact.graph.node(node).layer.formats[code].hi - 1
+    return model.artifact.graph.program(node).layer.formats[code].hi - 1
 
 
 def probe_artifact(rows: int, columns: int) -> Artifact:
@@ -349,7 +350,7 @@ def probe_artifact(rows: int, columns: int) -> Artifact:
         {name: Rescale(1, 7), program.output: affine},
         {},
     )
-    graph = Graph(columns, (Node("probe", "program", INPUT, layer),), "probe")
+    graph = Graph(columns, (ProgramNode("probe", (INPUT,), layer),), "probe")
     return Artifact(graph, value, Golden(None, None, None)).with_golden(
         np.zeros((1, 1, columns), np.int64), np.ones(1, np.int64)
     )

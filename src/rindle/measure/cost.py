@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..file.container import dumps
-from ..file.write import to_document
+from ..file.document import to_document
 from ..program.products import blocks_of
 
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import RindleError
-from ..program.graph import INPUT, Graph
+from ..program.graph import Graph
+from ..program.nodes import INPUT, FloatNode, ProgramNode
 
 HALF, ZERO, ARGMAX = "half", "zero", "argmax"
-PASSED_ON = ("last", "first", "mean", "max", "gather", "concat", "window")  # nodes that keep what their values are
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,12 @@ def _ending(graph: Graph, name: str) -> str:
     if name == INPUT:
         return "values"
     node = graph.node(name)
-    if node.kind == "float":
+    if isinstance(node, FloatNode):
         known = {"sigmoid": "sigmoid", "softmax": "softmax", "log_softmax": "scores", "linear": "scores"}
         return known.get(node.op.name, "values")
-    if node.kind == "program":
+    if isinstance(node, ProgramNode):
         return _made_by(node.layer.program)
-    endings = {_ending(graph, source) for source in node.sources} if node.kind in PASSED_ON else {"values"}
+    endings = {_ending(graph, source) for source in node.sources} if node.keeps_format else {"values"}
     return endings.pop() if len(endings) == 1 else "values"
 
 

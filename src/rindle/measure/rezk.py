@@ -17,7 +17,7 @@ import numpy as np
 
 from ..engines.measurement import Input, Measurement
 from ..errors import RindleError
-from ..program.graph import Node
+from ..program.nodes import ProgramNode
 from ..program.products import blocks_of, terms_of, terms_of_node
 
 FORMULAS = ("rezk",)
@@ -83,7 +83,7 @@ def size_by_rules(graph, rules, vectors: int | None = None) -> Size:
 
 def size_of(artifact) -> Size:
     """Of a converted model, embeddings included."""
-    matrices = [(node.table.rows.size, node.table.format.bits) for node in artifact.graph.embeddings]
+    matrices = [(node.rows.size, node.format.bits) for node in artifact.graph.embeddings]
     shared = shared_directions(artifact.graph)
     matrices += [
         (one.weights, one.product.format.bits) for one in terms_of(artifact.graph) if one.node.name not in shared
@@ -141,7 +141,7 @@ def _times(node: str, hidden: bool, shared: dict[str, str]) -> float:
 
 def _part(artifact, one: Input, shared: dict[str, str]) -> Part:
     node, code = artifact.held_codes()[one.name]
-    wide = artifact.graph.node(node).layer.formats[code].bits == WIDE_BITS
+    wide = artifact.graph.program(node).layer.formats[code].bits == WIDE_BITS
     return Part(_times(node, one.hidden, shared) * one.macs * one.frames, one.density, float(wide))
 
 
@@ -158,7 +158,7 @@ def shared_directions(graph) -> dict[str, str]:
     }
 
 
-def _same_weights(a: Node, b: Node) -> bool:
+def _same_weights(a: ProgramNode, b: ProgramNode) -> bool:
     """Of their matrices; biases and vectors may differ as little as batch norms do. Of a converted layer with a path in 16 bits
     the codes may differ, since steps grow there by what the two directions multiply (docs/numerics.md, 8c): ask the captured graph.
     """
@@ -168,7 +168,7 @@ def _same_weights(a: Node, b: Node) -> bool:
     )
 
 
-def _matrices(node: Node) -> dict[str, tuple[int, np.ndarray]]:
+def _matrices(node: ProgramNode) -> dict[str, tuple[int, np.ndarray]]:
     """Name -> bits (of floats 32), weights [rows, columns]."""
     layer = node.layer
     if hasattr(layer, "blocks"):

@@ -14,7 +14,7 @@ from ..errors import RindleError
 from ..file.artifact import Artifact
 from ..numbers.codes import signed_bits, worst_case
 from ..numbers.formats import Format
-from ..program.graph import INPUT
+from ..program.nodes import INPUT
 from ..program.products import terms_of
 from ..scheme.paths import bounds_of, keys_of, origin_of, saturating
 from ..scheme.rules import Rule, resolve
@@ -105,8 +105,8 @@ def hardware(artifact: Artifact) -> Hardware:
     products = tuple(_products(graph, rules))
     if artifact.input_format is not None:
         choices.append(_origin(INPUT, graph.input_size, artifact.input_format))
-    for node in graph.embeddings:
-        choices.append(_origin(node.name, node.table.rows.shape[1], node.table.format))
+    for table in graph.embeddings:
+        choices.append(_origin(table.name, table.rows.shape[1], table.format))
     for node in graph.programs:
         layer = node.layer
         choices += _choices(graph, node, rules, artifact.provenance)
@@ -278,7 +278,7 @@ def _memory(graph, products, sums, tables) -> dict[str, int]:
         vectors += sum(sizes[vector] for vector in layer.program.vectors)
     return {
         "weights": sum(one.bits for one in terms_of(graph)),
-        "embeddings": sum(node.table.rows.size * node.table.format.bits for node in graph.embeddings),
+        "embeddings": sum(node.rows.size * node.format.bits for node in graph.embeddings),
         "biases": sum(one.rows * one.bias for one in sums),
         "multipliers": sum(one.rows * one.multiplier for one in products),
         "constant vectors": vectors,

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..cells import CELLS, SEVERAL_INPUTS, convlstm, convlstm_peephole, sru
 from ..errors import RindleError
-from ..program.graph import flipped, run_layer
+from ..program.nodes import flipped, run_layer
 from ..program.tracer import Cell
 from .numerics import FloatLayer, Real, RealArrays
 

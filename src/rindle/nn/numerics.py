@@ -11,7 +11,8 @@ import torch
 from ..numbers.codes import NumPy
 from ..numbers.formats import Format
 from ..numbers.tables import GELU_TANH
-from ..program.graph import Graph, Node, each, execute
+from ..program.graph import Graph, execute
+from ..program.nodes import EmbeddingNode, Node, ProgramNode, each
 from ..program.program import Program, check_integer
 
 
@@ -85,10 +86,10 @@ def in_double(graph: Graph) -> Graph:
     """
 
     def doubled(node: Node) -> Node:
-        if node.kind == "program":
+        if isinstance(node, ProgramNode):
             return replace(node, layer=node.layer.in_double())
-        if node.kind == "embedding":
-            return replace(node, table=replace(node.table, rows=node.table.rows.detach().double()))
+        if isinstance(node, EmbeddingNode):
+            return replace(node, rows=node.rows.detach().double())
         return node
 
     return replace(graph, nodes=tuple(map(doubled, graph.nodes)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from ..program.graph import run_layer
+from ..program.nodes import run_layer
 from ..program.program import Op
 from .lsq import quantize
 from .numerics import FakeQuantized, FloatLayer, convolve

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from ..numbers.codes import Product
 from ..numbers.formats import Format
-from .graph import Graph, Node
+from .graph import Graph
+from .nodes import ProgramNode
 from .program import Op, Term
 
 
@@ -19,7 +20,7 @@ from .program import Op, Term
 class WeightBlock:
     """A block of a layer, by its shape alone. rows, columns: of its matrix. pixels: how often a frame multiplies it."""
 
-    node: Node
+    node: ProgramNode
     gate: str
     source: str
     rows: int
@@ -56,7 +57,7 @@ class WeightBlock:
 class ConvertedTerm:
     """A term of a converted layer. op: its affine. product: its weights and multipliers."""
 
-    node: Node
+    node: ProgramNode
     op: Op
     term: Term
     product: Product
@@ -98,7 +99,7 @@ def blocks_of(graph: Graph) -> Iterator[WeightBlock]:
         yield from blocks_of_node(node)
 
 
-def blocks_of_node(node: Node) -> Iterator[WeightBlock]:
+def blocks_of_node(node: ProgramNode) -> Iterator[WeightBlock]:
     """Every block of one layer, once, in program order."""
     program = node.layer.program
     for gate, source in program.blocks:
@@ -111,7 +112,7 @@ def terms_of(graph: Graph) -> Iterator[ConvertedTerm]:
         yield from terms_of_node(node)
 
 
-def terms_of_node(node: Node) -> Iterator[ConvertedTerm]:
+def terms_of_node(node: ProgramNode) -> Iterator[ConvertedTerm]:
     """Every term of one converted layer, in program order."""
     for op in node.layer.program.affines:
         for term, product in zip(op.terms, node.layer.constants[op.out[0]].products, strict=True):

@@ -18,7 +18,7 @@ from ..measure.analysis import analyse, few, over_time
 from ..measure.bench import bench, machine
 from ..measure.cost import sizes
 from ..measure.evaluate import Judge, judge_of
-from ..program.graph import INPUT
+from ..program.nodes import INPUT
 from ..program.program import NEXT
 
 POINTS = 40  # of a curve along the sequence
@@ -162,8 +162,8 @@ def _theta(theta) -> int | str | None:
 
 
 def _layer(artifact, node) -> dict:
-    kind = node.layer.program.cell if node.layer else node.kind
-    return {"name": node.name, "kind": kind, "reads": node.source, "size": artifact.graph.size_of(node.name)}
+    reads = node.source if len(node.sources) == 1 else node.sources
+    return {"name": node.name, "kind": node.label, "reads": reads, "size": artifact.graph.size_of(node.name)}
 
 
 def activity(model: Model, data: Dataset, points: int = POINTS) -> list[dict]:
@@ -189,7 +189,7 @@ def activity(model: Model, data: Dataset, points: int = POINTS) -> list[dict]:
                 if end < longest:
                     continue
                 start = 0
-            size = model.artifact.graph.node(node).layer.program.sizes[code]
+            size = model.artifact.graph.program(node).layer.program.sizes[code]
             changed, frames = (now - was for now, was in zip(changes[key], before[name]))
             before[name] = changes[key]
             if not frames:  # a strided window makes none of these

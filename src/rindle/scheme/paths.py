@@ -6,16 +6,20 @@ import numpy as np
 
 from ..errors import RindleError
 from ..numbers.tables import DEFAULT, FUNCTIONS, TableRule
-from ..program.graph import INPUT, Graph
+from ..program.graph import Graph
+from ..program.nodes import INPUT, EmbeddingNode
 from ..program.program import Program
 from .rules import special
 
 
 def origin_of(graph: Graph, name: str) -> str | None:
     """INPUT or the embedding whose elements a value consists of, as last, first, gather, window and so on choose them."""
-    while name != INPUT and graph.node(name).kind in ("last", "first", "mean", "max", "gather", "window"):
-        name = graph.node(name).source
-    return name if name == INPUT or graph.node(name).kind == "embedding" else None
+    while name != INPUT:
+        node = graph.node(name)
+        if not node.keeps_format or len(node.sources) > 1:
+            return name if isinstance(node, EmbeddingNode) else None
+        name = node.source
+    return INPUT
 
 
 def keys_of(graph: Graph) -> dict[str, list[str]]:

@@ -16,7 +16,8 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from ..errors import RindleError
-from ..program.graph import INPUT, Graph
+from ..program.graph import Graph
+from ..program.nodes import INPUT, ProgramNode
 from ..program.program import Program
 from .rules import named_scheme
 
@@ -137,7 +138,7 @@ def below_recurrent(graph: Graph) -> set[str]:
     """The nodes that a recurrent layer depends on."""
     found: set[str] = set()
     for node in reversed(graph.nodes):
-        if node.name in found or (node.kind == "program" and node.layer.program.states):
+        if node.name in found or (isinstance(node, ProgramNode) and node.layer.program.states):
             found |= set(node.sources)
     return found
 

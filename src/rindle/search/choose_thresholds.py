@@ -82,7 +82,7 @@ def choose_thresholds(
     limits = {}
     for name in names:
         node, code = known[name]
-        limits[name] = graph.node(node).layer.formats[code].hi - 1
+        limits[name] = graph.program(node).layer.formats[code].hi - 1
     key = " ".join(map(str, (still.id, data.sha256, judge, DEVIATIONS, *(one for one in (formula, together) if one))))
     found = search(evaluate, limits, budget, per_octave=per_octave, log=log, key=key, seen=seen)
     chosen = found.chosen.thetas

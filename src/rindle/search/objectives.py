@@ -176,7 +176,7 @@ def thetas_of(artifact: Artifact, shares: dict[str, float]) -> dict[str, int]:
     """Input -> θ in code units, from "layer/source" -> share of the codes' range; for every code that a source has."""
     found = {}
     for name, (node, code) in artifact.held_codes().items():
-        layer = artifact.graph.node(node).layer
+        layer = artifact.graph.program(node).layer
         source = next(term.source for term in layer.program.terms if term.code == code)
         if f"{node}/{source}" in shares:
             highest = layer.formats[code].hi

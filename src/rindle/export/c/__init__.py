@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import RindleError
+from ...program.nodes import ProgramNode
 from ...program.products import terms_of_node
 from .arrays import RESERVED, comment
 from .folder import write_folder
@@ -140,7 +141,7 @@ not. With `__ARM_FEATURE_DSP` or `__ARM_FEATURE_MVE` products take Arm's SIMD in
 
 def _describe(graph, node) -> str:
     size = f"{graph.size_of(node.name)} features"
-    if node.kind != "program":
+    if not isinstance(node, ProgramNode):
         return f"{node.kind}, {size}"
     program, layer = node.layer.program, node.layer
     bits = sorted({one.product.format.bits for one in terms_of_node(node)})

@@ -6,7 +6,17 @@ import numpy as np
 
 from ...errors import RindleError
 from ...file.container import model_id
-from ...program.graph import INPUT
+from ...program.nodes import (
+    INPUT,
+    ConcatNode,
+    EmbeddingNode,
+    FloatNode,
+    GatherNode,
+    LastNode,
+    Node,
+    ProgramNode,
+    WindowNode,
+)
 from .affine import Products
 from .arrays import Constants, Names, Struct, array_text, comment
 from .operations import needed
@@ -24,7 +34,7 @@ INSTEAD = {
 def check(artifact) -> None:
     """Raises RindleError, which names the node, the reason and the remedy, for what cannot take one frame at a time."""
     for node in artifact.graph.nodes:
-        if node.kind == "float":
+        if isinstance(node, FloatNode):
             raise RindleError(
                 f"the node {node.name!r} computes {node.op.name} in floating point, and the C has integers only; quantize the "
                 f"model without it, and compute it from the output of {' and '.join(map(repr, node.sources))}"
@@ -51,7 +61,7 @@ class ModelWriter:
         self._lines: list[str] = []
         self._values = {INPUT: "x"}
         for node in self.graph.nodes:
-            self._values[node.name] = getattr(self, f"_{node.kind}")(node)
+            self._values[node.name] = WRITERS[type(node)](self, node)
         self.state.nest(self.work, "work")
         if not self.state.fields:
             self.state.array("int16_t", "nothing", 1)  # C has no empty struct
@@ -61,12 +71,12 @@ class ModelWriter:
 
     # -- nodes: each writes its lines, and returns where its value is
 
-    def _own(self, node, name: str) -> str:
+    def _own(self, node: Node, name: str) -> str:
         if node.name == self.graph.output:
             return "y"
         return f"state->{self.state.array('int16_t', f'{name}_value', self.graph.size_of(node.name))}"
 
-    def _program(self, node) -> str:
+    def _program(self, node: ProgramNode) -> str:
         name = self._nodes.take(node.name)
         remembers = self.graph.is_sequence(node.sources[0])
         writer = ProgramWriter(node, name, self.prefix, self.constants, self.tables, self.products, remembers)
@@ -82,10 +92,10 @@ class ModelWriter:
             node.sources[what]
         ]
 
-    def _last(self, node) -> str:
+    def _last(self, node: LastNode) -> str:
         return self._values[node.source]  # what it would be if the sequence ended here
 
-    def _concat(self, node) -> str:
+    def _concat(self, node: ConcatNode) -> str:
         value, first = self._own(node, self._nodes.take(node.name)), 0
         for source in node.sources:
             size = self.graph.size_of(source)
@@ -93,15 +103,15 @@ class ModelWriter:
             first += size
         return value
 
-    def _gather(self, node) -> str:
+    def _gather(self, node: GatherNode) -> str:
         name = self._nodes.take(node.name)
         value = self._own(node, name)
         index = self.constants.add(f"{name}_index", np.array(node.index), "int32_t", "vectors and thresholds")
         self._lines.append(f"rindle_gather({len(node.index)}, {index}, {self._values[node.source]}, {value});")
         return value
 
-    def _embedding(self, node) -> str:
-        name, rows, bits = self._nodes.take(node.name), np.asarray(node.table.rows), node.table.format.bits
+    def _embedding(self, node: EmbeddingNode) -> str:
+        name, rows, bits = self._nodes.take(node.name), np.asarray(node.rows), node.format.bits
         value = self._own(node, name)
         table, size = self.constants.codes(name, rows, bits, "embeddings"), rows.shape[1]
         if bits > 8:
@@ -113,7 +123,7 @@ class ModelWriter:
             self._lines.append(f"rindle_look_up_packed({size}, {table} + id * {stride}, {bits}, {value});")
         return value
 
-    def _window(self, node) -> str:
+    def _window(self, node: WindowNode) -> str:
         """(23), causal: the last frames in a ring, the oldest of which the new one replaces."""
         window, size = node.window, self.graph.size_of(node.source)
         if window.size == 1:
@@ -280,6 +290,17 @@ class ModelWriter:
                 ),
             ]
         )
+
+
+# What has no writer needs the whole sequence, or computes in floating point: ``check`` refuses it.
+WRITERS = {
+    ProgramNode: ModelWriter._program,
+    LastNode: ModelWriter._last,
+    ConcatNode: ModelWriter._concat,
+    GatherNode: ModelWriter._gather,
+    EmbeddingNode: ModelWriter._embedding,
+    WindowNode: ModelWriter._window,
+}
 
 
 def _float(scale: float) -> str:

@@ -11,7 +11,7 @@ from ...cells import gru, linear, lstm
 from ...engines.real import dequantized
 from ...errors import RindleError
 from ...file.artifact import Artifact, Layer
-from ...program.graph import INPUT, Node
+from ...program.nodes import INPUT, LastNode, MeanNode, ProgramNode
 from ...program.tracer import Cell
 
 TORCH_CELLS = {"lstm": (nn.LSTM, nn.LSTMCell), "gru": (nn.GRU, nn.GRUCell)}
@@ -39,11 +39,11 @@ def stages(artifact: Artifact) -> list[Stage]:
     made: list[Stage] = []
     before = INPUT
     for node in artifact.graph.nodes:
-        if node.source != before:
-            raise NoTorchForm(f"{node.name} reads {node.source}: only chains of layers are built in torch")
+        if node.sources != (before,):
+            raise NoTorchForm(f"{node.name} reads {', '.join(node.sources)}: only chains of layers are built in torch")
         before = node.name
-        if node.layer is None:
-            if node.kind not in ("last", "mean"):
+        if not isinstance(node, ProgramNode):
+            if not isinstance(node, (LastNode, MeanNode)):
                 raise NoTorchForm(f"{node.name} is a {node.kind!r} node, which is not built in torch")
             made.append(Stage(node.kind, (node.name,)))
             continue
@@ -81,7 +81,7 @@ def _stacks(stage: Stage, parameters: dict) -> bool:
     return parameters["weight_hh"].shape == stage.parameters[-1]["weight_hh"].shape
 
 
-def parameters_of(cell: Cell, node: Node) -> dict[str, torch.Tensor]:
+def parameters_of(cell: Cell, node: ProgramNode) -> dict[str, torch.Tensor]:
     """A layer's parameters under torch's names, float32: codes times their scales. See ``Cell.layout``."""
     return laid_out(cell, {block: torch.from_numpy(value).float() for block, value in dequantized(node.layer).items()})
 

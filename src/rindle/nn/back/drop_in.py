@@ -13,7 +13,8 @@ from ...engines.model import Model
 from ...errors import RindleError
 from ...file.artifact import Artifact, Golden
 from ...file.container import loads
-from ...program.graph import INPUT, Graph
+from ...program.graph import Graph
+from ...program.nodes import INPUT, GatherNode
 from ..capture.stacks import Direction, Stack, take, walk
 from ..modules import Recurrent
 from .traced import refuse_recording
@@ -124,12 +125,12 @@ def part(artifact: Artifact, name: str) -> Model:
     it goes on gathering; any other source is its input.
     """
     graph = artifact.graph
-    node = replace(graph.node(name), reverse=False)
+    node = replace(graph.program(name), reverse=False)
     sources = [graph.node(source) for source in node.sources if source != INPUT]
-    if sources and sources[0].kind == "gather":
+    if sources and isinstance(sources[0], GatherNode):
         nodes, source = (*sources, node), INPUT
     else:
-        nodes, source = (replace(node, source=INPUT),), node.source
+        nodes, source = (replace(node, sources=(INPUT,)),), node.source
     size, fmt = graph.size_of(source), artifact.format_of(source)
     alone = Artifact(Graph(size, nodes, name), fmt, Golden(None, None, None))
     return Model(alone.with_golden(np.zeros((1, 1, size), np.int64), np.ones(1, np.int32)))

@@ -11,14 +11,15 @@ from dataclasses import replace
 
 from ...errors import RindleError
 from ...numbers.formats import Format
-from ...program.graph import INPUT, Graph, Node
+from ...program.graph import Graph
+from ...program.nodes import INPUT, ConcatNode, EmbeddingNode, ProgramNode
 from ...scheme.paths import origin_of
 from ...scheme.rules import Rule
 
 Root = tuple[str, str]  # (node, path); (origin, "")
 
 
-def readers(graph: Graph, origin: str) -> list[tuple[Node, str]]:
+def readers(graph: Graph, origin: str) -> list[tuple[ProgramNode, str]]:
     """The programs that read an origin, and the paths by which they do."""
     return [
         (node, path)
@@ -32,9 +33,9 @@ def _root(graph: Graph, name: str) -> Root:
     """All that a concat joins has one root format, so that its first source stands for it."""
     while name != INPUT:
         node = graph.node(name)
-        if node.kind == "embedding":
+        if isinstance(node, EmbeddingNode):
             break
-        if node.kind == "program":
+        if isinstance(node, ProgramNode):
             program = node.layer.program
             path = program.format_name(program.output)
             clips = {op.out[0]: op.args[0] for op in program.ops if op.kind == "clip"}
@@ -44,7 +45,7 @@ def _root(graph: Graph, name: str) -> Root:
                 return name, path
             name = node.sources[program.inputs.index(path)]
         else:
-            name = node.sources[0]
+            name = node.source
     return name, ""
 
 
@@ -52,7 +53,7 @@ def tied(graph: Graph) -> dict[str, list[Root]]:
     """Roots that must have one format, under the name of a concat that joins them. Only groups of several."""
     groups: dict[str, list[Root]] = {}
     for node in graph.nodes:
-        if node.kind != "concat":
+        if not isinstance(node, ConcatNode):
             continue
         joined = list(dict.fromkeys(_root(graph, source) for source in node.sources))
         for name in [name for name, group in groups.items() if set(group) & set(joined)]:
@@ -111,11 +112,10 @@ def origin_format(
         for op in layer.program.ops:
             if path in op.args:
                 narrow.add(layer.formats[op.out[0]] if op.out[0] in layer.program.codes else None)
-    averaged = any(
-        node.kind in ("mean", "concat") and origin in {origin_of(graph, source) for source in node.sources}
-        for node in graph.nodes
+    wide = any(
+        node.needs_wide and origin in {origin_of(graph, source) for source in node.sources} for node in graph.nodes
     )
-    if len(narrow) == 1 and None not in narrow and not averaged:
+    if len(narrow) == 1 and None not in narrow and not wide:
         return replace(narrow.pop(), product=False)  # 16 bits fixed: the whole range is used
     if not candidates or (origin != INPUT and not given):
         candidates.append(observed(origin))

@@ -11,7 +11,8 @@ import torch
 from ...errors import RindleError, RindleWarning
 from ...numbers.formats import FRAC_LIMIT, MIN_STEP, Format, integer
 from ...numbers.tables import TableRule
-from ...program.graph import INPUT, Graph
+from ...program.graph import Graph
+from ...program.nodes import INPUT, ProgramNode
 from ...program.program import Op, Program, Term, check_integer
 from ...scheme import rezk as presets
 from ...scheme.paths import bounds_of, keys_of, saturating
@@ -122,9 +123,9 @@ def calibrate(
             lengths.add(time)
             plan.batches, plan.frames = plan.batches + 1, plan.frames + len(batch) * time
             plan.samples += list(batch[: KEPT - len(plan.samples)])
-    for node in graph.embeddings:  # all rows, so that no id is beyond a wide format
-        histograms[node.name, ""] = histogram = Histogram()
-        histogram.add(node.table.rows)
+    for table in graph.embeddings:  # all rows, so that no id is beyond a wide format
+        histograms[table.name, ""] = histogram = Histogram()
+        histogram.add(table.rows)
     choose_formats(plan, histograms, given)
     choose_origins(plan, histograms, given)
     return plan
@@ -153,9 +154,7 @@ def choose_formats(plan: Plan, histograms: dict, given: Given | None = None) -> 
     forced = agree(graph, rules, choose, lambda origin: _observed(origin, histograms, given))
     formats_of: dict[str, Format | None] = {INPUT: forced.get((INPUT, ""))}
     for node in graph.nodes:
-        if node.kind == "embedding":
-            formats_of[node.name] = forced.get((node.name, ""))
-        elif node.kind == "program":
+        if isinstance(node, ProgramNode):
             sources = dict(zip(node.layer.program.inputs, (formats_of[source] for source in node.sources)))
             if node.name in given.plans:
                 one = _given_layer(node.name, given.plans[node.name], sources, forced)
@@ -166,7 +165,7 @@ def choose_formats(plan: Plan, histograms: dict, given: Given | None = None) -> 
             plan.layers[node.name] = one
             formats_of[node.name] = one.formats.get(one.program.output)
         else:
-            formats_of[node.name] = formats_of[node.sources[0]]
+            formats_of[node.name] = formats_of[node.source] if node.keeps_format else forced.get((node.name, ""))
     plan.origins = {origin: fmt for (origin, path), fmt in forced.items() if not path}
 
 

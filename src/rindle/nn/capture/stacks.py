@@ -14,7 +14,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ...cells import CELLS, linear
 from ...errors import RindleError
-from ...program.graph import INPUT, Graph, Node, flipped
+from ...program.graph import Graph
+from ...program.nodes import INPUT, ConcatNode, GatherNode, Node, ProgramNode, flipped
 from ...program.program import Program
 from ...program.tracer import Cell
 from ..modules import Recurrent, blocks_of
@@ -88,7 +89,8 @@ class Stack:
 
     def graph(self, path: str, module: nn.Module) -> Graph:
         """The module alone as a graph of float layers."""
-        nodes, source = [], INPUT
+        nodes: list[Node] = []
+        source = INPUT
         for number, layer in enumerate(self.layers):
             made = []
             for direction in layer:
@@ -96,13 +98,13 @@ class Stack:
                 blocks = direction.layer(module).blocks
                 blocks = {block: value.detach().to("cpu", torch.float32) for block, value in blocks.items()}
                 float_layer = FloatLayer(direction.program, blocks)
-                parts = [Node(f"{name}.{p}", "gather", source, index=tuple(c)) for p, c in direction.columns.items()]
-                own = tuple(part.name for part in parts) or source
-                nodes += [*parts, Node(name, "program", own, float_layer, reverse=direction.reverse)]
+                parts = [GatherNode(f"{name}.{p}", (source,), tuple(c)) for p, c in direction.columns.items()]
+                own = tuple(part.name for part in parts) or (source,)
+                nodes += [*parts, ProgramNode(name, own, float_layer, direction.reverse)]
                 made.append(name)
             if len(made) > 1:
                 source = f"{path or layer[0].cell.name}.l{number}.concat"
-                nodes.append(Node(source, "concat", tuple(made)))
+                nodes.append(ConcatNode(source, tuple(made)))
             else:
                 source = made[0]
         return Graph(self.input_size, tuple(nodes), source)

@@ -13,7 +13,7 @@ from ...file.artifact import Artifact, Golden, Layer
 from ...numbers.codes import LIMIT, MAX_MULTIPLIER, MAX_SHIFT, Affine, Product, Rescale, check_elementwise, signed_bits
 from ...numbers.formats import Format, encode, encode_input
 from ...numbers.tables import DEFAULT, build
-from ...program.graph import Embedding, Node
+from ...program.nodes import EmbeddingNode, Node, ProgramNode
 from ...program.program import check_integer
 from ..calibrate.plan import LayerPlan, Plan
 from ..numerics import FloatLayer
@@ -32,12 +32,13 @@ def convert(plan: Plan, provenance: dict) -> Artifact:
 
 
 def convert_node(node: Node, plan: Plan) -> Node:
-    if node.kind == "program":
+    """The node with codes for what it has as floats."""
+    if isinstance(node, ProgramNode):
         return replace(node, layer=convert_layer(node.name, node.layer, plan.layers[node.name]))
-    if node.kind == "embedding":
+    if isinstance(node, EmbeddingNode):
         fmt = plan.origins[node.name]
-        rows = encode(node.table.rows.detach().double().numpy(), fmt.scale, -fmt.hi, fmt.hi).astype(np.int16)
-        return replace(node, table=Embedding(rows, fmt))
+        rows = encode(node.rows.detach().double().numpy(), fmt.scale, -fmt.hi, fmt.hi).astype(np.int16)
+        return replace(node, rows=rows, format=fmt)
     return node
 
 

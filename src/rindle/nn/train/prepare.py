@@ -10,7 +10,7 @@ from torch import nn
 
 from ...engines.model import Model
 from ...errors import RindleError
-from ...program.graph import Node
+from ...program.nodes import ProgramNode
 from ...program.program import check_integer
 from ...scheme.paths import keys_of
 from ...scheme.rezk import is_preset
@@ -98,7 +98,7 @@ def prepare(model: nn.Module, scheme="int8", calibration=None, overrides=None, a
     for path, stack in stacks.items():
         module, names = model.get_submodule(path), {d.name: stack.node_name(path, d) for d in stack.directions}
         own = None if plans is None else {direction: plans[name] for direction, name in names.items()}
-        nodes = {direction: graphs[path].node(name) for direction, name in names.items()}
+        nodes = {direction: graphs[path].program(name) for direction, name in names.items()}
         formats = {d: _weights(node, rules) if own is None else own[d].weights for d, node in nodes.items()}
         device = next(module.parameters()).device
         module.add_module(NAME, Quantization(stack, formats, own).to(device).train(module.training))
@@ -121,7 +121,7 @@ def _observed(
     return plans, observer.example
 
 
-def _weights(node: Node, rules: dict) -> dict:
+def _weights(node: ProgramNode, rules: dict) -> dict:
     """The formats of a layer's weights, which need no data."""
     program = node.layer.program
     own = {pair: rules[node.name, "weight.{}.{}".format(*pair)] for pair in program.blocks}

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ....numbers.float_ops import FloatOp
+from ....program.nodes import FloatNode
 from .values import B, F, T, Value, inserted, permuted
 
 aten = torch.ops.aten
@@ -40,7 +41,7 @@ def attended(capture, fx, scores: str, value: Value) -> Value:
     """Σ_t softmax_t(scores)·value[t]; the value's T is gone."""
     capture.same_frames(fx, scores, value.node)
     name = capture.name_of(fx, "attention")
-    node = capture.add(name, "float", (scores, value.node), op=FloatOp("attention"))
+    node = capture.add(FloatNode(name, (scores, value.node), FloatOp("attention")))
     dims = tuple(dim for dim in value.dims if dim != T)
     return Value(node, dims, value.index)
 

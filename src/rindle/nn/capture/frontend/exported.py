@@ -13,7 +13,8 @@ from torch import nn
 
 from ....errors import RindleError
 from ....numbers.float_ops import FloatOp
-from ....program.graph import INPUT, Graph, Node
+from ....program.graph import Graph
+from ....program.nodes import INPUT, NODES, FloatNode, GatherNode, Node, ProgramNode
 from ....program.tracer import Cell
 from ...modules import blocks_of
 from ...numerics import FloatLayer
@@ -153,7 +154,7 @@ class _Capture:
             raise Refused(f"the output is laid out {value.layout}, but the input {given}; transpose it in forward")
         read = self.floats if self.is_float(value.node) else self.ordered
         nodes, name = tidy(self.nodes, read(fx, value))
-        if all(node.kind != "program" for node in nodes):
+        if not any(isinstance(node, ProgramNode) for node in nodes):
             raise Refused("the model has no recurrent or Linear layer; there is nothing to quantize")
         return Graph(self.input_size, nodes, name, self.vocabulary)
 
@@ -219,22 +220,31 @@ class _Capture:
 
     # -- nodes
 
-    def add(self, name: str, kind: str, source, layer=None, **more) -> str:
-        """A node, under this name or the nearest free one."""
-        self.nodes.append(Node(self._free(name), kind, source, layer, **more))
+    def add(self, node: Node) -> str:
+        """Adds a node under its name or the nearest free one, which it returns."""
+        self.nodes.append(replace(node, name=self._free(node.name)))
         return self.nodes[-1].name
 
-    def shared(self, name: str, kind: str, source, **more) -> str:
+    def shared(self, node: Node) -> str:
         """As :meth:`add`, but one node for all that need the same."""
-        for node in self.nodes:
-            if (node.kind, node.source) == (kind, source) and all(getattr(node, k) == v for k, v in more.items()):
-                return node.name
-        return self.add(name, kind, source, **more)
+        for other in self.nodes:
+            if replace(node, name=other.name) == other:
+                return other.name
+        return self.add(node)
 
-    def program(self, name: str, source, cell: Cell, parameters: dict, reverse: bool = False, **sizes: int) -> str:
+    def program(
+        self,
+        name: str,
+        source: str | tuple[str, ...],
+        cell: Cell,
+        parameters: dict,
+        reverse: bool = False,
+        **sizes: int,
+    ) -> str:
         program = cell.program.with_sizes(**sizes)
         layer = FloatLayer(program, blocks_of(cell, parameters, program))
-        return self.add(name, "program", source, layer, reverse=reverse)
+        sources = (source,) if isinstance(source, str) else source
+        return self.add(ProgramNode(name, sources, layer, reverse))
 
     @property
     def graph(self) -> Graph:
@@ -315,7 +325,7 @@ class _Capture:
         order = self._order(fx, value)
         if np.array_equal(order, np.arange(self.size_of(value.node))):
             return value.node
-        return self.shared(f"{value.node}.gather", "gather", value.node, index=tuple(order.tolist()))
+        return self.shared(GatherNode(f"{value.node}.gather", (value.node,), tuple(order.tolist())))
 
     def floats(self, fx, value: Value) -> str:
         """As :meth:`ordered`, for what computes in floating point."""
@@ -325,7 +335,7 @@ class _Capture:
         if np.array_equal(order, np.arange(size)):
             return value.node
         chosen = FloatOp("linear", {"weight": np.eye(size, dtype=np.float32)[order]})
-        return self.add(f"{value.node}.gather", "float", value.node, op=chosen)
+        return self.add(FloatNode(f"{value.node}.gather", (value.node,), chosen))
 
     def _order(self, fx, value: Value) -> np.ndarray:
         order = value.index.ravel()
@@ -353,7 +363,7 @@ class _Capture:
 
     def pick(self, source: str, kind: str) -> Value:
         """One vector per row: the last or first frame, the mean or the maximum over time."""
-        return Value(self.shared(f"{source}.{kind}", kind, source), VECTOR)
+        return Value(self.shared(NODES[kind](f"{source}.{kind}", (source,))), VECTOR)
 
     def frames(self, node: str) -> int | None:
         """Of a sequence, at the captured length; None of a vector."""

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ....numbers.float_ops import FloatOp
+from ....program.nodes import FloatNode
 from . import attention
 from .values import F, T
 
@@ -28,7 +29,7 @@ def softmax(name: str):
         last = replace(value, index=np.moveaxis(value.index, axis, -1))
         groups = value.index.size // value.index.shape[axis]
         op = FloatOp(name, {"groups": groups})
-        node = capture.add(capture.name_of(fx, name), "float", capture.floats(fx, last), op=op)
+        node = capture.add(FloatNode(capture.name_of(fx, name), (capture.floats(fx, last),), op))
         index = np.arange(value.index.size).reshape(last.index.shape)
         return replace(value, node=node, index=np.moveaxis(index, -1, axis))
 
@@ -48,7 +49,7 @@ def layer_norm(capture, fx):
     given = {"weight": capture.parameter(fx, weight), "bias": capture.parameter(fx, bias)}
     parameters = {name: tensor.numpy().ravel() for name, tensor in given.items() if tensor is not None}
     op = FloatOp("layer_norm", {"epsilon": float(epsilon)} | parameters)
-    node = capture.add(capture.path(fx) or fx.name, "float", capture.floats(fx, value), op=op)
+    node = capture.add(FloatNode(capture.path(fx) or fx.name, (capture.floats(fx, value),), op))
     return replace(value, node=node, index=np.arange(value.index.size).reshape(value.index.shape))
 
 

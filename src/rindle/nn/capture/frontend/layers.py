@@ -12,7 +12,7 @@ import torch
 
 from ....cells import linear as linear_cell
 from ....numbers.float_ops import FloatOp
-from ....program.graph import INPUT, Embedding, Window
+from ....program.nodes import INPUT, EmbeddingNode, FloatNode, GatherNode, Window, WindowNode
 from ....program.program import Conv
 from ....program.tracer import Cell, cell
 from . import attention, pointwise
@@ -77,7 +77,7 @@ def _float_linear(capture, fx, value: Value, weight: torch.Tensor, bias, name: s
     columns = np.zeros((len(weight), capture.size_of(value.node)), np.float32)
     np.add.at(columns, (slice(None), value.index.ravel()), weight.numpy())
     parameters = {"weight": columns} | ({} if bias is None else {"bias": bias.numpy()})
-    node = capture.add(name, "float", value.node, op=FloatOp("linear", parameters))
+    node = capture.add(FloatNode(name, (value.node,), FloatOp("linear", parameters)))
     return replace(value, node=node, index=np.arange(len(weight)).reshape(*value.index.shape[:-1], -1))
 
 
@@ -156,11 +156,11 @@ def _windowed(capture, fx, value: Value, window: Window, groups: int, name: str)
     source = capture.ordered(fx, value)
     if window == Window():
         return source
-    source = capture.shared(f"{name}.window", "window", source, window=window)
+    source = capture.shared(WindowNode(f"{name}.window", (source,), window))
     if groups == 1 or window.size == 1:
         return source
     order = np.arange(value.index.size * window.size).reshape(window.size, groups, -1)
-    return capture.shared(f"{name}.gather", "gather", source, index=tuple(order.swapaxes(0, 1).ravel().tolist()))
+    return capture.shared(GatherNode(f"{name}.gather", (source,), tuple(order.swapaxes(0, 1).ravel().tolist())))
 
 
 def spaces_of(capture, fx, value: Value) -> tuple[str, ...]:
@@ -221,7 +221,8 @@ def reduced(capture, fx, value: Value, dims: list[int], kind: str) -> Value:
     if capture.is_float(value.node):
         weight = np.zeros((rows, capture.size_of(value.node)), np.float32)
         np.add.at(weight, (np.arange(rows)[:, None], table), each)
-        return replace(made, node=capture.add(name, "float", value.node, op=FloatOp("linear", {"weight": weight})))
+        node = capture.add(FloatNode(name, (value.node,), FloatOp("linear", {"weight": weight})))
+        return replace(made, node=node)
     source = capture.ordered(fx, replace(value, index=table))
     sum_of_rows = Conv((rows, count), (1, count), padding=(0, 0), result=(rows, 1))
     weight = torch.full((1, count), each)
@@ -255,7 +256,7 @@ def embedding(capture, fx):
     if capture.vocabulary not in (0, len(weight)):
         raise capture.refuse(fx, f"has {len(weight)} rows, but another Embedding {capture.vocabulary}; they must agree")
     capture.vocabulary = len(weight)
-    node = capture.add(capture.path(fx) or "embedding", "embedding", INPUT, table=Embedding(weight))
+    node = capture.add(EmbeddingNode(capture.path(fx) or "embedding", (INPUT,), weight))
     return Value(node, (*value.dims, F), np.arange(weight.shape[1]).reshape(*value.index.shape, -1))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ....numbers.float_ops import ELEMENT_WISE, FloatOp
+from ....program.nodes import FloatNode
 from ....program.tracer import Cell, cell
 from ....scheme.paths import origin_of
 from . import attention
@@ -172,8 +173,7 @@ def computed(capture, fx, name: str, equation, values: list[Value], constants: d
     copied = any(origin_of(capture.graph, source) is not None for source in sources)
     made = pointwise_cell(name.rpartition(".")[2], equation, len(values), copied)
     vectors = {path: torch.from_numpy(in_order(array)) for path, array in constants.items()}
-    source = sources if len(sources) > 1 else sources[0]
-    node = capture.program(name, source, made, vectors, I=order.size)
+    node = capture.program(name, sources, made, vectors, I=order.size)
     return replace(values[0], node=node, index=order.reshape(shape))
 
 
@@ -193,7 +193,7 @@ def scaled(capture, fx, value: Value, factor: Constant | None, summand: Constant
     one = {path: np.broadcast_to(array, shape).ravel() for path, array in constants.items()}
     parameters = {"weight": np.diag(one.get("scale", np.ones(size))).astype(np.float32)}
     parameters |= {"bias": one["shift"].astype(np.float32)} if "shift" in one else {}
-    made = capture.add(name, "float", node, op=FloatOp("linear", parameters))
+    made = capture.add(FloatNode(name, (node,), FloatOp("linear", parameters)))
     return replace(value, node=made, index=np.arange(size).reshape(shape))
 
 
@@ -228,9 +228,8 @@ def _floating(capture, fx, name: str | None, value: Value) -> Value:
     if name not in ELEMENT_WISE:
         known = ", ".join(ELEMENT_WISE)
         raise capture.refuse(fx, f"reads {value.node!r}, which is in floating point, where there are only {known}")
-    return replace(
-        value, node=capture.add(capture.name_of(fx, name), "float", capture.floats(fx, value), op=FloatOp(name))
-    )
+    node = FloatNode(capture.name_of(fx, name), (capture.floats(fx, value),), FloatOp(name))
+    return replace(value, node=capture.add(node))
 
 
 def gelu_of(capture, fx):
@@ -337,7 +336,7 @@ def _of_two_floats(capture, fx, name: str, operation: str, a: Value, b: Value, f
         b = scaled(capture, fx, b, factor, None, f"{name}.scale")
     sources = capture.floats(fx, a), capture.floats(fx, b)
     capture.same_frames(fx, *sources)
-    node = capture.add(name, "float", sources, op=FloatOp(operation))
+    node = capture.add(FloatNode(name, sources, FloatOp(operation)))
     return replace(a, node=node, index=np.arange(a.index.size).reshape(a.index.shape))
 
 

@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 import torch
 
-from ....program.graph import Window
+from ....program.nodes import Window, WindowNode
 from . import pointwise
 from .layers import _each, spaces_of
 from .values import T, argument, shape_of
@@ -31,8 +31,8 @@ def max_pool(capture, fx):
     if T in spaces:
         number = spaces.index(T)
         window = Window(kernel[number], dilation[number], stride[number])
-        name = f"{capture.name_of(fx, 'max')}.window"
-        value = replace(value, node=capture.shared(name, "window", capture.ordered(fx, value), window=window))
+        node = WindowNode(f"{capture.name_of(fx, 'max')}.window", (capture.ordered(fx, value),), window)
+        value = replace(value, node=capture.shared(node))
         index, features = np.arange(index.size).reshape(index.shape), index.size
     for number, kind in enumerate(spaces):
         if kind == T:

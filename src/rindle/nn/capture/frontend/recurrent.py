@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from .... import cells
+from ....program.nodes import ConcatNode, ProgramNode
 from ....program.tracer import Cell
 from ...modules import Recurrent, chunks, known_cell, read_dimensions
 from .values import TIME_BATCH
@@ -123,13 +124,13 @@ def _layer(capture, fx, k: int, source, cell: Cell, parameters: dict, reverse: b
 def _joined(capture, fx, k: int, cell: Cell, made: list[str]) -> str:
     if len(made) == 1:
         return made[0]
-    return capture.add(f"{_layer_name(capture, fx, k, cell)}.concat", "concat", tuple(made))
+    return capture.add(ConcatNode(f"{_layer_name(capture, fx, k, cell)}.concat", tuple(made)))
 
 
 def final(capture, source: str):
     """The final state of a layer: a reversed one ends at the first frame."""
     (node,) = (node for node in capture.nodes if node.name == source)
-    return capture.pick(source, "first" if node.reverse else "last")
+    return capture.pick(source, "first" if isinstance(node, ProgramNode) and node.reverse else "last")
 
 
 def squeeze(capture, fx):

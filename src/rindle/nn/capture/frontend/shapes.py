@@ -10,7 +10,7 @@ from itertools import accumulate
 import numpy as np
 import torch
 
-from ....program.graph import INPUT
+from ....program.nodes import INPUT, ConcatNode
 from . import recurrent
 from . import time as over_time
 from .values import F, T, Value, argument, changed, inserted, permuted, removed, reshaped, shape_of
@@ -266,7 +266,7 @@ def _joined(capture, fx, joined: list[Value], dim: int):
         return joined[0]
     names = tuple(capture.ordered(fx, capture.checked(fx, part)) for part in joined)
     capture.same_frames(fx, *names)
-    made = capture.add(capture.name_of(fx, "concat"), "concat", names)
+    made = capture.add(ConcatNode(capture.name_of(fx, "concat"), names))
     starts = [0, *accumulate(part.index.size for part in joined)]
     indices = [start + np.arange(part.index.size).reshape(part.index.shape) for start, part in zip(starts, joined)]
     return replace(joined[0], node=made, index=np.concatenate(indices, joined[0].axis(dim % rank)))

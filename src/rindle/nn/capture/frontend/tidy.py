@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from ....program.graph import INPUT, Node
+from ....program.nodes import INPUT, ConcatNode, GatherNode, Node, ProgramNode, Window, WindowNode
 from ...numerics import FloatLayer
 
 
@@ -49,11 +49,7 @@ def bypass(nodes, output: str, name: str, source: str) -> tuple[list[Node], str]
     def other(one: str) -> str:
         return source if one == name else one
 
-    rewired = [
-        replace(node, source=other(node.source) if isinstance(node.source, str) else tuple(map(other, node.source)))
-        for node in nodes
-        if node.name != name
-    ]
+    rewired = [replace(node, sources=tuple(map(other, node.sources))) for node in nodes if node.name != name]
     return rewired, other(output)
 
 
@@ -61,12 +57,13 @@ def join_padding(nodes, output: str):
     """Frames of zeros, then a window: the window's own padding."""
     by_name = {node.name: node for node in nodes}
     for node in nodes:
-        before = by_name.get(node.source) if node.kind == "window" else None
-        if before is None or before.kind != "window" or (before.window.size, before.window.stride) != (1, 1):
+        before = by_name.get(node.source)
+        if not isinstance(node, WindowNode) or not isinstance(before, WindowNode):
             continue
-        window = node.window
-        window = replace(window, before=window.before + before.window.before, after=window.after + before.window.after)
-        return put(nodes, {node.name: replace(node, source=before.source, window=window)}), output
+        window, padding = node.window, before.window
+        if (padding.size, padding.stride) == (1, 1):
+            window = replace(window, before=window.before + padding.before, after=window.after + padding.after)
+            return put(nodes, {node.name: replace(node, sources=before.sources, window=window)}), output
     return None
 
 
@@ -76,8 +73,10 @@ def drop_cut(nodes, output: str):
     """
     by_name = {node.name: node for node in nodes}
     for cut in nodes:
-        pair = by_name.get(cut.source) if cut.kind == "gather" else None
-        if pair is None or pair.kind != "window" or pair.window != type(pair.window)(2, pair.window.dilation):
+        pair = by_name.get(cut.source)
+        if not isinstance(cut, GatherNode) or not isinstance(pair, WindowNode):
+            continue
+        if pair.window != Window(2, pair.window.dilation):
             continue
         size = len(cut.index)
         at_end = cut.index == tuple(range(size))
@@ -96,15 +95,15 @@ def drop_cut(nodes, output: str):
     return None
 
 
-def _window_before(nodes, by_name: dict, name: str, output: str) -> Node | None:
+def _window_before(nodes, by_name: dict, name: str, output: str) -> WindowNode | None:
     """The window, of stride 1, whose frames a value has one by one, if nothing else reads it on the way."""
     while name != INPUT and readers(nodes, name, output) == 1:
         node = by_name[name]
-        if node.kind == "window":
+        if isinstance(node, WindowNode):
             return node if node.window.stride == 1 else None
-        if node.kind not in ("program", "gather") or len(node.sources) > 1:
+        if not isinstance(node, (ProgramNode, GatherNode)) or len(node.sources) > 1:
             return None
-        if node.kind == "program" and node.layer.program.states:
+        if isinstance(node, ProgramNode) and node.layer.program.states:
             return None
         name = node.source
     return None
@@ -114,9 +113,10 @@ def fold_scale(nodes, output: str):
     """x·a + b after a Linear or a convolution that nothing else reads, batch norm above all: into its rows."""
     by_name = {node.name: node for node in nodes}
     for node in nodes:
-        vectors = _scaling(node)
-        layer = by_name.get(node.source) if vectors is not None else None
-        if layer is None or readers(nodes, layer.name, output) > 1 or not _is_product(layer):
+        vectors, layer = _scaling(node), by_name.get(node.source)
+        if vectors is None or not isinstance(layer, ProgramNode) or not _is_product(layer):
+            continue
+        if readers(nodes, layer.name, output) > 1:
             continue
         program, blocks = layer.layer.program, dict(layer.layer.blocks)
         rows = program.block_shape("y")[0]
@@ -135,12 +135,13 @@ def pick_part(nodes, output: str):
     """The features that one of two directions gave to their join: that direction."""
     by_name = {node.name: node for node in nodes}
     for node in nodes:
-        join = by_name.get(node.source) if node.kind == "gather" else None
-        parts = [by_name.get(one) for one in join.sources] if join is not None and join.kind == "concat" else []
-        if any(part is None or part.kind != "program" for part in parts):
+        join = by_name.get(node.source)
+        if not isinstance(node, GatherNode) or not isinstance(join, ConcatNode):
             continue
-        start = 0
+        parts, start = [by_name.get(one) for one in join.sources], 0
         for part in parts:
+            if not isinstance(part, ProgramNode):
+                break
             size = part.layer.program.sizes[part.layer.program.output]
             if node.index == tuple(range(start, start + size)):
                 return bypass(nodes, output, node.name, part.name)
@@ -150,7 +151,7 @@ def pick_part(nodes, output: str):
 
 def _scaling(node: Node) -> dict | None:
     """The constants of a program that only scales and shifts: "scale", "shift"."""
-    if node.kind != "program" or len(node.sources) > 1:
+    if not isinstance(node, ProgramNode) or len(node.sources) > 1:
         return None
     program = node.layer.program
     if [op.kind for op in program.ops] not in (["mul"], ["add"], ["mul", "add"]) or program.states:
@@ -158,6 +159,6 @@ def _scaling(node: Node) -> dict | None:
     return node.layer.blocks if set(program.vectors) <= {"scale", "shift"} and program.vectors else None
 
 
-def _is_product(node: Node) -> bool:
+def _is_product(node: ProgramNode) -> bool:
     """A Linear or a convolution, and no more."""
-    return node.kind == "program" and set(node.layer.blocks) == {"y.x", "y"} and not node.layer.program.states
+    return set(node.layer.blocks) == {"y.x", "y"} and not node.layer.program.states

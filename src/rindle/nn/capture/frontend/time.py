@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ....program.graph import Window
+from ....program.nodes import GatherNode, Window, WindowNode
 from . import attention, layers
 from .values import F, T, Value, argument, shape_of
 
@@ -38,7 +38,7 @@ def _picked(capture, fx, name: str, kind: str) -> str:
         )
     node = capture.graph.node(name)  # of one frame it is the same function as of all
     sources = tuple(_picked(capture, fx, source, kind) for source in node.sources)
-    return capture.add(f"{name}.{kind}", "float", sources if len(sources) > 1 else sources[0], op=node.op)
+    return capture.add(replace(node, name=f"{name}.{kind}", sources=sources))
 
 
 def mean(capture, fx):
@@ -119,7 +119,7 @@ def padded(capture, fx, value: Value, before: int, after: int) -> Value:
     if before > 0 or after > 0:
         node = _integers(capture, fx, value.node)
         window = Window(before=max(before, 0), after=max(after, 0))
-        value = replace(value, node=capture.shared(f"{node}.padded", "window", node, window=window))
+        value = replace(value, node=capture.shared(WindowNode(f"{node}.padded", (node,), window)))
     return _cut(capture, fx, value, max(-before, 0), max(-after, 0))
 
 
@@ -141,7 +141,7 @@ def sliced(capture, fx, value: Value, dim: int, start: int, end: int, step: int)
     value = _cut(capture, fx, value, start, off)
     if step > 1:
         node = _integers(capture, fx, value.node)
-        value = replace(value, node=capture.shared(f"{node}.strided", "window", node, window=Window(stride=step)))
+        value = replace(value, node=capture.shared(WindowNode(f"{node}.strided", (node,), Window(stride=step))))
     return value
 
 
@@ -150,9 +150,9 @@ def _cut(capture, fx, value: Value, start: int, end: int) -> Value:
     for count, kept in ((end, 0), (start, 1)):
         if count:
             node, size = _integers(capture, fx, value.node), capture.size_of(value.node)
-            pair = capture.shared(f"{node}.pair", "window", node, window=Window(2, count))
+            pair = capture.shared(WindowNode(f"{node}.pair", (node,), Window(2, count)))
             index = tuple(range(kept * size, (kept + 1) * size))
-            value = replace(value, node=capture.shared(f"{node}.cut", "gather", pair, index=index))
+            value = replace(value, node=capture.shared(GatherNode(f"{node}.cut", (pair,), index)))
     return value
 
 

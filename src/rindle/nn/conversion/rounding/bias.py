@@ -22,7 +22,7 @@ def correct_layer(plan: Plan, name: str, rows: Rows, settings) -> dict:
 
     Returns {"shift": root mean square of the shift before, "left": and at the last pass} in value units.
     """
-    layer, blocks = plan.layers[name], plan.graph.node(name).layer.blocks
+    layer, blocks = plan.layers[name], plan.graph.program(name).layer.blocks
     gates = [
         gate
         for op in layer.program.affines

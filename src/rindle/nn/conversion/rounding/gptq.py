@@ -122,7 +122,7 @@ class Gram:
 
 def _round_affine(plan: Plan, name: str, op: Op, gram: Gram) -> tuple[float, float]:
     """Returns Σ‖(W − Q)X‖² with the codes chosen, and with the nearest."""
-    layer, blocks = plan.layers[name], plan.graph.node(name).layer.blocks
+    layer, blocks = plan.layers[name], plan.graph.program(name).layer.blocks
     groups: dict[tuple, list[str]] = {}  # gates with the same columns
     for gate in op.out:
         groups.setdefault(tuple(t for t in op.terms if gate in t.gates), []).append(gate)

@@ -16,7 +16,7 @@ import torch
 
 from ....errors import RindleError
 from ....numbers.formats import encode
-from ....program.graph import flipped, run_layer
+from ....program.nodes import flipped, run_layer
 from ....program.program import step
 from ...calibrate.plan import LayerPlan, Plan
 from ...numerics import FloatLayer, Real, RealArrays, fake_quantize
@@ -37,7 +37,7 @@ def learn_layer(plan: Plan, name: str, rows: Rows, settings) -> dict:
 
     Returns {"loss": mean square error of the output, over that of the nearest codes, on the windows that judge; "steps"; "seed"}.
     """
-    layer, node = plan.layers[name], plan.graph.node(name)
+    layer, node = plan.layers[name], plan.graph.program(name)
     if len(node.sources) > 1:
         raise RindleError(
             f"{name} has several inputs, and so its weights cannot be learned; give them a rule with gptq"

@@ -1,4 +1,4 @@
-"""An :class:`~rindle.file.artifact.Artifact` -> the JSON document and the tensors of docs/format.md."""
+"""A converted layer -> its program in the JSON document, and the tensors that this names."""
 
 from __future__ import annotations
 
@@ -7,81 +7,18 @@ from dataclasses import asdict
 import numpy as np
 
 from ..numbers.codes import Product
-from ..numbers.formats import Format, pack
+from ..numbers.formats import pack
 from ..numbers.tables import Table
-from ..program.graph import Graph, Node
 from ..program.program import Op, Term
-from .artifact import Artifact, Layer
+from .artifact import Layer
+from .fields import write_format
 
 
-def to_document(artifact: Artifact) -> tuple[dict, dict[str, np.ndarray]]:
-    """The document, without its id, and the tensors that it names."""
-    tensors: dict[str, np.ndarray] = {}
-    tables: dict[str, dict] = {}
-    golden = artifact.golden
-    tensors["golden/inputs"] = np.asarray(golden.inputs, np.int32 if artifact.graph.vocabulary else np.int16)
-    tensors["golden/lengths"] = np.asarray(golden.lengths, np.int32)
-    is_float = artifact.graph.is_float(artifact.graph.output)
-    tensors["golden/outputs"] = np.asarray(golden.outputs, np.float32 if is_float else np.int16)
-    nodes = [_write_node(node, tensors, tables) for node in artifact.graph.nodes]
-    document = {
-        "version": artifact.version,
-        "input": _write_input(artifact.graph, artifact.input_format),
-        "nodes": nodes,
-        "tables": tables,
-        "golden": {part: f"golden/{part}" for part in ("inputs", "lengths", "outputs")},
-        "provenance": artifact.provenance,
-    }
-    if artifact.version < 4:
-        document["output"] = artifact.graph.output
-    else:
-        document |= {"needs": list(artifact.needs), "outputs": [artifact.graph.output]}
-    return document, tensors
-
-
-def _write_input(graph: Graph, fmt: Format | None) -> dict:
-    if graph.vocabulary:
-        return {"vocabulary": graph.vocabulary}
-    return {"size": graph.input_size, "format": _write_format(fmt)}
-
-
-def _write_node(node: Node, tensors: dict, tables: dict) -> dict:
-    entry = {"name": node.name, "kind": node.kind, "input": node.source}
-    if not isinstance(node.source, str):
-        entry["input"] = list(node.sources)
-    if node.kind == "embedding":
-        name, fmt = f"{node.name}/embedding", node.table.format
-        tensors[name] = pack(node.table.rows, fmt.bits)
-        entry |= {"size": node.table.rows.shape[1], "format": _write_format(fmt), "weight": name}
-    elif node.kind == "program":
-        entry["program"] = _write_program(node.name, node.layer, tensors, tables)
-        if node.reverse:
-            entry["reverse"] = True
-    elif node.kind == "window":
-        entry |= asdict(node.window)
-    elif node.kind == "gather":
-        entry["index"] = f"{node.name}/index"
-        tensors[entry["index"]] = np.array(node.index, np.int32)
-    elif node.kind == "float":
-        entry["op"] = node.op.name
-        for key, value in node.op.parameters.items():
-            entry[key] = value
-            if isinstance(value, np.ndarray):
-                entry[key] = f"{node.name}/{key}"
-                tensors[entry[key]] = value.astype(np.float32)
-    return entry
-
-
-def _write_format(fmt: Format) -> dict:
-    entry = {"bits": fmt.bits} | ({"frac": fmt.frac} if fmt.is_fixed else {"scale": fmt.step})
-    return entry if fmt.signed else entry | {"signed": False}
-
-
-def _write_program(node: str, layer: Layer, tensors: dict, tables: dict) -> dict:
+def write_program(node: str, layer: Layer, tensors: dict, tables: dict) -> dict:
     program = layer.program
 
     def path(name: str) -> dict:
-        return {"size": program.sizes[name]} | _write_format(layer.formats[name])
+        return {"size": program.sizes[name]} | write_format(layer.formats[name])
 
     codes, vectors = {}, {}
     for name in program.codes:
@@ -135,7 +72,7 @@ def _write_term(node: str, term: Term, product: Product, tensors: dict) -> dict:
     if term.conv is not None:
         entry["conv"] = {k: v if k == "groups" else list(v) for k, v in asdict(term.conv).items()}
     if product.row_scales is None:
-        return entry | _write_format(fmt)
+        return entry | write_format(fmt)
     tensors[f"{name}.scales"] = product.row_scales.astype(np.float32)
     return entry | {"bits": fmt.bits, "scales": f"{name}.scales"}
 
