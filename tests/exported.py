@@ -12,6 +12,7 @@ import pytest
 from random_models import KINDS, attempt
 from support import random_frames
 
+from rindle.engines.golden import with_golden
 from rindle.export.c import to_c
 from rindle.program.nodes import FloatNode, LastNode, ProgramNode, Window, WindowNode
 
@@ -47,7 +48,7 @@ def random_stream(seed: int):
 def with_extremes(artifact, seed: int = 0, lengths=(9, 1, 5)):
     """A copy whose golden vector is of extreme codes; its outputs are the reference's."""
     frames = random_frames(np.random.default_rng(seed), artifact, len(lengths), max(lengths))
-    return artifact.with_golden(frames, np.array(lengths))
+    return with_golden(artifact, frames, np.array(lengths))
 
 
 @cache

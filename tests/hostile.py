@@ -13,6 +13,7 @@ from support import sequences
 
 import rindle
 from rindle import Recurrent, cell
+from rindle.engines.golden import with_thresholds
 from rindle.file.container import dumps
 
 
@@ -48,7 +49,7 @@ def good() -> bytes:
         warnings.simplefilter("error")
         artifact = rindle.quantize(Everything().eval(), "int8", sequences(4, 9), OVERRIDES).artifact
     held = {"rnn.l0/x": 3, "rnn.l0/h.code.a": np.arange(6)}
-    return dumps(artifact.with_thresholds(held))
+    return dumps(with_thresholds(artifact, held))
 
 
 class Both(torch.nn.Module):
@@ -71,7 +72,7 @@ def good2() -> bytes:
     torch.manual_seed(0)
     ids = np.random.default_rng(0).integers(0, 7, (4, 9))
     artifact = rindle.quantize(Both().eval(), "int8", ids, {"rnn.*/code.*.x": "int5 max"}).artifact
-    return dumps(artifact.with_thresholds({"rnn.l0_reverse/h": 3}))
+    return dumps(with_thresholds(artifact, {"rnn.l0_reverse/h": 3}))
 
 
 NODES2 = ("embedding", "rnn.l0", "rnn.l0_reverse", "rnn.l0.concat", "rnn.l0.last", "rnn.l0_reverse.first")

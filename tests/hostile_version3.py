@@ -8,6 +8,7 @@ from random_models import random_layer
 from support import extreme_codes
 
 from rindle import cell, fixed
+from rindle.engines.golden import with_golden, with_thresholds
 from rindle.file.artifact import Artifact, Golden
 from rindle.file.container import dumps
 from rindle.numbers.float_ops import FloatOp
@@ -58,8 +59,8 @@ def good3() -> bytes:
         FloatNode("softmax", ("sum",), FloatOp("softmax", {"groups": 1})),
     )
     artifact = Artifact(Graph(12, nodes, "softmax"), x, Golden(None, None, None), {})
-    artifact = artifact.with_golden(extreme_codes(rng, x, (3, 6, 12)), np.array([6, 1, 4]))
-    return dumps(artifact.with_thresholds({"conv/h": 2}))
+    artifact = with_golden(artifact, extreme_codes(rng, x, (3, 6, 12)), np.array([6, 1, 4]))
+    return dumps(with_thresholds(artifact, {"conv/h": 2}))
 
 
 NODES3 = "window conv gather turned gate fewer max score attention norm down sum softmax".split()

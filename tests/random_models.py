@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from support import extreme_codes, random_frames
 
 from rindle import RindleError, cell, fixed, integer
+from rindle.engines.golden import with_golden, with_thresholds
 from rindle.errors import RindleWarning
 from rindle.file.artifact import Artifact, Golden
 from rindle.nn.calibrate.plan import LayerPlan, lower
@@ -281,7 +282,7 @@ def attempt(recipe) -> Artifact | None:
             assert any(part in str(error) for part in ("2^52", "shift", "two paths named")), error
             continue
         held = artifact.held_codes()
-        return artifact.with_thresholds({n: _theta(rng, artifact, *held[n]) for n in held if rng.random() < 0.6})
+        return with_thresholds(artifact, {n: _theta(rng, artifact, *held[n]) for n in held if rng.random() < 0.6})
 
 
 def build(recipe) -> Artifact:
@@ -369,7 +370,7 @@ def _chain(rng, programs, input_size: int, wild: bool) -> Artifact:
         source = _tail(rng, graph, add, alike, source)
     artifact = Artifact(graph(source), input_format, Golden(None, None, None), {})
     least = artifact.graph.least_frames
-    return artifact.with_golden(random_frames(rng, artifact, 2, least + 2), np.array([least + 2, least], np.int32))
+    return with_golden(artifact, random_frames(rng, artifact, 2, least + 2), np.array([least + 2, least], np.int32))
 
 
 def _window(rng) -> Window:

@@ -11,6 +11,7 @@ from support import FEATURES, TorchModel, quantized, sequences
 import rindle
 from rindle import RindleError
 from rindle.engines import reference
+from rindle.engines.golden import with_thresholds
 from rindle.file.dataset import dataset
 from rindle.file.diff import compare
 from rindle.measure.analysis import _CountingCodes, _Doubles, analyse, decibel
@@ -208,7 +209,7 @@ def test_every_kind_of_change_is_found():
     artifact = model.artifact
     held = model.with_thresholds({"rnn.l0/h": 3}).artifact
     assert found_between(artifact, held) == {("rnn.l0/h.code", "θ")}
-    assert found_between(held, held.with_thresholds({"rnn.l0/h": 4})) == {("rnn.l0/h.code", "θ")}
+    assert found_between(held, with_thresholds(held, {"rnn.l0/h": 4})) == {("rnn.l0/h.code", "θ")}
     noted = replace(artifact, provenance={**artifact.provenance, "note": "x"})
     assert found_between(artifact, noted) == {("provenance", "note")}
     (weight, *_) = [

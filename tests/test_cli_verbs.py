@@ -273,6 +273,16 @@ def test_delta_by_hand_and_back(call, tmp_path, model):
     assert found["id"] == model.with_thresholds({"rnn.l1/x": 1}).id
 
 
+def test_delta_takes_and_shows_thresholds_in_units_of_the_value(call, tmp_path, model):
+    wanted = model.with_thresholds({"rnn.l0/h": 0.05}, unit="value")
+    given = ("delta", "m.rindle", "--theta", "rnn.l0/h=0.05", "--unit", "value", "--force")
+    found = answers(call, *given)
+    assert found["id"] == wanted.id and found["thresholds"] == wanted.thresholds
+    assert found["values"] == wanted.threshold_values and 0.04 < found["values"]["rnn.l0/h"] <= 0.05
+    code, out, _ = call(*given)
+    assert code == 0 and f"{wanted.threshold_values['rnn.l0/h']:.4g}" in out
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -284,6 +294,10 @@ def test_delta_by_hand_and_back(call, tmp_path, model):
         (["--data", "d.npz", "--budget", "-1"], "0 or more"),
         (["--data", "gone.npz", "--budget", "1"], "gone.npz"),
         (["--theta", "rnn.l0/h=8", "-o", "m.rindle"], "--force"),
+        (["--theta", "rnn.l0/h=0.5"], "write node/input=8"),
+        (["--theta", "rnn.l0/h=half", "--unit", "value"], "write node/input=0.05"),
+        (["--theta", "rnn.l0/h=2", "--unit", "value"], "must be below"),
+        (["--clear", "--unit", "value"], "there is none"),
     ],
 )
 def test_delta_names_what_is_wrong_and_writes_nothing(call, tmp_path, model, data, options, words):

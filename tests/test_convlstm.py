@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 import rindle
 from rindle import ConvLSTM, RindleError
+from rindle.engines.golden import with_thresholds
 
 
 def published(module: ConvLSTM, x, layer: int = 0, reverse: bool = False):
@@ -141,7 +142,7 @@ def test_engines_agree_and_delta_is_of_the_held_image(scheme):
     assert artifact.version == 3
     lengths = np.array([7, 3, 1, 7])
     assert_agree(artifact, x, lengths)
-    held = artifact.with_thresholds({"rnn.l0/x": 3, "rnn.l0/h": 5, "rnn.l1/h": 0})
+    held = with_thresholds(artifact, {"rnn.l0/x": 3, "rnn.l0/h": 5, "rnn.l1/h": 0})
     found = assert_agree(held, 20 * x, lengths)
     assert all(0 < changed for changed, _ in found.changes.values())
     assert_naive(held, extreme_codes(np.random.default_rng(0), artifact.input_format, (2, 2, 24)), np.array([2, 1]))

@@ -17,6 +17,7 @@ from test_laws import some_thresholds
 import rindle
 from rindle import SCHEMES, RindleError, cli, fixed
 from rindle.engines import reference
+from rindle.engines.golden import with_golden, with_thresholds
 from rindle.export import TARGETS, to_c
 from rindle.export.c.model import ModelWriter
 from rindle.export.c.operations import _blocks as text_blocks
@@ -43,7 +44,7 @@ def _samples():
 @pytest.mark.parametrize(("name", "scheme", "held"), _samples())
 def test_c_is_the_reference_on_cells_and_schemes(name, scheme, held, tmp_path):
     artifact = quantized(name, scheme, "last" if held else "all").artifact
-    artifact = artifact.with_thresholds(some_thresholds(artifact, 0.1)) if held else artifact
+    artifact = with_thresholds(artifact, some_thresholds(artifact, 0.1)) if held else artifact
     artifact = with_extremes(artifact)
     golden = artifact.golden
     assert sum(reference.run(artifact, golden.inputs, golden.lengths).saturations.values()) > 0
@@ -122,7 +123,7 @@ def test_one_operation_on_all_codes(cell, seed, tmp_path):
         ][seed]  # in 32 bits, and in 64
     artifact = Artifact(Graph(64, (ProgramNode("n", (INPUT,), layer),), "n"), x, Golden(None, None, None), {})
     codes = np.arange(-32768, 32768).astype(np.int16).reshape(1, 1024, 64)
-    assert_exact(artifact.with_golden(codes, np.array([1024])), tmp_path)
+    assert_exact(with_golden(artifact, codes, np.array([1024])), tmp_path)
 
 
 @cache
@@ -150,7 +151,7 @@ def test_planes_of_every_width_are_exact(bits, tmp_path):
     sizes, codes = ((13, 37), (40, 24))[bits & 1], ("int8 mmse", "int10 mmse", "fixed16 max")[bits % 3]
     artifact = planes_layer(bits, codes, *sizes)
     assert_exact(artifact, tmp_path / "dense")
-    assert_exact(with_extremes(artifact.with_thresholds(some_thresholds(artifact, 0.1))), tmp_path / "held")
+    assert_exact(with_extremes(with_thresholds(artifact, some_thresholds(artifact, 0.1))), tmp_path / "held")
 
 
 @pytest.mark.parametrize("bits", range(2, 8))
@@ -175,15 +176,15 @@ def test_codes_at_the_bound_of_two_lanes_are_exact(bits, tmp_path):
     )
     codes = np.stack([rows, rows[::-1], rows[[2, 0, 3, 1]]]).astype(np.int16)
     for name, theta in (("dense", None), ("held", 0)):
-        one = artifact.with_thresholds(dict.fromkeys(artifact.held_codes(), theta))
-        assert_exact(one.with_golden(codes, np.array([4, 4, 4])), tmp_path / name)
+        one = with_thresholds(artifact, dict.fromkeys(artifact.held_codes(), theta))
+        assert_exact(with_golden(one, codes, np.array([4, 4, 4])), tmp_path / name)
         assert re.search(r"planes\(.*, 1, ", (tmp_path / name / "net.c").read_text())
 
 
 def quiet_head():
     """A held input of a layer that reads a vector: it has nothing to remember from frame to frame."""
     artifact = quantized("gru", "int8", "last").artifact
-    return with_extremes(artifact.with_thresholds({"last/x": 40}))
+    return with_extremes(with_thresholds(artifact, {"last/x": 40}))
 
 
 def test_a_held_layer_on_a_vector_remembers_nothing(tmp_path):
@@ -213,8 +214,8 @@ def test_sums_beyond_32_bits_are_exact(weights, tmp_path):
     x = np.stack([signs[0] * hi, signs[1] * hi, -signs[2] * hi])[:, None].astype(np.int16)  # the largest sums there are
     x = np.concatenate([x, -x], 1)
     for name, theta in (("dense", None), ("held", 3)):
-        one = artifact.with_thresholds(dict.fromkeys(artifact.held_codes(), theta))
-        assert_exact(one.with_golden(x, np.array([2, 2, 2])), tmp_path / name)
+        one = with_thresholds(artifact, dict.fromkeys(artifact.held_codes(), theta))
+        assert_exact(with_golden(one, x, np.array([2, 2, 2])), tmp_path / name)
         assert "int64_t *acc" in (tmp_path / name / "net.c").read_text()
 
 
@@ -228,7 +229,7 @@ def test_every_function_of_the_c_text_is_in_some_tested_model():
     ]
     for weights in WIDE:
         one = wide_artifact(weights)
-        artifacts += [one, one.with_thresholds(dict.fromkeys(one.held_codes(), 3))]
+        artifacts += [one, with_thresholds(one, dict.fromkeys(one.held_codes(), 3))]
     used = set()
     for artifact in artifacts:
         used |= set(re.findall(r"\brindle_\w+", ModelWriter(artifact, "net").source))
@@ -246,8 +247,8 @@ def test_the_golden_program_can_fail(tmp_path):
 def test_reset_starts_again_and_streams_are_independent(tmp_path):
     """Rows of the golden vector, each from reset: in any order they give what they give alone."""
     artifact = quantized("lstm", "int8").artifact
-    artifact = with_extremes(artifact.with_thresholds(some_thresholds(artifact, 0.05)), lengths=(4, 7))
-    turned = artifact.with_golden(artifact.golden.inputs[::-1].copy(), artifact.golden.lengths[::-1].copy())
+    artifact = with_extremes(with_thresholds(artifact, some_thresholds(artifact, 0.05)), lengths=(4, 7))
+    turned = with_golden(artifact, artifact.golden.inputs[::-1].copy(), artifact.golden.lengths[::-1].copy())
     np.testing.assert_array_equal(turned.golden.outputs[0], artifact.golden.outputs[1])
     assert_exact(turned, tmp_path / "c")
 
@@ -267,7 +268,7 @@ def test_one_command_of_the_readme_says_pass(tmp_path):
 @pytest.mark.parametrize("level", ["-O2", "-O3", "-Os"])
 def test_the_object_needs_no_library_and_has_no_writable_data(level, tmp_path):
     artifact = quantized("lstm", "int8", "last").artifact
-    to_c(artifact.with_thresholds(some_thresholds(artifact, 0.1)), tmp_path / "c", "net")
+    to_c(with_thresholds(artifact, some_thresholds(artifact, 0.1)), tmp_path / "c", "net")
     assert run("cc", *WARNINGS, level, "-c", "net.c", cwd=tmp_path / "c").returncode == 0
     symbols = [line.split()[-2:] for line in run("nm", "net.o", cwd=tmp_path / "c").stdout.splitlines()]
     assert {name for kind, name in symbols if kind in "TDBCU"} == {"net_reset", "net_step"}

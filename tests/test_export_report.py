@@ -12,6 +12,7 @@ from test_export_targets import held, whole_layer
 
 import rindle
 from rindle import RindleError, cli
+from rindle.engines.golden import with_thresholds
 from rindle.export import REPORTS, to_c
 from rindle.export.c import machines
 from rindle.export.c import report as module
@@ -34,7 +35,7 @@ def test_sizes_are_those_of_the_export_on_every_machine(tmp_path):
     artifact = held(quantized("lstm", "w4a8").artifact)
     found = report(artifact, machines=with_tools(*COUNTING))
     assert [target.machine for target in found.targets] == COUNTING
-    dense = artifact.with_thresholds(dict.fromkeys(artifact.held_codes()))
+    dense = with_thresholds(artifact, dict.fromkeys(artifact.held_codes()))
     made = {"dense": to_c(dense, tmp_path / "dense"), "held": to_c(artifact, tmp_path / "held")}
     for target in found.targets:
         assert [form.form for form in target.forms] == ["dense", "held"]
@@ -55,14 +56,14 @@ def test_instructions_and_density_fall_together(machine):
         name: artifact.graph.node(node).layer.formats[code].hi - 1
         for name, (node, code) in artifact.held_codes().items()
     }
-    (target,) = report(artifact.with_thresholds(dict.fromkeys(largest, 2)), machines=with_tools(machine)).targets
+    (target,) = report(with_thresholds(artifact, dict.fromkeys(largest, 2)), machines=with_tools(machine)).targets
     dense, steps = target.forms[0].steps[0], target.forms[1].steps
     assert dense.density == 1 and len(steps) == 4
     ordered = sorted(steps, key=lambda one: one.density)
     assert ordered[0].density < 0.2 and ordered[-1].frames == "random codes" and ordered[-1].density > 0.8
     counts = [one.instructions for one in ordered]
     assert counts == sorted(counts)
-    (still,) = report(artifact.with_thresholds(largest), machines=[machine]).targets
+    (still,) = report(with_thresholds(artifact, largest), machines=[machine]).targets
     quiet = still.forms[1].steps[0]
     assert quiet.density == 0 and quiet.instructions < min(counts)
     assert dense.instructions > 16 * 72 + 24 * 72  # no core here does all of them in fewer

@@ -14,6 +14,7 @@ from support import quantized
 from test_laws import some_thresholds
 
 import rindle
+from rindle.engines.golden import with_golden, with_thresholds
 from rindle.export import to_c
 from rindle.export.c.machines import MACHINES, PACKAGES
 from rindle.export.c.report import report
@@ -28,7 +29,7 @@ def replay(machine, folder):
 
 
 def held(artifact):
-    return artifact.with_thresholds(some_thresholds(artifact, 0.1))
+    return with_thresholds(artifact, some_thresholds(artifact, 0.1))
 
 
 MODELS = {
@@ -64,7 +65,7 @@ def whole_layer(kind: str, scheme: str, inputs: int, hidden: int, time: int = 5)
     artifact = rindle.quantize(Net().eval(), "int8" if narrow else scheme, x, overrides).artifact
     step = artifact.input_format.scale
     codes = np.clip(np.floor(x[:1, :time] / step + 0.5), artifact.input_format.lo, artifact.input_format.hi)
-    return artifact.with_golden(codes.astype(np.int16), np.array([time]))
+    return with_golden(artifact, codes.astype(np.int16), np.array([time]))
 
 
 OTHERS = [name for name in MACHINES if name != "host"]  # which test_export_c.py has
@@ -142,7 +143,7 @@ def test_break_even_of_held_products(machine, kind, scheme):
     for name in MACHINES[machine].tools:
         tool(name, PACKAGES.get(name, name))
     artifact = whole_layer(kind, scheme, 32, 64, 33)
-    (target,) = report(artifact.with_thresholds(dict.fromkeys(artifact.held_codes(), 4)), machines=[machine]).targets
+    (target,) = report(with_thresholds(artifact, dict.fromkeys(artifact.held_codes(), 4)), machines=[machine]).targets
     for form in target.forms:
         for step in form.steps:
             print(f"{machine}, {kind}, {scheme}, {form.form}: {step.density:.1%} {step.instructions:.0f}")

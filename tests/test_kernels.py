@@ -6,6 +6,7 @@ from support import assert_agree
 
 from rindle import fixed
 from rindle.cells import linear
+from rindle.engines.golden import with_golden
 from rindle.file.artifact import Artifact, Golden, Layer
 from rindle.numbers.codes import Affine, Product, Rescale
 from rindle.program.graph import Graph
@@ -24,7 +25,7 @@ def product(weight, weight_bits, code_bits, shift, theta) -> Artifact:
     layer = Layer(program, formats, constants, {}, {} if theta is None else {"x.code": theta})
     graph = Graph(columns, (ProgramNode("n0", (INPUT,), layer),), "n0")
     artifact = Artifact(graph, fixed(16, 0), Golden(None, None, None), {})
-    return artifact.with_golden(np.zeros((1, 1, columns), np.int16), np.array([1]))
+    return with_golden(artifact, np.zeros((1, 1, columns), np.int16), np.array([1]))
 
 
 def frames(rng, columns, top, shares) -> np.ndarray:

@@ -29,6 +29,7 @@ from support import (
 )
 
 from rindle import CELLS, SCHEMES, Model, cell, fixed
+from rindle.engines.golden import with_golden, with_thresholds
 from rindle.engines.reference import run
 from rindle.file.artifact import Artifact, Golden
 from rindle.file.container import dumps, loads, model_id
@@ -59,7 +60,7 @@ def test_engines_agree_on_cells_and_schemes(cell, scheme, head):
     codes = extreme_codes(np.random.default_rng(0), artifact.input_format, x.shape)
     assert_agree(artifact, codes, lengths)
     for share in (0.02, 0.3):
-        assert_agree(artifact.with_thresholds(some_thresholds(artifact, share)), x, lengths)
+        assert_agree(with_thresholds(artifact, some_thresholds(artifact, share)), x, lengths)
 
 
 @pytest.mark.parametrize("kind", GRAPHS)
@@ -70,7 +71,7 @@ def test_engines_agree_on_every_kind_of_graph(kind, scheme):
     lengths = np.array([5, 8, 1, 8, 3])
     assert_agree(artifact, x)
     assert_agree(artifact, x, lengths)
-    held = artifact.with_thresholds(some_thresholds(artifact, 0.1))
+    held = with_thresholds(artifact, some_thresholds(artifact, 0.1))
     assert_agree(held, x, lengths)
     frames = random_frames(np.random.default_rng(0), artifact, 2, 4)
     assert_naive(held, frames, np.array([4, 2]))
@@ -81,7 +82,7 @@ def test_engines_agree_on_both_directions(cell):
     artifact = both_directions(cell)
     assert [node.reverse for node in artifact.graph.recurrent] == [False, True]
     x, lengths = sequences(rows=5, time=8, seed=1), np.array([5, 8, 1, 8, 3])
-    for held in (artifact, artifact.with_thresholds(some_thresholds(artifact, 0.1))):
+    for held in (artifact, with_thresholds(artifact, some_thresholds(artifact, 0.1))):
         assert_agree(held, x, lengths)
         assert_naive(held, random_frames(np.random.default_rng(0), held, 2, 4), np.array([4, 2]))
 
@@ -156,7 +157,7 @@ def test_the_reference_is_the_naive_reading_of_the_file(cell, scheme):
     artifact = quantized(cell, scheme, "mean").artifact
     codes = extreme_codes(np.random.default_rng(0), artifact.input_format, (2, 4, FEATURES))
     assert_naive(artifact, codes, np.array([4, 2]))
-    assert_naive(artifact.with_thresholds(some_thresholds(artifact, 0.1)), codes)
+    assert_naive(with_thresholds(artifact, some_thresholds(artifact, 0.1)), codes)
 
 
 @settings(max_examples=100)
@@ -202,9 +203,9 @@ def test_engines_agree_on_large_matrices(columns, rows, bits, weight_bits, monke
         x[:, t, same] = x[:, t - 1, same]
     for one in (layer, wild_layer(rng, layer)):
         graph = Graph(columns, (ProgramNode("n0", (INPUT,), one),), "n0")
-        artifact = Artifact(graph, fixed(16, 12), Golden(None, None, None), {}).with_golden(x[:1, :1], np.array([1]))
+        artifact = with_golden(Artifact(graph, fixed(16, 12), Golden(None, None, None), {}), x[:1, :1], np.array([1]))
         assert_agree(artifact, x, np.array([6, 4]))
-        assert_agree(artifact.with_thresholds({"n0/x": 0, "n0/h": 3}), x, np.array([6, 4]))
+        assert_agree(with_thresholds(artifact, {"n0/x": 0, "n0/h": 3}), x, np.array([6, 4]))
 
 
 @settings(max_examples=100)
@@ -232,7 +233,7 @@ def test_save_and_load_are_the_identity(recipe, seed):
 def test_save_and_load_of_cells_are_the_identity(artifact):
     data = dumps(artifact)
     assert dumps(loads(data)) == data
-    held = artifact.with_thresholds(some_thresholds(artifact, 0.05))
+    held = with_thresholds(artifact, some_thresholds(artifact, 0.05))
     assert dumps(loads(dumps(held))) == dumps(held)
     assert model_id(held) != model_id(artifact)
     golden = run(held, held.golden.inputs, held.golden.lengths)
@@ -240,7 +241,7 @@ def test_save_and_load_of_cells_are_the_identity(artifact):
 
 
 def without_thresholds(artifact):
-    return artifact.with_thresholds(dict.fromkeys(artifact.held_codes()))
+    return with_thresholds(artifact, dict.fromkeys(artifact.held_codes()))
 
 
 @settings(max_examples=40)
@@ -248,7 +249,7 @@ def without_thresholds(artifact):
 def test_threshold_0_is_dense(recipe, seed):
     artifact = build(recipe)
     dense = without_thresholds(artifact)
-    held = artifact.with_thresholds(dict.fromkeys(artifact.held_codes(), 0))
+    held = with_thresholds(artifact, dict.fromkeys(artifact.held_codes(), 0))
     x, lengths = random_input(np.random.default_rng(seed), artifact)
     a, b = assert_agree(dense, x, lengths), assert_agree(held, x, lengths)
     assert_equal(artifact, a.output, b.output)
@@ -258,7 +259,7 @@ def test_threshold_0_is_dense(recipe, seed):
 
 def test_threshold_0_is_dense_for_cells(cell, scheme, engine):
     dense = quantized(cell, scheme).artifact
-    held = dense.with_thresholds(dict.fromkeys(dense.held_codes(), 0))
+    held = with_thresholds(dense, dict.fromkeys(dense.held_codes(), 0))
     x = sequences(time=12, seed=2)
     np.testing.assert_array_equal(engine(dense, x, LENGTHS).output, engine(held, x, LENGTHS).output)
 
@@ -287,7 +288,7 @@ def test_products_are_of_the_held_value(cell):
     x = sequences(rows=1, time=12, seed=3)
     dense, held = Recorded(), Recorded()
     run(artifact, x, xp=dense)
-    run(artifact.with_thresholds({name: 9}), x, xp=held)
+    run(with_thresholds(artifact, {name: 9}), x, xp=held)
     weight = artifact.graph.node("rnn.l0").layer.constants
     matrices = [p.weight for constant in weight.values() for p in getattr(constant, "products", ())]
     frames = [[x for x, m in recorder.products if any(m is one for one in matrices)] for recorder in (dense, held)]
@@ -304,7 +305,7 @@ def test_products_are_of_the_held_value(cell):
         np.testing.assert_array_equal(product, v)
         np.testing.assert_array_equal(matrices[first] @ product, accumulator)
     assert 0 < changed < 12 * len(v)
-    found = ENGINES["runtime, portable"](artifact.with_thresholds({name: 9}), x, None).changes
+    found = ENGINES["runtime, portable"](with_thresholds(artifact, {name: 9}), x, None).changes
     assert found == {("rnn.l0", artifact.held_codes()[name][1]): (changed, 12)}
 
 

@@ -12,6 +12,7 @@ from torch import nn
 import rindle
 from rindle import CELLS, Recurrent
 from rindle.cells import SEVERAL_INPUTS
+from rindle.engines.golden import with_thresholds
 from rindle.nn import activity, hold, simulate
 
 PLAIN = {"sru_beside": "sru", "sru_beside_rescale": "sru_rescale"}  # the same equation where both inputs are x
@@ -66,7 +67,7 @@ def test_every_engine_agrees_and_a_stream_and_c_where_it_is_causal(name, both, b
     assert len(node.sources) == 2 and node.sources[0] == "project"
     exported = rindle.quantize(torch.export.export(net, (laid,)), "int8", laid)
     np.testing.assert_array_equal(exported.run(x), model.run(x))
-    for artifact in (model.artifact, model.artifact.with_thresholds(some_thresholds(model.artifact, 0.1))):
+    for artifact in (model.artifact, with_thresholds(model.artifact, some_thresholds(model.artifact, 0.1))):
         assert_agree(artifact, x, np.array([9, 1, 4]))
         if not both:
             assert_exact(with_extremes(artifact), tmp_path / f"c{artifact is model.artifact}")

@@ -39,6 +39,11 @@ constexpr std::size_t kIdBytes = 32, kStateHeader = sizeof kMagic + kIdBytes + s
 
 std::size_t state_size(const Model& model) noexcept { return kStateHeader + 2 * model.state_values; }
 
+rindle_status nameless() noexcept {
+    return fail(RINDLE_INVALID_ARGUMENT, "the model has no id, so that no state can be saved or restored: give the id to "
+                                         "rindle_with_thresholds");
+}
+
 void write_state_header(const Model& model, std::byte* bytes) noexcept {
     const auto digit = [&](std::size_t i) { return model.id[i] <= '9' ? model.id[i] - '0' : model.id[i] - 'a' + 10; };
     std::memcpy(bytes, kMagic, sizeof kMagic);
@@ -69,8 +74,6 @@ rindle_status rindle_load(const void* bytes, size_t size, const char* kernel, ri
         const Kernel& chosen = choose_kernel(kernel);
         auto loaded = std::make_unique<rindle_model>();
         loaded->model = compile(read_document({static_cast<const std::byte*>(bytes), size}), chosen);
-        if (loaded->model->state_values > UINT32_MAX)
-            throw Error(RINDLE_INVALID_FILE, "document: the states have 2^32 values or more");
         *model = loaded.release();
         return RINDLE_OK;
     });
@@ -88,6 +91,27 @@ rindle_status rindle_load_file(const char* path, const char* kernel, rindle_mode
         file.seekg(0);
         if (!file.read(bytes.data(), size)) throw Error(RINDLE_INVALID_FILE, std::string(path) + ": cannot be read");
         return rindle_load(bytes.empty() ? "" : bytes.data(), bytes.size(), kernel, model);
+    });
+}
+
+rindle_status rindle_with_thresholds(const rindle_model* model, const rindle_threshold* thresholds, size_t count,
+                                     const char* id, rindle_model** made) {
+    if (!made) return missing("made");
+    *made = nullptr;
+    if (!model) return missing("model");
+    if (!thresholds && count) return missing("thresholds");
+    return guarded([&] {
+        std::vector<Threshold> given;
+        for (size_t i = 0; i < count; ++i) {
+            const rindle_threshold& one = thresholds[i];
+            if (!one.node || !one.path) return missing(one.node ? "path" : "node");
+            if (one.theta && !one.count) return fail(RINDLE_INVALID_ARGUMENT, "thresholds[%zu] has theta, but a count of 0", i);
+            given.push_back({one.node, one.path, {one.theta, one.theta ? one.count : 0}});
+        }
+        auto changed = std::make_unique<rindle_model>();
+        changed->model = with_thresholds(*model->model, given, id ? id : "");
+        *made = changed.release();
+        return RINDLE_OK;
     });
 }
 
@@ -182,6 +206,7 @@ rindle_status rindle_state_save(rindle_stream* stream, void* bytes, size_t size)
     if (!turn) return turn.refusal();
     if (!bytes) return missing("bytes");
     const Model& model = stream->stream.model();
+    if (model.id.empty()) return nameless();
     if (size != state_size(model))
         return fail(RINDLE_INVALID_ARGUMENT, "size is %zu, a state of this model has %zu bytes", size, state_size(model));
     write_state_header(model, static_cast<std::byte*>(bytes));
@@ -194,6 +219,7 @@ rindle_status rindle_state_restore(rindle_stream* stream, const void* bytes, siz
     if (!turn) return turn.refusal();
     if (!bytes) return missing("bytes");
     const Model& model = stream->stream.model();
+    if (model.id.empty()) return nameless();
     std::byte header[kStateHeader];
     write_state_header(model, header);
     if (size < kStateHeader || std::memcmp(bytes, kMagic, sizeof kMagic) != 0)

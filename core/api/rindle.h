@@ -1,6 +1,7 @@
 /* Rindle: quantized recurrent networks with bit-exact integers. The C API, whole.
  *
- * A model is loaded from a .rindle file (docs/format.md) and never changes afterwards. A stream is one running
+ * A model is loaded from a .rindle file (docs/format.md) and never changes afterwards; rindle_with_thresholds makes another one of
+ * it. A stream is one running
  * copy of its states. What the integers mean is in docs/numerics.md; every kernel gives the same ones.
  *
  *     rindle_model *model;
@@ -71,8 +72,28 @@ RINDLE_API rindle_status rindle_load(const void *bytes, size_t size, const char 
 RINDLE_API rindle_status rindle_load_file(const char *path, const char *kernel, rindle_model **model);
 RINDLE_API void rindle_free(rindle_model *model); /* NULL is allowed */
 
+/* A threshold of a code path (numerics.md, (20)): it holds the path, or makes it dense. */
+typedef struct rindle_threshold {
+    const char *node, *path; /* as in the file: "rnn.l0", "h.code" */
+    const int16_t *theta;    /* in code units, 0 <= theta < the path's largest code; NULL: the path is dense */
+    size_t count;            /* of theta: one for each element of the path, or 1, which is for all of them */
+} rindle_threshold;
+
+/* A model with other thresholds. It shares all weights with `model`, which stays as it is; either may be freed first. Code paths that
+ * are not named keep what they have. The first model that holds a path lays its matrices out by column as well, once for all
+ * that share them, at the price of one product of the matrix per column; anything else takes microseconds.
+ *
+ * `id`: 64 hex digits that name what the new model computes, which saved states carry: that of the file with these thresholds. NULL: it
+ * has none, rindle_id is "", and rindle_state_save and rindle_state_restore refuse it. Its golden vector is empty, for outputs
+ * depend on thresholds: counts are 0 and pointers NULL.
+ *
+ * RINDLE_INVALID_ARGUMENT, by name, for a path that the model does not have or that is named twice, for a threshold out of range, for a
+ * count that is neither, and for an id that is none. `*made` is NULL after an error. */
+RINDLE_API rindle_status rindle_with_thresholds(const rindle_model *model, const rindle_threshold *thresholds, size_t count,
+                                                const char *id, rindle_model **made);
+
 RINDLE_API const char *rindle_kernel(const rindle_model *model);          /* the kernel in use */
-RINDLE_API const char *rindle_id(const rindle_model *model);              /* 64 hex digits */
+RINDLE_API const char *rindle_id(const rindle_model *model);              /* 64 hex digits, or "" */
 RINDLE_API size_t rindle_vocabulary(const rindle_model *model);           /* V: the input is ids 0..V-1; 0: it is features */
 RINDLE_API size_t rindle_input_size(const rindle_model *model);           /* I: features of one frame; 1 for ids */
 RINDLE_API size_t rindle_output_size(const rindle_model *model);          /* O */

@@ -8,10 +8,13 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
 
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <type_traits>
 #include <vector>
 
@@ -52,11 +55,20 @@ auto numpy(std::vector<T> values) {
     return nb::ndarray<nb::numpy, T, nb::ndim<1>>(owned->data(), {owned->size()}, owner);
 }
 
+using Theta = std::tuple<std::string, std::string, std::optional<In<std::int16_t, 1>>>;
+
 struct Model {
     rindle_model* handle = nullptr;
 
     Model(nb::bytes bytes, std::optional<std::string> kernel) {
         check(rindle_load(bytes.data(), bytes.size(), kernel ? kernel->c_str() : nullptr, &handle));
+    }
+    // thresholds: of (node, path); None makes a path dense. id: as rindle_with_thresholds has it.
+    Model(const Model& of, const std::vector<Theta>& thresholds, std::optional<std::string> id) {
+        std::vector<rindle_threshold> given;
+        for (const auto& [node, path, theta] : thresholds)
+            given.push_back({node.c_str(), path.c_str(), theta ? theta->data() : nullptr, theta ? theta->size() : 0});
+        check(rindle_with_thresholds(of.handle, given.data(), given.size(), id ? id->c_str() : nullptr, &handle));
     }
     Model(const Model&) = delete;
     Model& operator=(const Model&) = delete;
@@ -282,6 +294,9 @@ NB_MODULE(_core, m) {
 
     nb::class_<Model>(m, "Model")
         .def(nb::init<nb::bytes, std::optional<std::string>>(), "data"_a, nb::arg("kernel").none() = nb::none())
+        .def(nb::init<const Model&, const std::vector<Theta>&, std::optional<std::string>>(), "model"_a, "thresholds"_a,
+             nb::arg("id").none() = nb::none(),
+             "The same weights with other thresholds: [(node, code path, int16 [1] or [n], or None for dense)].")
         .def_prop_ro("id", [](const Model& self) { return rindle_id(self.handle); })
         .def_prop_ro("kernel", [](const Model& self) { return rindle_kernel(self.handle); })
         .def_prop_ro("input_size", [](const Model& self) { return rindle_input_size(self.handle); })

@@ -1,4 +1,5 @@
-// From a document to a model: model.cc has the graph, steps.cc what a program node does in a frame.
+// From a document to a model: model.cc has the graph, steps.cc what a program node does in a frame; hold.cc
+// then gives it thresholds.
 #pragma once
 
 #include <cstring>
@@ -55,11 +56,11 @@ class Compiler {
     // ---- A program
     void program(const Node& node, Stage& stage);
     void results(const Program& program, Stage& stage);
-    Step step(const Node& node, const Op& op, std::size_t index, Stage& stage);
+    Step step(const Node& node, const Op& op, std::size_t index);
     Affine affine(const Program& program, const Op& op);
     Affine::Product product(const Program& program, const Term& term, int shift);
     Convolve convolve(const Program& program, const Op& op);
-    Narrowing narrowing(const Node& node, const Op& op, Stage& stage);
+    Narrowing narrowing(const Node& node, const Op& op);
     Elementwise elementwise(const Program& program, const Op& op);
     TableStep table(const Program& program, const Op& op);
 
@@ -78,7 +79,7 @@ class Compiler {
     Document& document_;
     std::unique_ptr<Model> model_;
     std::vector<Place> places_;  // of the paths of the program at hand
-    std::vector<int> held_;      // its held paths: index into Model::held, or -1
+    std::vector<int> codes_;     // its code paths: index into Model::codes, or -1
     std::int32_t most_columns_ = 0;
     std::size_t patch_ = 0, group_ = 0, pixel_ = 0;  // room that convolutions need: columns, bytes, channels
 };

@@ -47,7 +47,8 @@ std::unique_ptr<Model> Compiler::compile() {
     model_->output = stage_of(document_.output).out;
     model_->output_track = stage_of(document_.output).track;
     model_->output_clock = output.sequence ? clock_of(document_.output) : 0;
-    for (const Memory& memory : model_->state) model_->state_values += memory.size;
+    model_->dense_memory = model_->memory;
+    hold(*model_);
     return std::move(model_);
 }
 
@@ -153,7 +154,7 @@ void Compiler::window(const Node& node, Stage& stage) {
     const std::size_t kept = static_cast<std::size_t>(node.window.span()) * size_of(node.inputs[0]);
     stage.ring = allocate<std::int16_t>(kept);
     stage.oldest = allocate<std::int64_t>(1);
-    model_->state.push_back({stage.ring, kept, limits_of(node.range), stage.oldest});
+    stage.state.push_back({stage.ring, kept, limits_of(node.range), stage.oldest});
 }
 
 void Compiler::floats(const Node& node, Stage& stage) {
@@ -179,7 +180,7 @@ void Compiler::floats(const Node& node, Stage& stage) {
 
 Buffer::Buffer(std::size_t bytes) : size_(aligned(bytes)) {
     if (size_ == 0) return;
-    data_.reset(static_cast<std::byte*>(::operator new[](size_, std::align_val_t{kAlignment})));
+    data_.reset(static_cast<std::byte*>(::operator new[](size_, std::align_val_t{kAlignment})), Free());
     std::memset(data_.get(), 0, size_);
 }
 

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <new>
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -14,7 +16,7 @@
 
 namespace rindle {
 
-// Zeroed, aligned memory.
+// Zeroed, aligned memory. Copies share it.
 class Buffer {
   public:
     explicit Buffer(std::size_t bytes = 0);
@@ -29,7 +31,7 @@ class Buffer {
     struct Free {
         void operator()(std::byte* p) const noexcept { ::operator delete[](p, std::align_val_t{kAlignment}); }
     };
-    std::unique_ptr<std::byte[], Free> data_;
+    std::shared_ptr<std::byte[]> data_;
     std::size_t size_;
 };
 
@@ -39,20 +41,40 @@ struct Place {
     std::size_t offset = 0;
 };
 
-// A held path (20).
-struct Held {
+// A code path, which may be held (20).
+struct Code {
     std::string node, path;
     std::size_t size = 0;
     int bits = 0;
-    std::size_t now = 0, held = 0;      // int16: v and v-hat
+    Limits limits = {};
+    std::size_t now = 0;                // int16: v
+    Buffer theta;                       // int16; empty where the path is not held
+};
+
+struct Held : Code {
+    std::size_t held = 0;               // int16: v-hat
     std::size_t index = 0, delta = 0;   // the list of changes: int32 and int16
-    Buffer theta;
+};
+
+// A matrix packed by column. Models that differ in thresholds alone share it, and it is made when the first of them holds the
+// code that the matrix is multiplied with.
+class Columns {
+  public:
+    void pack(const Kernel& kernel, const Matrix& matrix, const std::int16_t* codes);
+    // Packs what has not been packed yet, from the layout by row. For any number of threads.
+    const void* of(const Kernel& kernel, const Matrix& matrix);
+
+  private:
+    std::mutex mutex_;
+    Buffer packed_;
 };
 
 struct Affine {                         // (7)
     struct Product {
         Matrix matrix;
-        Buffer by_row, by_column, multiplier, ratio;
+        Buffer by_row, multiplier, ratio;
+        std::shared_ptr<Columns> by_column;
+        int code = -1;                  // index into Model::codes
         std::size_t x = 0;              // int16: the code path, or v-hat of a held one
         int held = -1;                  // index into Model::held
         std::size_t accumulators = 0;
@@ -82,6 +104,7 @@ struct Narrowing {                      // (9), and (20) where the result is hel
     Requantize op;
     Place in;
     std::size_t out;
+    int code;                           // index into Model::codes, or -1: a path that is not multiplied
     int held;                           // index into Model::held, or -1
 };
 
@@ -142,11 +165,18 @@ struct FloatWork {
     std::vector<FloatInput> in;
 };
 
+struct Memory {                         // one entry of a saved state
+    std::size_t offset, size;
+    Limits limits;                      // {0, 0} for what is always forgotten
+    std::optional<std::size_t> oldest = {};  // of a window's ring: int64, where its first value stands
+};
+
 struct Stage {                          // a node
     NodeKind kind = NodeKind::program;
     bool sequence = true;               // runs every frame; else once, after the last
     bool reverse = false;
     std::vector<Step> steps;
+    std::vector<Memory> state;          // what a saved state has of it, but for v-hat
     std::vector<Copy> copies;           // in order: what outlives the frame, then the states' next values; a concat's parts
     std::size_t in = 0, out = 0;        // of int16, or of float; the same for `last`, unless rows are run node by node
     std::size_t size = 0;               // of the value
@@ -161,12 +191,6 @@ struct Stage {                          // a node
     std::vector<std::size_t> held;      // paths of a program that runs once: forgotten when it has run
 };
 
-struct Memory {                         // one entry of a saved state
-    std::size_t offset, size;
-    Limits limits;                      // {0, 0} for what is always forgotten
-    std::optional<std::size_t> oldest = {};  // of a window's ring: int64, where its first value stands
-};
-
 struct Saturation {
     std::string node, path;
     const char* operation;
@@ -175,7 +199,7 @@ struct Saturation {
 
 struct Model {
     const Kernel* kernel = nullptr;
-    std::string id;
+    std::string id;                     // empty where thresholds were set without one
     std::size_t input_size = 0, output_size = 0;
     std::int32_t vocabulary = 0;        // the input is an int32 id below it; 0: it is int16 codes
     Format input_format, output_format;
@@ -191,7 +215,8 @@ struct Model {
     Golden golden;
 
     std::vector<Stage> stages;
-    std::vector<Held> held;
+    std::vector<Code> codes;            // in the order in which a frame computes them
+    std::vector<Held> held;             // those of them that are held; this and the state are made by hold()
     std::vector<Memory> state;          // in the order of a saved one
     std::size_t state_values = 0;
     std::vector<Saturation> saturations;
@@ -199,6 +224,7 @@ struct Model {
     std::size_t input = 0, output = 0;  // int16 places
     std::size_t scratch = 0;            // of the kernel
     std::size_t patch = 0, group = 0, pixel = 0;  // of convolutions: int16 inputs, accumulators, and int16 results of a pixel
+    std::size_t dense_memory = 0;       // bytes of a stream, were nothing held
     std::size_t memory = 0;             // bytes of a stream
 };
 
@@ -208,7 +234,19 @@ std::int64_t frames_of(const Model& model, int clock, std::int64_t frames) noexc
 // The first clock that has no frame of so many, 1..2^31-1, of the input's; 0, which is the input, where all have one.
 int too_short(const Model& model, std::size_t frames) noexcept;
 
-// Throws std::bad_alloc.
+// Throws Error where a saved state would be too long, and std::bad_alloc.
 std::unique_ptr<Model> compile(Document document, const Kernel& kernel);
+
+// Lays out what depends on which code paths have thresholds: v-hat, what reads it, and the saved state.
+void hold(Model& model);
+
+struct Threshold {
+    std::string_view node, path;
+    std::span<const std::int16_t> theta;  // of every element, or one for all; none: the path is dense
+};
+
+// The same model with these thresholds, and with the others as they are. It shares all weights. Throws Error for an unknown path,
+// for one that is named twice, and for a theta that does not fit, and std::bad_alloc.
+std::unique_ptr<Model> with_thresholds(const Model& model, std::span<const Threshold> thresholds, std::string id);
 
 }  // namespace rindle

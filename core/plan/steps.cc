@@ -21,7 +21,7 @@ Buffer shifted(const std::vector<T>& values, int shift) {
 void Compiler::program(const Node& node, Stage& stage) {
     const Program& program = node.program;
     places_.clear();
-    held_.assign(program.paths.size(), -1);
+    codes_.assign(program.paths.size(), -1);
     for (const Path& path : program.paths) {
         Place place;
         if (path.role == Role::vector) {
@@ -35,8 +35,8 @@ void Compiler::program(const Node& node, Stage& stage) {
         places_.push_back(place);
     }
     for (const auto& [state, next] : program.states)
-        model_->state.push_back({place(state), size(program, state), limits_of(path(program, state).range)});
-    for (std::size_t i = 0; i < program.ops.size(); ++i) stage.steps.push_back(step(node, program.ops[i], i, stage));
+        stage.state.push_back({place(state), size(program, state), limits_of(path(program, state).range)});
+    for (std::size_t i = 0; i < program.ops.size(); ++i) stage.steps.push_back(step(node, program.ops[i], i));
     results(program, stage);
 }
 
@@ -58,7 +58,7 @@ void Compiler::results(const Program& program, Stage& stage) {
     stage.copies.insert(stage.copies.end(), updates.begin(), updates.end());
 }
 
-Step Compiler::step(const Node& node, const Op& op, std::size_t index, Stage& stage) {
+Step Compiler::step(const Node& node, const Op& op, std::size_t index) {
     const Program& program = node.program;
     Step step;
     if (op.kind != OpKind::clip && op.kind != OpKind::table) {
@@ -75,7 +75,7 @@ Step Compiler::step(const Node& node, const Op& op, std::size_t index, Stage& st
             else
                 step.work = affine(program, op);
             break;
-        case OpKind::requantize: step.work = narrowing(node, op, stage); break;
+        case OpKind::requantize: step.work = narrowing(node, op); break;
         case OpKind::clip:
             step.work = Clip{limits_of(op.clip), places_[static_cast<std::size_t>(op.in[0])], place(op.out[0]),
                              size(program, op.out[0])};
@@ -117,8 +117,8 @@ Affine::Product Compiler::product(const Program& program, const Term& term, int 
     const Kernel& kernel = *model_->kernel;
     const auto groups = term.convolution ? static_cast<std::size_t>(term.convolution->groups) : 1;
     Affine::Product product;
-    product.held = held_[static_cast<std::size_t>(term.code)];
-    product.x = product.held < 0 ? place(term.code) : model_->held[static_cast<std::size_t>(product.held)].held;
+    product.code = codes_[static_cast<std::size_t>(term.code)];
+    product.x = place(term.code);
     Matrix& matrix = product.matrix;
     matrix = {term.rows / static_cast<std::int32_t>(groups), term.columns, term.bits, path(program, term.code).format.bits,
               term.largest >= std::int64_t{1} << 31, nullptr, nullptr};
@@ -130,11 +130,8 @@ Affine::Product Compiler::product(const Program& program, const Term& term, int 
                          term.weight.data() + g * static_cast<std::size_t>(matrix.rows) * static_cast<std::size_t>(term.columns),
                          product.by_row.data() + g * group_bytes);
     matrix.by_row = product.by_row.data();
-    if (product.held >= 0 && !term.convolution) {
-        product.by_column = Buffer(kernel.column_bytes(matrix));
-        kernel.pack_columns(matrix, term.weight.data(), product.by_column.data());
-        matrix.by_column = product.by_column.data();
-    }
+    product.by_column = std::make_shared<Columns>();
+    if (path(program, term.code).held && !term.convolution) product.by_column->pack(kernel, matrix, term.weight.data());
     product.multiplier = buffer_of(term.multiplier);
     product.ratio = shifted(term.multiplier, shift);
     const auto rows = static_cast<std::size_t>(term.rows);
@@ -157,36 +154,23 @@ Convolve Compiler::convolve(const Program& program, const Op& op) {
     return convolve;
 }
 
-Narrowing Compiler::narrowing(const Node& node, const Op& op, Stage& stage) {
+Narrowing Compiler::narrowing(const Node& node, const Op& op) {
     const Path& out = path(node.program, op.out[0]);
     const auto n = static_cast<std::size_t>(out.size);
     Narrowing narrowing = {};
     narrowing.in = places_[static_cast<std::size_t>(op.in[0])];
     narrowing.out = place(op.out[0]);
-    narrowing.held = -1;
     narrowing.op.size = n;
     narrowing.op.multiplier = op.multiplier;
     narrowing.op.shift = op.shift;
     narrowing.op.limits = limits_of(out.range);
     narrowing.op.wide = op.multiplier >= 1 << 15 || op.shift > 30;  // M|x| + R < 2^31 otherwise
-    if (!out.held) return narrowing;
-
-    Held held;
-    held.node = node.name;
-    held.path = out.name;
-    held.size = n;
-    held.bits = out.format.bits;
-    held.now = narrowing.out;
-    held.held = allocate<std::int16_t>(n);
-    held.index = allocate<std::int32_t>(2 * n);
-    held.delta = allocate<std::int16_t>(2 * n);
-    held.theta = buffer_of(out.theta);
-    narrowing.held = static_cast<int>(model_->held.size());
-    held_[static_cast<std::size_t>(op.out[0])] = narrowing.held;
-    // A program that runs once per row begins with v-hat = 0 each time: its v-hat is never kept.
-    model_->state.push_back({held.held, n, stage.sequence ? limits_of(out.range) : Limits{0, 0}});
-    if (!stage.sequence) stage.held.push_back(static_cast<std::size_t>(narrowing.held));
-    model_->held.push_back(std::move(held));
+    narrowing.code = narrowing.held = -1;
+    if (out.role != Role::code) return narrowing;
+    narrowing.code = static_cast<int>(model_->codes.size());
+    codes_[static_cast<std::size_t>(op.out[0])] = narrowing.code;
+    model_->codes.push_back({node.name, out.name, n, out.format.bits, limits_of(out.range), narrowing.out,
+                             out.held ? buffer_of(out.theta) : Buffer()});
     return narrowing;
 }
 

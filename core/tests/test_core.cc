@@ -21,6 +21,7 @@ void test_document();
 void test_floats();
 void test_graph();
 void test_kernels();
+void test_thresholds();
 void test_windows();
 
 namespace {
@@ -357,6 +358,7 @@ int main(int argc, char** argv) {
     test_convolution();
     test_windows();
     test_floats();
+    test_thresholds();
     std::printf(failures ? "%d failures\n" : "all passed\n", failures);
     return failures != 0;
 }

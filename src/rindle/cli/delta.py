@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -8,9 +9,12 @@ from rich.table import Table
 
 from ..engines.model import Model, load, save
 from ..errors import RindleError
+from ..file.artifact import UNITS
 from ..file.dataset import load_data
 from ..search.choose_thresholds import choose_thresholds, entry, parse_threshold, set_thresholds, thinned
 from .app import Decide, File, Force, Json, MaybeData, Task, app, check_output, notes, progress, show
+
+Unit = StrEnum("Unit", {name: name for name in UNITS})
 
 
 @app.command()
@@ -31,6 +35,12 @@ def delta(
         list[str] | None,
         typer.Option(metavar="INPUT=θ", help="sets one by hand, without data; may be repeated", show_default=False),
     ] = None,
+    unit: Annotated[
+        Unit,
+        typer.Option(
+            help="of --theta: code, a whole number of code units; value, in units of the input, whatever its width"
+        ),
+    ] = Unit.code,
     clear: Annotated[bool, typer.Option("--clear", help="makes every input dense first")] = False,
     task: Task = None,
     decision: Decide = None,
@@ -48,12 +58,16 @@ def delta(
     Examples: rindle delta m.rindle --data validation.npz --budget 0.5 -o sparse.rindle
 
     rindle delta m.rindle --theta rnn.l0/h=8 --theta rnn.l0/x=4
+
+    rindle delta m.rindle --theta rnn.l0/h=0.05 --unit value
     """
     by_hand = bool(theta) or clear
     if by_hand and (data is not None or budget is not None):
         raise RindleError(
             "--theta and --clear set thresholds by hand, --data and --budget by a search: give one or the other"
         )
+    if unit is not Unit.code and not theta:
+        raise RindleError("--unit is that of --theta, and there is none; a search chooses θ in code units")
     if not by_hand and (data is None or budget is None):
         raise RindleError("give --data and --budget for a search, or --theta INPUT=θ (or --clear) to set by hand")
     output = output or file.with_name(f"{file.stem}-delta{file.suffix}")
@@ -61,9 +75,10 @@ def delta(
     model = load(file)
     if by_hand:
         wanted = dict.fromkeys(model.thresholds) if clear else {}
-        made = set_thresholds(model, wanted | dict(map(parse_threshold, theta or [])))
+        given = dict(parse_threshold(one, unit.value) for one in theta or [])
+        made = set_thresholds(model, wanted | given, unit.value)
         save(made, output)
-        result = {"file": output, "id": made.id, "thresholds": made.thresholds}
+        result = {"file": output, "id": made.id, "thresholds": made.thresholds, "values": made.threshold_values}
         show(as_json, result, _thresholds(made, str(output)))
         return
     sequences = load_data(data)
@@ -92,6 +107,7 @@ def delta(
         "trivial": judge.trivial,
         "budget": budget,
         "thresholds": found.chosen.thetas,
+        "values": made.threshold_values,
         "chosen": entry(found.chosen),
         "front": [entry(point) for point in found.front],
         "walk": [entry(point) for point in found.walk],
@@ -101,9 +117,17 @@ def delta(
 
 
 def _thresholds(model: Model, title: str) -> Table:
-    table = Table("input", "θ", title=title)
-    for name, value in model.thresholds.items():
-        table.add_row(name, "dense" if value is None else str(value) if isinstance(value, int) else "one per element")
+    table = Table("input", "θ", "as a value", title=title)
+    for name, value in model.threshold_values.items():
+        theta = model.thresholds[name]
+        shown = (
+            ("dense", "")
+            if theta is None
+            else (str(theta), f"{value:.4g}")
+            if isinstance(theta, int)
+            else ("one per element", "")
+        )
+        table.add_row(name, *shown)
     return table
 
 

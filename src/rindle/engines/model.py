@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import numpy as np
 from .. import _core
 from ..errors import RindleError
 from ..file.artifact import Artifact
-from ..file.container import dumps, loads
+from ..file.container import dumps, loads, model_id
 from ..files import write_file
 from ..numbers.formats import Format, decode
 from ..program.nodes import INPUT, ProgramNode
+from .golden import with_thresholds
 from .measurement import Measurement, measured_inputs
 from .reference import Result
 from .reference import run as reference_run
@@ -30,11 +32,17 @@ class Model:
     def __init__(self, artifact: Artifact, data: bytes | None = None, kernel: str | None = None):
         """data: the artifact's bytes, where they are at hand. kernel: forces one by name; else RINDLE_KERNEL or the best."""
         self.artifact = artifact
-        self.data = dumps(artifact) if data is None else data
+        if data is not None:
+            self.data = data
         try:
             self._core = _core.Model(self.data, kernel)
         except ValueError as error:
             raise RindleError(str(error)) from None
+
+    @cached_property
+    def data(self) -> bytes:
+        """The bytes of the .rindle file."""
+        return dumps(self.artifact)
 
     def __repr__(self) -> str:
         nodes = " -> ".join(node.name for node in self.artifact.graph.nodes)
@@ -79,10 +87,15 @@ class Model:
         """
         return self._core.output_frames(frames)
 
-    @property
+    @cached_property
     def id(self) -> str:
         """64 hex digits that name what the model computes: equal for equal integers, thresholds included."""
-        return self._core.id
+        return self._core.id or model_id(self.artifact)
+
+    @cached_property
+    def _named_core(self):
+        """The core's model with an id, which saved states carry. Thresholds are set without one, since only streams need it."""
+        return self._core if self._core.id else _core.Model(self._core, [], self.id)
 
     @property
     def kernel(self) -> str:
@@ -95,11 +108,39 @@ class Model:
         layers = {node.name: node.layer for node in self.artifact.graph.programs}
         return {name: layers[node].thetas.get(code) for name, (node, code) in self.artifact.held_codes().items()}
 
-    def with_thresholds(self, thresholds: dict) -> Model:
-        """A copy with these θ; see :meth:`thresholds`. Inputs that are not named keep theirs. RindleError for an unknown
-        name, and for a θ that is negative, fractional or too large.
+    @property
+    def threshold_values(self) -> dict[str, float | np.ndarray | None]:
+        """The same in units of the value: θ times what one code is worth."""
+        formats = {
+            name: self.artifact.graph.program(n).layer.formats[c] for name, (n, c) in self.artifact.held_codes().items()
+        }
+        return {name: None if t is None else t * formats[name].scale for name, t in self.thresholds.items()}
+
+    def with_thresholds(self, thresholds: dict, unit: str = "code") -> Model:
+        """The same model with other thresholds; it shares the weights, and no file is made before it is asked for.
+
+        thresholds: "node/source" -> None (dense), one θ for all elements, or one for each of them [n]. Inputs that are not named
+        keep theirs. unit: "code": θ is an integer in code units, as :attr:`thresholds` has them. "value": a number in the units
+        of the input itself, whatever the width of its codes, as :attr:`threshold_values` has them: a change that is not larger is
+        skipped. Raises RindleError for an unknown name, and for a θ that is negative, fractional (of codes) or too large.
         """
-        return Model(self.artifact.with_thresholds(thresholds), kernel=self.kernel)
+        artifact = with_thresholds(self.artifact, thresholds, unit)
+        known = artifact.held_codes()
+        changes = []
+        for node, code in (known[name] for name in thresholds):
+            theta = artifact.graph.program(node).layer.thetas.get(code)
+            changes.append((node, code, None if theta is None else np.atleast_1d(np.asarray(theta, np.int16))))
+        return self._sharing(artifact, _core.Model(self._core, changes))
+
+    def with_provenance(self, provenance: dict) -> Model:
+        """The same model with another provenance: free-form, for people."""
+        return self._sharing(replace(self.artifact, provenance=provenance), self._core)
+
+    @staticmethod
+    def _sharing(artifact: Artifact, core) -> Model:
+        model = Model.__new__(Model)
+        model.artifact, model._core = artifact, core
+        return model
 
     def run(self, x: np.ndarray, lengths=None, engine: str = "runtime") -> np.ndarray:
         """Whole sequences, each from zero states.

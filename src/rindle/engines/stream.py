@@ -25,7 +25,7 @@ class Stream:
 
     def __init__(self, model: Model):
         self.model = model
-        self._core = _core.Stream(model._core)
+        self._core = _core.Stream(model._named_core)
         self._step = self._core.step
         self._size = model.output_size
         self._vocabulary = model.vocabulary

@@ -14,6 +14,7 @@ from ..program.nodes import ProgramNode
 from ..program.program import Program
 from .needs import features
 
+UNITS = ("code", "value")  # of thresholds
 VERSION = 4  # the newest that this package knows; a file has the oldest that can say what it says
 
 
@@ -88,12 +89,15 @@ class Artifact:
                 names[f"{node.name}/{name}"] = (node.name, code)
         return names
 
-    def with_thresholds(self, thresholds: dict) -> Artifact:
-        """A copy whose inputs are held with these θ. "node/source" -> None (dense), an integer, or one per element.
+    def held_graph(self, thresholds: dict, unit: str = "code") -> Graph:
+        """The graph with these thresholds, "node/source" -> None (dense), one θ, or one per element; inputs that are not named keep
+        theirs. What the golden vector says no longer holds then: ``engines.golden.with_thresholds`` gives the artifact.
 
-        θ is in code units, 0 <= θ < the code's largest value; 0 gives the integers of the dense model. Inputs that are
-        not named keep theirs. The golden vector is computed anew.
+        unit: "code": θ is in code units, 0 <= θ < the code's largest value; 0 gives the integers of the dense model. "value": in
+        those of the input itself; a change that is not larger is skipped.
         """
+        if unit not in UNITS:
+            raise RindleError(f"unknown unit {unit!r} of thresholds; there are {', '.join(UNITS)}")
         known = self.held_codes()
         thetas = {node.name: dict(node.layer.thetas) for node in self.graph.programs}
         for name, theta in thresholds.items():
@@ -105,24 +109,15 @@ class Artifact:
             layer = self.graph.program(node).layer
             thetas[node].pop(code, None)
             if theta is not None:
-                thetas[node][code] = check_theta(theta, layer.formats[code], layer.program.sizes[code], name)
+                check = check_theta if unit == "code" else theta_of_value
+                thetas[node][code] = check(theta, layer.formats[code], layer.program.sizes[code], name)
         nodes = tuple(
             replace(node, layer=replace(node.layer, thetas=ordered(node.layer.program, thetas[node.name])))
             if isinstance(node, ProgramNode)
             else node
             for node in self.graph.nodes
         )
-        changed = replace(self, graph=replace(self.graph, nodes=nodes))
-        return changed.with_golden(self.golden.inputs, self.golden.lengths)
-
-    def with_golden(self, inputs: np.ndarray, lengths: np.ndarray) -> Artifact:
-        """A copy whose golden outputs the reference computes from these input codes, or ids."""
-        from ..engines.reference import run
-
-        outputs = run(self, inputs, lengths).codes
-        outputs = outputs.astype(np.float32 if self.graph.is_float(self.graph.output) else np.int16)
-        wide = np.int32 if self.graph.vocabulary else np.int16
-        return replace(self, golden=Golden(inputs.astype(wide), lengths.astype(np.int32), outputs))
+        return replace(self.graph, nodes=nodes)
 
 
 def ordered(program: Program, thetas: dict) -> dict:
@@ -147,3 +142,16 @@ def check_theta(theta, fmt: Format, size: int, where: str) -> int | np.ndarray:
             f"{where}: θ is {theta!r}; it must be 0..{fmt.hi - 1}: codes reach {fmt.hi}, so that a larger one would never fire"
         )
     return int(values) if values.ndim == 0 else values.astype(np.int64)
+
+
+def theta_of_value(value, fmt: Format, size: int, where: str) -> int | np.ndarray:
+    """A threshold in units of the value -> θ, checked: |Δ| · scale > value is |Δ| > floor(value / scale) for codes."""
+    values = np.asarray(value)
+    if values.dtype.kind not in "iuf" or not np.all(np.isfinite(values)) or np.any(values < 0):
+        raise RindleError(f"{where}: the threshold is {value!r}; in units of the value it is a number, 0 or more")
+    if np.any(values >= fmt.hi * fmt.scale):
+        raise RindleError(
+            f"{where}: the threshold is {value!r}; it must be below {fmt.hi * fmt.scale:g}, the largest value of {fmt}, "
+            "so that a change can exceed it"
+        )
+    return check_theta(np.floor(values / fmt.scale), fmt, size, where)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from ..errors import RindleError
 from .artifact import VERSION, Artifact
-from .document import from_document, to_document
+from .document import describe, from_document, to_document
 
 DTYPES = ("U8", "I16", "I32", "I64", "F32")
 
@@ -45,14 +45,14 @@ def loads(data: bytes, name: str = "the file") -> Artifact:
 
 def model_id(artifact: Artifact) -> str:
     """64 hex digits over all that the model computes; a saved stream state carries it."""
-    return _identity(*to_document(artifact))
+    return _identity(*describe(artifact))
 
 
 def _identity(document: dict, tensors: dict[str, np.ndarray]) -> str:
     """SHA-256 of what the model computes: everything but the golden vector and the provenance. docs/format.md."""
     described = {key: value for key, value in document.items() if key not in ("id", "golden", "provenance")}
     digest = hashlib.sha256(json.dumps(described, sort_keys=True, separators=(",", ":")).encode())
-    for name in sorted(set(tensors) - set(document["golden"].values())):
+    for name in sorted(set(tensors) - set(document.get("golden", {}).values())):
         digest.update(name.encode() + b"\0" + np.ascontiguousarray(tensors[name]).tobytes())
     return digest.hexdigest()
 

@@ -26,21 +26,27 @@ PATHS_LIMIT = 2**24
 
 def to_document(artifact: Artifact) -> tuple[dict, dict[str, np.ndarray]]:
     """The document, without its id, and the tensors that it names."""
-    tensors: dict[str, np.ndarray] = {}
-    tables: dict[str, dict] = {}
+    document, tensors = describe(artifact)
     golden = artifact.golden
     tensors["golden/inputs"] = np.asarray(golden.inputs, np.int32 if artifact.graph.vocabulary else np.int16)
     tensors["golden/lengths"] = np.asarray(golden.lengths, np.int32)
     is_float = artifact.graph.is_float(artifact.graph.output)
     tensors["golden/outputs"] = np.asarray(golden.outputs, np.float32 if is_float else np.int16)
+    document["golden"] = {part: f"golden/{part}" for part in ("inputs", "lengths", "outputs")}
+    document["provenance"] = artifact.provenance
+    return document, tensors
+
+
+def describe(artifact: Artifact) -> tuple[dict, dict[str, np.ndarray]]:
+    """What the model computes: the document and its tensors, without id, golden vector and provenance."""
+    tensors: dict[str, np.ndarray] = {}
+    tables: dict[str, dict] = {}
     nodes = [write_node(node, tensors, tables) for node in artifact.graph.nodes]
     document = {
         "version": artifact.version,
         "input": _write_input(artifact.graph, artifact.input_format),
         "nodes": nodes,
         "tables": tables,
-        "golden": {part: f"golden/{part}" for part in ("inputs", "lengths", "outputs")},
-        "provenance": artifact.provenance,
     }
     if artifact.version < 4:
         document["output"] = artifact.graph.output

@@ -22,6 +22,7 @@ from itertools import cycle, islice
 import numpy as np
 
 from ..cells import linear
+from ..engines.golden import with_golden
 from ..engines.model import Model
 from ..errors import DISTRIBUTION, RindleError
 from ..file.artifact import Artifact, Golden, Layer
@@ -351,6 +352,5 @@ def probe_artifact(rows: int, columns: int) -> Artifact:
         {},
     )
     graph = Graph(columns, (ProgramNode("probe", (INPUT,), layer),), "probe")
-    return Artifact(graph, value, Golden(None, None, None)).with_golden(
-        np.zeros((1, 1, columns), np.int64), np.ones(1, np.int64)
-    )
+    bare = Artifact(graph, value, Golden(None, None, None))
+    return with_golden(bare, np.zeros((1, 1, columns), np.int64), np.ones(1, np.int64))

@@ -9,7 +9,7 @@ whatever the budget.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -101,8 +101,7 @@ def choose_thresholds(
         "chosen": _row(found.chosen),
         "front": [_row(point) for point in thinned(found, FRONT)],
     }
-    artifact = replace(made.artifact, provenance={**made.artifact.provenance, "delta": story})
-    return Chosen(Model(artifact, kernel=model.kernel), found, judge)
+    return Chosen(made.with_provenance({**made.artifact.provenance, "delta": story}), found, judge)
 
 
 def backwards(artifact) -> dict[str, str]:
@@ -146,19 +145,19 @@ def entry(point: Point) -> dict:
     return {"thetas": point.thetas, **shares, **({"still": one.still} if one.still else {})}
 
 
-def set_thresholds(model: Model, thetas: dict[str, int | np.ndarray | None]) -> Model:
-    """θ by hand. What a search has written into the provenance no longer holds, and goes."""
-    made = model.with_thresholds(thetas)
-    provenance = {key: value for key, value in made.artifact.provenance.items() if key != "delta"}
-    return Model(replace(made.artifact, provenance=provenance), kernel=model.kernel)
+def set_thresholds(model: Model, thetas: dict[str, int | np.ndarray | None], unit: str = "code") -> Model:
+    """θ by hand, as ``Model.with_thresholds`` has them. What a search has written into the provenance no longer holds, and goes."""
+    made = model.with_thresholds(thetas, unit)
+    return made.with_provenance({key: value for key, value in made.artifact.provenance.items() if key != "delta"})
 
 
-def parse_threshold(text: str) -> tuple[str, int | None]:
-    """ "node/input=8", or "node/input=none" for dense."""
+def parse_threshold(text: str, unit: str = "code") -> tuple[str, int | float | None]:
+    """ "node/input=8" (or "node/input=0.05", where the unit is "value"), or "node/input=none" for dense."""
     name, equals, value = text.rpartition("=")
     if equals and value.strip().lower() in ("none", "dense"):
         return name.strip(), None
     try:
-        return name.strip(), int(value if equals else "")
+        return name.strip(), (int if unit == "code" else float)(value if equals else "")
     except ValueError:
-        raise RindleError(f"the threshold {text!r} cannot be read; write node/input=8, or node/input=none") from None
+        like = "node/input=8" if unit == "code" else "node/input=0.05"
+        raise RindleError(f"the threshold {text!r} cannot be read; write {like}, or node/input=none") from None

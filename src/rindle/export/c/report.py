@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...engines.golden import with_golden, with_thresholds
 from ...engines.reference import run
 from ...errors import RindleError
 from ...numbers.formats import encode_input
@@ -82,7 +83,7 @@ def report(
     """
     artifact = getattr(artifact, "artifact", artifact)
     held = any(node.layer.thetas for node in artifact.graph.programs)
-    forms = {"dense": artifact.with_thresholds(dict.fromkeys(artifact.held_codes()))}
+    forms = {"dense": with_thresholds(artifact, dict.fromkeys(artifact.held_codes()))}
     drives = {"dense": _drives(artifact, data, False)}
     if held:
         forms["held"], drives["held"] = artifact, _drives(artifact, data, True)
@@ -161,7 +162,7 @@ def _vectors(artifact, what: str, codes: np.ndarray):
             changed += rows * int(count)
             total += rows * int(frames) * node.layer.program.sizes[code]
     density = changed / total if total else 1.0
-    golden = [artifact.with_golden(part, np.array([part.shape[1]])) for part in (one, all_of_them)]
+    golden = [with_golden(artifact, part, np.array([part.shape[1]])) for part in (one, all_of_them)]
     return what, density, len(codes) - 1, *golden
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ...engines.golden import with_golden
 from ...engines.model import Model
 from ...errors import RindleError
 from ...file.artifact import Artifact, Golden
@@ -133,7 +134,7 @@ def part(artifact: Artifact, name: str) -> Model:
         nodes, source = (replace(node, sources=(INPUT,)),), node.source
     size, fmt = graph.size_of(source), artifact.format_of(source)
     alone = Artifact(Graph(size, nodes, name), fmt, Golden(None, None, None))
-    return Model(alone.with_golden(np.zeros((1, 1, size), np.int64), np.ones(1, np.int32)))
+    return Model(with_golden(alone, np.zeros((1, 1, size), np.int64), np.ones(1, np.int32)))
 
 
 class IntegerRNN(Integers):

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from ...engines.golden import with_golden
 from ...errors import RindleError
 from ...file.artifact import Artifact, Golden, Layer
 from ...numbers.codes import LIMIT, MAX_MULTIPLIER, MAX_SHIFT, Affine, Product, Rescale, check_elementwise, signed_bits
@@ -28,7 +29,7 @@ def convert(plan: Plan, provenance: dict) -> Artifact:
     nodes = tuple(convert_node(node, plan) for node in plan.graph.nodes)
     graph = replace(plan.graph, nodes=nodes)
     artifact = Artifact(graph, plan.input_format, Golden(None, None, None), provenance)
-    return artifact.with_golden(*golden_inputs(plan))
+    return with_golden(artifact, *golden_inputs(plan))
 
 
 def convert_node(node: Node, plan: Plan) -> Node:
