@@ -14,8 +14,10 @@ import rindle
 from rindle import Format, RindleError, fixed, integer
 from rindle.engines.reference import run
 from rindle.file.container import dumps, loads
-from rindle.nn.conversion.convert import choose_shift, rescale
-from rindle.numbers.codes import LIMIT, Affine
+from rindle.nn.conversion.convert import rescale
+from rindle.nn.conversion.shifts import choose_shift
+from rindle.numbers.bounds import LIMIT
+from rindle.numbers.codes import Affine
 
 
 def half_up(v: Fraction) -> int:

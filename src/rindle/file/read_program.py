@@ -8,7 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from ..errors import RindleError
-from ..numbers.codes import LIMIT, MAX_MULTIPLIER, MAX_SHIFT, Affine, Product, Rescale, check_elementwise
+from ..numbers import bounds
+from ..numbers.bounds import LIMIT, MAX_MULTIPLIER, MAX_SHIFT, check_elementwise
+from ..numbers.codes import Affine, Product, Rescale
 from ..numbers.formats import Format
 from ..numbers.tables import Table
 from ..program.program import ARITY, Conv, Op, Program, Term
@@ -230,20 +232,20 @@ class _Operations:
     def _requantize(self, entry: Fields, op: Op) -> tuple[Op, Rescale]:
         fmt = self.formats[op.args[0]]
         rescale = Rescale(entry.integer("multiplier", 0, MAX_MULTIPLIER - 1), entry.integer("shift", 0, MAX_SHIFT))
-        check_sum(np.array([max(-fmt.lo, fmt.hi) * rescale.multiplier]), rescale.shift, entry.where)
+        bounds.check_sums(np.array([bounds.largest(fmt) * rescale.multiplier]), rescale.shift, entry.where)
         self.source_of[op.out[0]] = op.args[0]
         return op, rescale
 
     def _clip(self, entry: Fields, op: Op) -> tuple[Op, tuple[int, int]]:
         fmt, result = self.formats[op.args[0]], self.formats[op.out[0]]
-        bounds = entry.integer("lo", fmt.lo, fmt.hi), entry.integer("hi", fmt.lo, fmt.hi)
-        if bounds[0] > bounds[1]:
-            raise RindleError(f"{entry.where}: lo is {bounds[0]}, above hi, {bounds[1]}")
+        lo, hi = entry.integer("lo", fmt.lo, fmt.hi), entry.integer("hi", fmt.lo, fmt.hi)
+        if lo > hi:
+            raise RindleError(f"{entry.where}: lo is {lo}, above hi, {hi}")
         if result != fmt:
             raise RindleError(
                 f"{entry.where}: clip keeps its format, but {op.args[0]!r} is {fmt} and {op.out[0]!r} is {result}"
             )
-        return op, bounds
+        return op, (lo, hi)
 
     def _table(self, entry: Fields, op: Op) -> tuple[Op, Table]:
         name, result = entry.take("table", str), self.formats[op.out[0]]
@@ -279,27 +281,15 @@ class _Operations:
                 raise RindleError(
                     f"{where}: the gate {gate!r} has {self.sizes[gate]} elements, which is no multiple of {pixels} pixels"
                 )
-        starts = np.cumsum([0, *(self.sizes[gate] // pixels for gate in gates)])
-        rows = int(starts[-1])
+        rows = sum(self.sizes[gate] // pixels for gate in gates)
         bias = self.store.take(entry.take("bias", str), f"{where}.bias", np.int64, (rows,))
         shift = entry.integer("shift", 0, MAX_SHIFT)
         if np.any((bias <= -LIMIT) | (bias >= LIMIT)):
             raise RindleError(f"{where}.bias holds a value of magnitude 2^52 or more")
-        worst = np.abs(bias)
-        terms, products = [], []
-        for index, (field, conv) in enumerate(zip(fields, convs)):
-            term, product = self._term(field, gates, conv)
-            first = gates.index(term.gates[0])
-            span = slice(starts[first], starts[first + len(term.gates)])
-            reach = np.abs(product.weight).sum(1) * max(-self.formats[term.code].lo, self.formats[term.code].hi)
-            # float64 guards the int64 sum below: it only has to tell "far above 2^52" from "below"
-            if np.any(reach.astype(np.float64) * product.multiplier + worst[span] >= 2.0**60):
-                raise RindleError(f"{where}.terms[{index}]: the sums can pass 2^60; (8b) allows less than 2^52")
-            worst[span] += reach * product.multiplier
-            terms.append(term)
-            products.append(product)
-        check_sum(worst, shift, where)
-        return Op("affine", gates, terms=tuple(terms), biased=gates), Affine(tuple(products), bias, shift)
+        terms, products = zip(*(self._term(field, gates, conv) for field, conv in zip(fields, convs)))
+        op, affine = Op("affine", gates, terms=terms, biased=gates), Affine(products, bias, shift)
+        bounds.check_sums(bounds.affine(op, affine, self.formats, self.sizes), shift, where)
+        return op, affine
 
     def _conv(self, entry: Fields) -> Conv | None:
         """Its geometry, where a term is a convolution."""
@@ -365,13 +355,4 @@ class _Operations:
         entry.done()
         return Term(code, self.source_of.get(code, ""), run, conv), Product(
             weight, fmt, multiplier.astype(np.int64), row_scales
-        )
-
-
-def check_sum(worst: np.ndarray, shift: int, where: str) -> None:
-    """(8b): worst is Σ A·M + |b| per row."""
-    reached = int(worst.max()) + (2 ** (shift - 1) if shift else 0)
-    if reached >= LIMIT:
-        raise RindleError(
-            f"{where}: Σ A·M + |b| + R reaches {reached} (2^{math.log2(reached):.2f}); (8b) allows less than 2^52"
         )

@@ -12,7 +12,8 @@ import numpy as np
 
 from ..errors import RindleError
 from ..file.artifact import Artifact
-from ..numbers.codes import signed_bits, worst_case
+from ..numbers import bounds
+from ..numbers.bounds import signed_bits
 from ..numbers.formats import Format
 from ..program.nodes import INPUT
 from ..program.products import terms_of
@@ -118,7 +119,7 @@ def hardware(artifact: Artifact) -> Hardware:
                 rescaled.append(_multiplier(np.array([constant.multiplier])))
             elif op.kind not in ("table", "clip"):
                 operands = tuple(layer.formats[path] for path in op.args)
-                elementwise[name] = signed_bits(worst_case(op.kind, operands, layer.formats[op.out[0]]))
+                elementwise[name] = signed_bits(bounds.elementwise(op.kind, operands, layer.formats[op.out[0]]))
     shifts = not any(one.multiplier for one in products) and not any(rescaled)
     tables = _tables(graph)
     memory = _memory(graph, products, sums, tables)
@@ -148,7 +149,7 @@ def _choices(graph, node, rules: dict, provenance: dict):
     """Of the paths, codes and vectors of one layer, in program order."""
     layer, program = node.layer, node.layer.program
     tables = {op.out[0]: rules[key] for op in program.ops if (key := (node.name, f"table.{op.out[0]}")) in rules}
-    bounds, flat = bounds_of(program), saturating(program, tables)
+    known_bounds, flat = bounds_of(program), saturating(program, tables)
     sources = dict(zip(program.inputs, node.sources))
     codes = {term.code: (term.gates[0], term.source) for op in program.affines for term in op.terms}
     clipped = {op.out[0]: op.args[0] for op in program.ops if op.kind == "clip"}
@@ -162,7 +163,7 @@ def _choices(graph, node, rules: dict, provenance: dict):
         else:
             key = path if path not in codes else "code.{}.{}".format(*codes[path])
             rule = rules.get((node.name, key))
-            known = {"bound": bounds.get(path), "flat": flat.get(path)} if path not in codes else {}
+            known = {"bound": known_bounds.get(path), "flat": flat.get(path)} if path not in codes else {}
             reason = (
                 UNKNOWN
                 if rule is None
@@ -211,7 +212,7 @@ def _multiplier(m: np.ndarray) -> int:
 def _products(graph, rules: dict):
     for one in terms_of(graph):
         term, product, code = one.term, one.product, one.code_format
-        reaches = np.abs(product.weight).sum(1) * max(-code.lo, code.hi)
+        reaches = bounds.accumulators(product.weight, code)
         row = int(np.argmax(reaches))
         rule = rules.get((one.node.name, f"weight.{term.gates[0]}.{term.source}"))
         weight = f"int{product.format.bits}, a scale per row" if product.row_scales is not None else str(product.format)
@@ -229,17 +230,11 @@ def _products(graph, rules: dict):
 
 
 def _sum(node, op, constant) -> SumNeeds:
-    layer, rows = node.layer, [node.layer.program.block_shape(gate)[0] for gate in op.out]
-    starts = dict(zip(op.out, np.cumsum([0, *rows])))
-    worst = np.abs(constant.bias).astype(object)
-    for term, product in zip(op.terms, constant.products):
-        code, first = layer.formats[term.code], starts[term.gates[0]]
-        reach = np.abs(product.weight).sum(1) * max(-code.lo, code.hi) * product.multiplier
-        worst[first : first + len(reach)] += reach
-    rounding = 2 ** (constant.shift - 1) if constant.shift else 0
+    worst = bounds.affine(op, constant, node.layer.formats, node.layer.program.sizes)
+    needed = signed_bits(int(worst.max()) + bounds.rounding(constant.shift))
     bias = signed_bits(int(np.abs(constant.bias).max())) if constant.bias.any() else 0
     name = f"{node.name}/{' '.join(op.out)}"
-    return SumNeeds(name, len(op.terms), sum(rows), signed_bits(int(worst.max()) + rounding), bias, constant.shift)
+    return SumNeeds(name, len(op.terms), len(worst), needed, bias, constant.shift)
 
 
 def _tables(graph) -> tuple[TableNeeds, ...]:

@@ -11,12 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import RindleError
 from .formats import Format
-
-LIMIT = 2**52
-MAX_SHIFT = 40
-MAX_MULTIPLIER = 2**22
 
 
 class NumPy:
@@ -145,11 +140,6 @@ class Rescale:
     shift: int
 
 
-def signed_bits(reach: int) -> int:
-    """Bits of a two's complement integer that holds every value up to this magnitude."""
-    return reach.bit_length() + 1
-
-
 def alignment(op_kind: str, f: tuple[int, ...], result: int) -> tuple[tuple[int, ...], int]:
     """Section 4: the left shift of each term to the largest fraction F, and s = F − frac(result).
 
@@ -169,38 +159,9 @@ def alignment(op_kind: str, f: tuple[int, ...], result: int) -> tuple[tuple[int,
     return tuple(largest - one for one in fractions), largest - result
 
 
-def worst_case(op_kind: str, operands: tuple[Format, ...], result: Format) -> int:
-    """(15): the largest magnitude that the formats allow before the final shift, rounding and left shifts included."""
-    lefts, s = alignment(op_kind, tuple(o.frac for o in operands), result.frac)
-    top = [max(-o.lo, o.hi) for o in operands]
-    if op_kind in ("add", "sub"):
-        terms = top
-    elif op_kind == "mul":
-        terms = [top[0] * top[1]]
-    elif op_kind == "sum_of_products":
-        terms = [top[0] * top[1], top[2] * top[3]]
-    else:
-        one = one_of(operands[0])
-        terms = [top[0] * top[1], max(abs(one - operands[0].lo), abs(one - operands[0].hi)) * top[2]]
-    v = sum(term << left for term, left in zip(terms, lefts))
-    return v + 2 ** (s - 1) if s >= 1 else v << -s
-
-
 def one_of(z: Format) -> int:
     """The code of 1 in a lerp weight's format, (13)."""
     return 2**z.frac if z.frac >= 0 else 0
-
-
-def check_elementwise(op_kind: str, operands: tuple[Format, ...], result: Format, where: str) -> None:
-    """Raises unless (15) holds, and unless "one" of a lerp is an integer code."""
-    if op_kind == "lerp" and operands[0].frac < 0:
-        raise RindleError(f"{where}: a lerp weight needs fraction bits >= 0, not {operands[0]}: 1 would not be a code")
-    worst = worst_case(op_kind, operands, result)
-    if worst >= LIMIT:
-        raise RindleError(
-            f"{where}: {op_kind} of {', '.join(map(str, operands))} into {result} can reach 2^{math.log2(worst):.1f}, "
-            f"which is not below 2^52; use formats whose fraction bits lie closer together"
-        )
 
 
 def evaluate_table(table, x, fmt: Format, xp=NumPy):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate, pairwise
 from math import prod
 
 from ..errors import RindleError
@@ -101,6 +102,16 @@ class Op:
     def pixels(self) -> int:
         """Elements that share a row of an affine's weights: 1, or those of an image's channel."""
         return self.terms[0].conv.pixels if self.terms and self.terms[0].conv else 1
+
+    def rows(self, sizes: dict[str, int]) -> dict[str, slice]:
+        """Of an affine: gate -> its rows among those of all gates. sizes: path -> elements."""
+        ends = [0, *accumulate(sizes[gate] // self.pixels for gate in self.out)]
+        return {gate: slice(first, end) for gate, (first, end) in zip(self.out, pairwise(ends))}
+
+    def spans(self, sizes: dict[str, int]) -> tuple[slice, ...]:
+        """Of an affine: the rows to which each of its terms adds."""
+        rows = self.rows(sizes)
+        return tuple(slice(rows[term.gates[0]].start, rows[term.gates[-1]].stop) for term in self.terms)
 
 
 @dataclass(frozen=True)

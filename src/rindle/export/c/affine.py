@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...numbers import bounds
 from .arrays import Names, comment, planes, smallest, words
 from .expressions import INT32, finished, times
 
@@ -22,7 +23,6 @@ class Matrix:
 
     term: object
     product: object
-    reach: np.ndarray  # A of (8b) per row, from the codes themselves
     bits: int
     wide: bool
     narrow: int  # whether no code is beyond 273: see products.c
@@ -110,12 +110,11 @@ class AffineWriter:
     def _matrix(self, op, index: int) -> Matrix:
         term, product = op.terms[index], self.layer.constants[op.out[0]].products[index]
         fmt = self.layer.formats[term.code]
-        largest = max(-fmt.lo, fmt.hi)
-        reach = np.abs(product.weight).sum(1) * largest
-        bits = product.format.bits
+        bits, largest = product.format.bits, bounds.largest(fmt)
+        reach = int(bounds.accumulators(product.weight, fmt).max())
         # With w + 2^(b-1) for w, the sums on the way are larger.
         on_the_way = 3 * 2 ** (bits - 1) * product.weight.shape[1] * largest if bits < 8 else 0
-        return Matrix(term, product, reach, bits, max(int(reach.max()), on_the_way) >= INT32, int(largest <= 273))
+        return Matrix(term, product, bits, max(reach, on_the_way) >= INT32, int(largest <= 273))
 
     def _of_code(self, code: str) -> list[Matrix]:
         return [m for matrices in self.matrices.values() for m in matrices if m.term.code == code]
@@ -240,11 +239,8 @@ class AffineWriter:
         """One row's code, (7). acc: of each matrix, an expression. row: index from ``first`` on."""
         constant, fmt = self.layer.constants[op.out[0]], self.layer.formats[gates[0]]
         bias = constant.bias[first : first + rows]
-        total = np.abs(bias).astype(object)
-        for m in matrices:
-            part = slice(self._offset(op, m, first), self._offset(op, m, first) + rows)
-            total = total + m.reach[part].astype(object) * m.product.multiplier[part]
-        bound = int(total.max()) + (2 ** (constant.shift - 1) if constant.shift else 0)
+        worst = bounds.affine(op, constant, self.layer.formats, self.program.sizes)[first : first + rows]
+        bound = int(worst.max()) + bounds.rounding(constant.shift)
         wide, terms = bound >= INT32, []
         for m in matrices:
             offset = self._offset(op, m, first)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from ...numbers.codes import alignment, one_of, worst_case
+from ...numbers import bounds
+from ...numbers.codes import alignment, one_of
 from .affine import AffineWriter
 from .arrays import Constants, Names, Struct, comment
 from .expressions import INT32, finished, times
@@ -192,11 +193,10 @@ class ProgramWriter:
             return f"{self.tables.function(constant, result)}({a[0]})"
         operands = tuple(self.layer.formats[path] for path in op.args)
         if op.kind == "requantize":
-            rounding = 2 ** (constant.shift - 1) if constant.shift else 0
-            bound = max(-operands[0].lo, operands[0].hi) * constant.multiplier + rounding
+            bound = bounds.requantized(operands[0], constant)
             return finished(times(a[0], constant.multiplier, bound >= INT32), bound, constant.shift, result)
         lefts, shift = alignment(op.kind, tuple(fmt.frac for fmt in operands), result.frac)
-        bound = worst_case(op.kind, operands, result)
+        bound = bounds.elementwise(op.kind, operands, result)
         terms = {
             "add": lambda: (a[0], a[1]),
             "sub": lambda: (a[0], a[1]),

@@ -11,30 +11,22 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...errors import RindleError, RindleWarning
+from ...errors import RindleWarning
 from ...numbers.formats import Format
 
 ENOUGH = 2**11  # an M from here on is fine enough, (8b)
 REMARKABLE = 1.5  # a step that grows by more is warned of
 
 
-class TooCoarse(RindleError):
-    """No multipliers are fine enough at this shift."""
-
-    def __init__(self, text: str, shift: int):
-        super().__init__(text)
-        self.shift = shift
-
-
-def with_exact_steps(name: str, op, plan, refused: TooCoarse):
-    """The LayerPlan, with such steps for the weights of an affine. Raises ``refused`` where their codes are given."""
+def with_exact_steps(name: str, op, plan, shift: int):
+    """The LayerPlan, with such steps for the weights of an affine; None where no step can change, their codes being given."""
     weights, changed = dict(plan.weights), False
     for term in op.terms:
         fmt, steps = plan.weights[term.weight]
         rows = [plan.program.block_shape(f"{gate}.{term.source}")[0] for gate in term.gates]
         scale = np.full(sum(rows), fmt.scale) if steps is None else steps.astype(np.float64)
         y_scale = np.repeat([plan.formats[gate].scale for gate in term.gates], rows)
-        per_step = plan.formats[term.code].scale / y_scale * 2.0**refused.shift
+        per_step = plan.formats[term.code].scale / y_scale * 2.0**shift
         multipliers = np.maximum(np.ceil(scale * per_step * (1 - 2.0**-22)), 1)
         raised = np.where(multipliers < ENOUGH, np.maximum(scale, multipliers / per_step), scale)
         if term.weight in plan.codes or np.allclose(raised, scale, rtol=2.0**-22, atol=0):
@@ -49,6 +41,4 @@ def with_exact_steps(name: str, op, plan, refused: TooCoarse):
                 RindleWarning,
                 stacklevel=2,
             )
-    if not changed:
-        raise refused
-    return replace(plan, weights=weights)
+    return replace(plan, weights=weights) if changed else None
