@@ -166,7 +166,7 @@ def random_layer(rng, equation, sizes: dict[str, int], input_formats: list[Forma
                 block[rng.random(len(block)) < 0.1] = 0.0
                 blocks[f"{gate}.{term.source}"] = torch.from_numpy(block)
             matrix = np.concatenate([blocks[f"{gate}.{term.source}"].numpy() for gate in term.gates])
-            weights[term.weight] = _weights(rng, matrix, rules[term.gates[0], term.source].bits)
+            weights[term.key] = _weights(rng, matrix, rules[term.gates[0], term.source].bits)
     blocks |= {path: torch.from_numpy(rng.normal(size=program.sizes[path])) for path in program.vectors}
     with warnings.catch_warnings():
         warnings.simplefilter(

@@ -189,7 +189,7 @@ def test_lowering_splits_by_format_and_merges_neighbours():
     split, formats = lower(program, codes, rules)
     assert formats == {"x.code": narrow, "h.code.i+g": narrow, "h.code.f+o": wide}
     (op,) = split.affines
-    assert [(t.code, t.weight) for t in op.terms] == [
+    assert [(t.code, str(t.key)) for t in op.terms] == [
         ("x.code", "i+f+g.x"),
         ("x.code", "o.x"),
         ("h.code.i+g", "i.h"),

@@ -52,7 +52,7 @@ def test_no_product_vanishes_beside_a_coarser_one(mixed, scale):
             product.weight * product.multiplier[:, None] * 2.0**-constant.shift * y / found.formats[term.code].scale
         )
         error = np.sqrt(((effective - wanted) ** 2).sum() / (wanted**2).sum())
-        assert error < {2: 0.7}.get(product.format.bits, 0.2), (term.weight, error)
+        assert error < {2: 0.7}.get(product.format.bits, 0.2), (term.key, error)
     assert_agree(artifact, sequences())
 
 

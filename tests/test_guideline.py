@@ -60,7 +60,7 @@ def test_accumulators_are_reached_and_never_passed(model):
     for node in model.artifact.graph.programs:
         for op in node.layer.program.affines:
             for term, product in zip(op.terms, node.layer.constants[op.out[0]].products):
-                one, hi = needs.pop(f"{node.name}/{term.weight}"), node.layer.formats[term.code].hi
+                one, hi = needs.pop(f"{node.name}/{term.key}"), node.layer.formats[term.code].hi
                 sums = [sum(abs(int(w)) * hi for w in row) for row in product.weight]
                 assert (one.reach, one.row) == (max(sums), sums.index(max(sums)))
                 assert 2 ** (one.accumulator - 2) <= one.reach <= 2 ** (one.accumulator - 1) - 1

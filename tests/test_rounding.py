@@ -267,10 +267,10 @@ def test_learned_codes_are_neighbours_of_the_nearest():
         blocks = learned.graph.node(name).layer.blocks
         for op in layer.program.affines:
             for term in op.terms:
-                fmt, steps = plain.layers[name].weights[term.weight]
+                fmt, steps = plain.layers[name].weights[term.key]
                 matrix = torch.cat([blocks[f"{gate}.{term.source}"] for gate in term.gates]).detach().double().numpy()
                 nearest = encode(matrix, steps[:, None].astype(float), fmt.lo, fmt.hi)
-                assert np.abs(layer.codes[term.weight] - nearest).max() <= 1
+                assert np.abs(layer.codes[term.key] - nearest).max() <= 1
 
 
 # ---------------------------------------------------------------------------------------------- bias correction

@@ -189,7 +189,7 @@ def test_formats_per_layer_gate_and_matrix():
     assert layer.formats["c"].frac == layer.formats["c.next"].frac == 10
     (op,) = layer.program.affines
     bits = [product.format.bits for product in layer.constants["i"].products]
-    assert dict(zip([term.weight for term in op.terms], bits))["i.x"] == 3
+    assert dict(zip([str(term.key) for term in op.terms], bits))["i.x"] == 3
     usual = quantized("lstm", "int8").artifact.graph.node("rnn.l1").layer
     assert [p.format.bits for p in usual.constants["i"].products] == [8, 8]
 

@@ -44,9 +44,10 @@ class Real:
         self._terms, self._biases = {}, {}
         for op in self.program.affines:
             self._terms[op.out] = [
-                (product_of(Floats, term, np.concatenate(matrices), self.program.sizes), term.gates)
-                for term in op.terms
+                (i, product_of(Floats, term, np.concatenate(matrices), self.program.sizes), term.gates)
+                for i, term in enumerate(op.terms)
                 for matrices in [[blocks[f"{gate}.{term.source}"] for gate in term.gates]]
+                if term.plane == 0  # a block is the sum of its planes
             ]
             self._biases[op.out] = {gate: np.repeat(blocks.get(gate, 0.0), op.pixels) for gate in op.out}
 
@@ -56,8 +57,8 @@ class Real:
 
     def affine(self, op, *codes):
         size, sums = self.program.sizes, dict(self._biases[op.out])
-        for x, (product, gates) in zip(codes, self._terms[op.out]):
-            for gate, part in zip(gates, Floats.split(product(x), [size[gate] for gate in gates])):
+        for i, product, gates in self._terms[op.out]:
+            for gate, part in zip(gates, Floats.split(product(codes[i]), [size[gate] for gate in gates])):
                 sums[gate] = sums[gate] + part
         return tuple(sums.values())
 
@@ -99,7 +100,9 @@ def dequantized(layer: Layer) -> Blocks:
             steps = product.format.scale if product.row_scales is None else product.row_scales.astype(float)[:, None]
             matrix = product.weight * steps
             ends = np.cumsum([rows[gate] for gate in term.gates])[:-1]
-            blocks |= {f"{gate}.{term.source}": part for gate, part in zip(term.gates, np.split(matrix, ends))}
+            for gate, part in zip(term.gates, np.split(matrix, ends)):
+                block = f"{gate}.{term.source}"
+                blocks[block] = part if term.plane == 0 else blocks[block] + part
     return blocks | {name: layer.vectors[name] * layer.formats[name].scale for name in program.vectors}
 
 

@@ -81,7 +81,7 @@ def _program_facts(node: ProgramNode[Layer]) -> dict:
         if op.kind == "affine":
             facts[where, "shift"], facts[where, "bias"] = constant.shift, constant.bias
             for term, product in zip(op.terms, constant.products):
-                weight = f"{name}/weight.{term.weight}"
+                weight = f"{name}/weight.{term.key}"
                 facts[weight, "convolution"] = str(term.conv)
                 facts[weight, "bits"], facts[weight, "weights"] = product.format.bits, product.weight
                 facts[weight, "multipliers"] = product.multiplier

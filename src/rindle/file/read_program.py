@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -287,7 +288,7 @@ class _Operations:
         if np.any((bias <= -LIMIT) | (bias >= LIMIT)):
             raise RindleError(f"{where}.bias holds a value of magnitude 2^52 or more")
         terms, products = zip(*(self._term(field, gates, conv) for field, conv in zip(fields, convs)))
-        op, affine = Op("affine", gates, terms=terms, biased=gates), Affine(products, bias, shift)
+        op, affine = Op("affine", gates, terms=with_planes(terms), biased=gates), Affine(products, bias, shift)
         bounds.check_sums(bounds.affine(op, affine, self.formats, self.sizes), shift, where)
         return op, affine
 
@@ -356,3 +357,14 @@ class _Operations:
         return Term(code, self.source_of.get(code, ""), run, conv), Product(
             weight, fmt, multiplier.astype(np.int64), row_scales
         )
+
+
+def with_planes(terms: tuple[Term, ...]) -> tuple[Term, ...]:
+    """The terms of an affine, those that multiply a block once more as its further planes."""
+    seen: Counter = Counter()
+    found = []
+    for term in terms:
+        blocks = [(gate, term.source) for gate in term.gates]
+        found.append(replace(term, plane=max(seen[block] for block in blocks)))
+        seen.update(blocks)
+    return tuple(found)

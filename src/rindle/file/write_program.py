@@ -9,7 +9,7 @@ import numpy as np
 from ..numbers.codes import Product
 from ..numbers.formats import pack
 from ..numbers.tables import Table
-from ..program.program import Op, Term
+from ..program.program import Op, Term, refuse_planes
 from .artifact import Layer
 from .fields import write_format
 
@@ -64,8 +64,9 @@ def _write_op(node: str, layer: Layer, op: Op, tensors: dict, tables: dict) -> d
 
 
 def _write_term(node: str, term: Term, product: Product, tensors: dict) -> dict:
+    refuse_planes([term.key], node, "which a file cannot hold")
     fmt = product.format
-    name = f"{node}/weight.{term.weight}"
+    name = f"{node}/weight.{term.key}"
     tensors[name] = pack(product.weight, fmt.bits)
     tensors[f"{name}.multiplier"] = product.multiplier.astype(np.int32)
     entry = {"in": term.code, "gates": list(term.gates), "weight": name, "multiplier": f"{name}.multiplier"}

@@ -18,7 +18,7 @@ import numpy as np
 from ..engines.measurement import Input, Measurement
 from ..errors import RindleError
 from ..program.nodes import ProgramNode
-from ..program.products import blocks_of, terms_of, terms_of_node
+from ..program.products import blocks_of, terms_of_node
 
 FORMULAS = ("rezk",)
 WIDE_DENSITY = 0.97  # of inputs in 16-bit fixed point
@@ -85,9 +85,7 @@ def size_of(artifact) -> Size:
     """Of a converted model, embeddings included."""
     matrices = [(node.rows.size, node.format.bits) for node in artifact.graph.embeddings]
     shared = shared_directions(artifact.graph)
-    matrices += [
-        (one.weights, one.product.format.bits) for one in terms_of(artifact.graph) if one.node.name not in shared
-    ]
+    matrices += [(one.weights, one.bits) for one in blocks_of(artifact.graph) if one.node.name not in shared]
     return Size(tuple(matrices), sum(_vectors(artifact.graph, shared).values()))
 
 
@@ -173,4 +171,4 @@ def _matrices(node: ProgramNode) -> dict[str, tuple[int, np.ndarray]]:
     layer = node.layer
     if hasattr(layer, "blocks"):
         return {name: (FLOAT_BITS, np.asarray(block.detach())) for name, block in layer.blocks.items() if "." in name}
-    return {one.term.weight: (one.product.format.bits, one.product.weight) for one in terms_of_node(node)}
+    return {str(one.term.key): (one.product.format.bits, one.product.weight) for one in terms_of_node(node)}

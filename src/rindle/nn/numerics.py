@@ -13,7 +13,7 @@ from ..numbers.formats import Format
 from ..numbers.tables import GELU_TANH
 from ..program.graph import Graph, execute
 from ..program.nodes import EmbeddingNode, Node, ProgramNode, each
-from ..program.program import Program, check_integer
+from ..program.program import Program, TermKey, check_integer, refuse_planes
 
 
 class RealArrays:
@@ -114,8 +114,7 @@ class Real:
         self._weights, self._biases = {}, {}
         for op in program.affines:
             self._weights[op.out] = [
-                self.parameter(f"weight.{t.weight}", torch.cat([blocks[f"{gate}.{t.source}"] for gate in t.gates]))
-                for t in op.terms
+                self.parameter(t.key, torch.cat([blocks[f"{gate}.{t.source}"] for gate in t.gates])) for t in op.terms
             ]
             zero = {
                 g: torch.zeros_like(blocks[f"{g}.{op.terms[0].source}"][:, 0]) for g in op.out if g not in op.biased
@@ -128,8 +127,8 @@ class Real:
         size = self.program.sizes
         return {state: like.new_zeros(batch, size[state]) for state, _ in self.program.states}, {}
 
-    def parameter(self, name: str, value: torch.Tensor) -> torch.Tensor:
-        """Each weight matrix and vector passes here once."""
+    def parameter(self, name: str | TermKey, value: torch.Tensor) -> torch.Tensor:
+        """Each weight matrix passes here once, under its term, and each vector under its name."""
         return value
 
     def result(self, path: str, value: torch.Tensor) -> torch.Tensor:
@@ -144,6 +143,8 @@ class Real:
         ends = [0, *accumulate(sizes)]
         y = torch.cat(self._biases[op.out])
         for x, weight, term in zip(codes, self._weights[op.out], op.terms):
+            if term.plane:
+                continue  # a block is the sum of its planes
             product = self.product(term, x, weight)
             if term.gates != op.out:  # to all gates at once, which is far less work for the interpreter
                 first = ends[op.out.index(term.gates[0])]
@@ -210,6 +211,7 @@ class FakeQuantized(Real):
 
     def __init__(self, layer: FloatLayer, plan):
         check_integer(plan.program, plan.program.cell)
+        refuse_planes(plan.weights, plan.program.cell, "which training does not know")
         self.plan = plan
         super().__init__(FloatLayer(plan.program, layer.blocks))
 
@@ -217,7 +219,7 @@ class FakeQuantized(Real):
         if name in self.plan.formats:  # a constant vector
             fmt = self.plan.formats[name]
             return fake_quantize(value, fmt.scale, fmt)
-        fmt, steps = self.plan.weights[name.removeprefix("weight.")]
+        fmt, steps = self.plan.weights[name]
         scale = fmt.scale if steps is None else torch.as_tensor(steps, dtype=value.dtype)[:, None]
         return fake_quantize(value, scale, fmt)
 

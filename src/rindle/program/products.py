@@ -43,6 +43,14 @@ class WeightBlock:
         return self.source in self.node.layer.program.hidden
 
     @property
+    def bits(self) -> int:
+        """The bits of one of its weights in a converted layer, all planes together."""
+        mine = (
+            one for one in terms_of_node(self.node) if one.term.source == self.source and self.gate in one.term.gates
+        )
+        return sum(one.product.format.bits for one in mine)
+
+    @property
     def weight_key(self) -> tuple[str, str]:
         """The key of the rule for its weights, as ``scheme.resolve`` gives them."""
         return self.node.name, f"weight.{self.gate}.{self.source}"
@@ -65,7 +73,7 @@ class ConvertedTerm:
     @property
     def name(self) -> str:
         """The node and the matrix: "rnn.l0/i+f+g+o.h"."""
-        return f"{self.node.name}/{self.term.weight}"
+        return f"{self.node.name}/{self.term.key}"
 
     @property
     def weights(self) -> int:
@@ -103,7 +111,7 @@ def blocks_of_node(node: ProgramNode) -> Iterator[WeightBlock]:
     """Every block of one layer, once, in program order."""
     program = node.layer.program
     for gate, source in program.blocks:
-        yield WeightBlock(node, gate, source, *program.block_shape(f"{gate}.{source}"), program.pixels_of(gate))
+        yield WeightBlock(node, gate, source, *program.matrix_shape(gate, source), program.pixels_of(gate))
 
 
 def terms_of(graph: Graph) -> Iterator[ConvertedTerm]:

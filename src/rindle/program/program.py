@@ -8,10 +8,12 @@ of them: real values (``nn.numerics``: torch float, and fake-quantized for train
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
 from math import prod
+from typing import NamedTuple
 
 from ..errors import RindleError
 
@@ -67,19 +69,51 @@ class Conv:
         return features // prod(self.image) // self.groups * prod(self.kernel)
 
 
+class Block(NamedTuple):
+    """What has parameters: the matrix of a gate and a source. It prints as its name, "i.x"."""
+
+    gate: str
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.gate}.{self.source}"
+
+
+@dataclass(frozen=True, order=True)
+class TermKey:
+    """Which term of a program: the matrix of its blocks one below the other, or one plane of it.
+
+    It prints as the matrix's name, "i+f.x", and of a further plane as "i+f.x[1]".
+    """
+
+    gates: tuple[str, ...]
+    source: str
+    plane: int = 0
+
+    def of(self, gate: str) -> TermKey:
+        """The key of one gate's part."""
+        return TermKey((gate,), self.source, self.plane)
+
+    def __str__(self) -> str:
+        return f"{'+'.join(self.gates)}.{self.source}" + (f"[{self.plane}]" if self.plane else "")
+
+
 @dataclass(frozen=True)
 class Term:
-    """One product of an affine: a matrix times a code path, added to a run of consecutive gates. conv: or a convolution."""
+    """One product of an affine: a matrix times a code path, added to a run of consecutive gates. conv: or a convolution.
+
+    plane: where weights are a sum of several matrices, each with its own multipliers, which of them this is: 0, 1, …
+    """
 
     code: str
     source: str
     gates: tuple[str, ...]
     conv: Conv | None = None
+    plane: int = 0
 
-    @property
-    def weight(self) -> str:
-        """Name of the matrix: its row blocks in order, and what it multiplies."""
-        return f"{'+'.join(self.gates)}.{self.source}"
+    @cached_property
+    def key(self) -> TermKey:
+        return TermKey(self.gates, self.source, self.plane)
 
 
 @dataclass(frozen=True)
@@ -137,9 +171,9 @@ class Program:
         return tuple(dict.fromkeys(named))
 
     @cached_property
-    def blocks(self) -> tuple[tuple[str, str], ...]:
+    def blocks(self) -> tuple[Block, ...]:
         """What has parameters: every (gate, source) pair with a matrix, once, however many terms multiply it."""
-        return tuple(dict.fromkeys((gate, t.source) for t in self.terms for gate in t.gates))
+        return tuple(dict.fromkeys(Block(gate, t.source) for t in self.terms for gate in t.gates))
 
     @cached_property
     def terms(self) -> tuple[Term, ...]:
@@ -169,9 +203,9 @@ class Program:
     def parameters(self) -> dict[str, tuple[str, ...]]:
         """Default parameter layout: one matrix per source, one bias, the vectors. name -> blocks stacked in it."""
         layout: dict[str, tuple[str, ...]] = {}
-        for gate, source in self.blocks:
-            name = f"weight_{source.replace('.', '_')}"
-            layout[name] = (*layout.get(name, ()), f"{gate}.{source}")
+        for block in self.blocks:
+            name = f"weight_{block.source.replace('.', '_')}"
+            layout[name] = (*layout.get(name, ()), str(block))
         biased = tuple(gate for op in self.affines for gate in op.biased)
         if biased:
             layout["bias"] = biased
@@ -185,7 +219,7 @@ class Program:
         return {code: source if len(codes) == 1 else code for source, codes in sources.items() for code in codes}
 
     def term_of(self, gate: str, source: str) -> Term:
-        """The one that has the block ``gate.source``."""
+        """The first that multiplies a block; its other planes have the same geometry."""
         return next(t for t in self.terms if t.source == source and gate in t.gates)
 
     def pixels_of(self, path: str) -> int:
@@ -193,13 +227,17 @@ class Program:
         return next((op.pixels for op in self.affines if path in op.out), 1)
 
     def block_shape(self, block: str) -> tuple:
-        """Dimensions of one weight block ``gate.source``, bias ``gate`` or vector. A convolution's: channels of the
-        gate, and channels of a group x height x width of the kernel, flat.
-        """
+        """Dimensions of one weight block ``gate.source``, bias ``gate`` or vector, by its name in a layout."""
         gate, _, source = block.partition(".")
         if not source:
             pixels = self.pixels_of(gate)
             return (self.sizes[gate] if pixels == 1 else self.sizes[gate] // pixels,)
+        return self.matrix_shape(gate, source)
+
+    def matrix_shape(self, gate: str, source: str) -> tuple:
+        """Rows and columns of a block. A convolution's: channels of the gate, and channels of a group x height x width of the
+        kernel, flat.
+        """
         conv = self.term_of(gate, source).conv
         if conv is None:
             return self.sizes[gate], self.sizes[source]
@@ -222,6 +260,13 @@ class Program:
             for op in self.ops
         )
         return replace(self, sizes=sizes, ops=ops)
+
+
+def refuse_planes(keys: Iterable[TermKey], where: str, why: str) -> None:
+    """Raises RindleError, which names the first, where some of the terms are further planes of their blocks."""
+    for key in keys:
+        if key.plane:
+            raise RindleError(f"{where}/weight.{key} is one of several planes, {why}; give its weights one plane")
 
 
 def check_integer(program: Program, where: str) -> None:

@@ -164,7 +164,7 @@ class AffineWriter:
         count = writer.locals.take(f"{word}_count")
         writer.lines.append(f"const int32_t {count} = {call}" if kept else f"(void){call}")
         for m in kept:
-            m.acc = f"state->{writer.state.array(m.ctype, f'{writer.locals.take(m.term.weight)}_acc', m.rows)}"
+            m.acc = f"state->{writer.state.array(m.ctype, f'{writer.locals.take(str(m.term.key))}_acc', m.rows)}"
             m.array = self._weights(m, m.product.weight.T)
             wide = "64" if m.wide else ""
             writer.lines.append(
@@ -174,7 +174,7 @@ class AffineWriter:
             m.code = held
 
     def _weights(self, m: Matrix, codes: np.ndarray) -> str:
-        name = f"{self.writer.name}_{m.term.weight}"
+        name = f"{self.writer.name}_{m.term.key}"
         if m.bits < 8:
             return self.writer.constants.add(name, planes(codes, m.bits), "uint32_t", "weights")
         return self.writer.constants.codes(name, codes, m.bits, "weights")
@@ -249,7 +249,7 @@ class AffineWriter:
             if (multiplier == multiplier[0]).all():
                 terms += [times(name, int(multiplier[0]), wide)] if multiplier[0] else []
                 continue
-            array = self._constant(f"{m.term.weight}_m", multiplier)
+            array = self._constant(f"{m.term.key}_m", multiplier)
             terms.append(f"{times(name, 1, wide)} * {array}[{row}]")
         if bias.any():
             terms.append(f"{self._constant(f'{gates[0]}_b', bias)}[{row}]")
@@ -301,7 +301,7 @@ class AffineWriter:
         lines, acc = [], {}
         for m in matrices:
             conv, channels = m.term.conv, writer.size(m.term.code) // math.prod(m.term.conv.image)
-            geometry = writer.constants.geometry(f"{writer.name}_{m.term.weight}_conv", conv, channels // conv.groups)
+            geometry = writer.constants.geometry(f"{writer.name}_{m.term.key}_conv", conv, channels // conv.groups)
             array = writer.scratch(f"acc_{writer.words[m.term.code]}", m.rows, m.ctype)
             acc[id(m)] = f"{array}[row]"
             rows, one = m.rows // conv.groups, conv.groups == 1

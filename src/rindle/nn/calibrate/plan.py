@@ -13,7 +13,7 @@ from ...numbers.formats import FRAC_LIMIT, MIN_STEP, Format, integer
 from ...numbers.tables import TableRule
 from ...program.graph import Graph
 from ...program.nodes import INPUT, ProgramNode
-from ...program.program import Op, Program, Term, check_integer
+from ...program.program import Op, Program, Term, TermKey, check_integer, refuse_planes
 from ...scheme import rezk as presets
 from ...scheme.paths import bounds_of, keys_of, saturating
 from ...scheme.quantizers import QUANTIZERS
@@ -33,17 +33,17 @@ class LayerPlan:
     """How one layer will be converted.
 
     program: lowered, so that every product has one code and one weight format. formats: path -> Format, of element-wise
-    paths, codes and vectors. weights: term name -> (Format, steps per row or None). tables: result -> its rule, and
-    accumulators: gate -> bits, where they were given. What ``nn/rounding`` chose: codes: term name -> int64 [rows,
+    paths, codes and vectors. weights: term -> (Format, steps per row or None). tables: result -> its rule, and
+    accumulators: gate -> bits, where they were given. What ``nn/rounding`` chose: codes: term -> int64 [rows,
     columns], else the nearest ones; biases: gate -> real values [rows], else the layer's own.
     """
 
     program: Program
     formats: dict[str, Format]
-    weights: dict[str, tuple[Format, np.ndarray | None]] = field(default_factory=dict)
+    weights: dict[TermKey, tuple[Format, np.ndarray | None]] = field(default_factory=dict)
     tables: dict[str, TableRule] = field(default_factory=dict)
     accumulators: dict[str, int] = field(default_factory=dict)
-    codes: dict[str, np.ndarray] = field(default_factory=dict)
+    codes: dict[TermKey, np.ndarray] = field(default_factory=dict)
     biases: dict[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -68,7 +68,7 @@ class Plan:
 class Given:
     """What prepared modules bring to the calibration of a whole model.
 
-    rules: of their nodes' paths. plans: node -> LayerPlan, taken as it is. weights: node -> "gate.source" -> (Format, steps per
+    rules: of their nodes' paths. plans: node -> LayerPlan, taken as it is. weights: node -> the term of a single gate -> (Format, steps per
     row or None), where only weights were prepared. closed: there are no other data, so that all formats must be here.
     """
 
@@ -317,9 +317,7 @@ def plan_layer(
     for path in program.vectors:
         values = blocks[path].abs().double().numpy()
         formats[path] = _format(rules[node.name, path], values, None, False, f"{node.name}/{path}")
-    codes = {}
-    for gate, source in program.blocks:
-        codes[gate, source] = choose.code(gate, source)
+    codes = {block: choose.code(*block) for block in program.blocks}
     weight_rules = {pair: rules[node.name, "weight.{}.{}".format(*pair)] for pair in program.blocks}
     lowered, code_formats = lower(program, codes, weight_rules)
     formats |= code_formats
@@ -342,24 +340,24 @@ def plan_layer(
 def plan_weights(
     name: str, lowered: Program, blocks: dict, rules: dict, given: dict | None = None, memo: dict | None = None
 ) -> dict:
-    """Term name -> (Format, steps per row or None). rules: (gate, source) -> its own; given: "gate.source" -> such a pair.
+    """Term -> (Format, steps per row or None). rules: block -> its own; given: the term of a single gate -> such a pair.
     memo: of the same blocks, what was chosen before; it is read and added to.
     """
     weights, memo = {}, {} if memo is None else memo
-    for op in lowered.affines:
-        for term in op.terms:
-            if given is not None:
-                parts = [given[f"{gate}.{term.source}"] for gate in term.gates]
-                fmt, steps = parts[0]
-                weights[term.weight] = fmt, None if steps is None else np.concatenate([steps for _, steps in parts])
-                continue
-            rule = rules[term.gates[0], term.source]
-            key = name, term.weight, rule
-            if key not in memo:
-                matrix = torch.cat([blocks[f"{gate}.{term.source}"] for gate in term.gates])
-                values = matrix.detach().cpu().double().numpy()
-                memo[key] = _weight_format(rule, values, f"{name}/weight.{term.weight}")
-            weights[term.weight] = memo[key]
+    for term in lowered.terms:
+        if given is not None:
+            parts = [given[term.key.of(gate)] for gate in term.gates]
+            fmt, steps = parts[0]
+            weights[term.key] = fmt, None if steps is None else np.concatenate([steps for _, steps in parts])
+            continue
+        refuse_planes([term.key], name, "whose formats no rule chooses")
+        rule = rules[term.gates[0], term.source]
+        key = name, term.key, rule
+        if key not in memo:
+            matrix = torch.cat([blocks[f"{gate}.{term.source}"] for gate in term.gates])
+            values = matrix.detach().cpu().double().numpy()
+            memo[key] = _weight_format(rule, values, f"{name}/weight.{term.key}")
+        weights[term.key] = memo[key]
     return weights
 
 

@@ -17,7 +17,7 @@ from ...numbers.codes import Affine, Product, Rescale
 from ...numbers.formats import Format, encode, encode_input
 from ...numbers.tables import DEFAULT, build
 from ...program.nodes import EmbeddingNode, Node, ProgramNode
-from ...program.program import check_integer
+from ...program.program import check_integer, refuse_planes
 from ..calibrate.plan import LayerPlan, Plan
 from ..numerics import FloatLayer
 from .exact_steps import with_exact_steps
@@ -79,7 +79,9 @@ def _affine(name: str, op, blocks: dict, plan: LayerPlan) -> Affine:
     """(7), converted. Where M would be too coarse, with other steps of the weights: other codes and sums, and so maybe another shift."""
     where = f"{name}/{'_'.join(op.out)}"
     for tries in reversed(range(TRIES + 1)):
-        terms = [_encoded(op, term, rows, blocks, plan) for term, rows in zip(op.terms, op.spans(plan.program.sizes))]
+        terms = [
+            _encoded(name, op, term, rows, blocks, plan) for term, rows in zip(op.terms, op.spans(plan.program.sizes))
+        ]
         check_accumulators(name, op, terms, plan)
         ratios, reaches = np.array([term.ratio for term in terms]), np.array([term.reach for term in terms])
         found = fitting(ratios, reaches, _bias(op, blocks, plan), where)
@@ -108,13 +110,14 @@ class _Term:
     reach: np.ndarray
 
 
-def _encoded(op, term, rows: slice, blocks: dict, plan: LayerPlan) -> _Term:
+def _encoded(name: str, op, term, rows: slice, blocks: dict, plan: LayerPlan) -> _Term:
     y_scale, code = _scales(op, plan), plan.formats[term.code]
     matrix = np.concatenate([blocks[f"{gate}.{term.source}"] for gate in term.gates])
-    fmt, steps = plan.weights[term.weight]
+    fmt, steps = plan.weights[term.key]
     scale = np.full(len(matrix), fmt.scale) if steps is None else steps.astype(np.float64)
-    codes = plan.codes.get(term.weight)
+    codes = plan.codes.get(term.key)
     if codes is None:
+        refuse_planes([term.key], name, "which have no nearest codes")
         codes = encode(matrix, scale[:, None], fmt.lo, fmt.hi)
     ratio, reach = np.zeros(len(y_scale)), np.zeros(len(y_scale))
     reach[rows] = bounds.accumulators(codes, code)

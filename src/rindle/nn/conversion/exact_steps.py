@@ -22,21 +22,21 @@ def with_exact_steps(name: str, op, plan, shift: int):
     """The LayerPlan, with such steps for the weights of an affine; None where no step can change, their codes being given."""
     weights, changed = dict(plan.weights), False
     for term in op.terms:
-        fmt, steps = plan.weights[term.weight]
+        fmt, steps = plan.weights[term.key]
         rows = [plan.program.block_shape(f"{gate}.{term.source}")[0] for gate in term.gates]
         scale = np.full(sum(rows), fmt.scale) if steps is None else steps.astype(np.float64)
         y_scale = np.repeat([plan.formats[gate].scale for gate in term.gates], rows)
         per_step = plan.formats[term.code].scale / y_scale * 2.0**shift
         multipliers = np.maximum(np.ceil(scale * per_step * (1 - 2.0**-22)), 1)
         raised = np.where(multipliers < ENOUGH, np.maximum(scale, multipliers / per_step), scale)
-        if term.weight in plan.codes or np.allclose(raised, scale, rtol=2.0**-22, atol=0):
+        if term.key in plan.codes or np.allclose(raised, scale, rtol=2.0**-22, atol=0):
             continue
         changed = True
-        weights[term.weight] = Format(fmt.bits, step=1.0, product=True), raised.astype(np.float32)
+        weights[term.key] = Format(fmt.bits, step=1.0, product=True), raised.astype(np.float32)
         growth = float((raised / scale).max())
         if growth > REMARKABLE:
             warnings.warn(
-                f"{name}/weight.{term.weight}: its steps grow up to {growth:.3g} times, so that it can share a shift with the "
+                f"{name}/weight.{term.key}: its steps grow up to {growth:.3g} times, so that it can share a shift with the "
                 f"coarser products of {'_'.join(op.out)}; formats that lie closer together lose less",
                 RindleWarning,
                 stacklevel=2,

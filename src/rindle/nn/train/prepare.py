@@ -36,7 +36,7 @@ from ..conversion.convert import hash_of
 from ..conversion.rounding import refuse_words
 from .delta import thresholds
 from .observe import Observer
-from .prepared import NAME, PREPARED, Quantization, weights_by_block
+from .prepared import NAME, PREPARED, Quantization, weights_by_gate
 
 STATE = "_rindle"  # the attribute of a prepared model
 
@@ -110,7 +110,7 @@ def prepare(model: nn.Module, scheme="int8", calibration=None, overrides=None, a
 def _observed(
     model, stacks, graphs, rules, calibration, weights=None
 ) -> tuple[dict[str, LayerPlan], torch.Tensor | None]:
-    """Node -> its plan, and an example of the model's input. weights: node -> "gate.source" -> a weight format that is given."""
+    """Node -> its plan, and an example of the model's input. weights: node -> the term of a single gate -> a weight format that is given."""
     observer = Observer(stacks, {path: medians_of(graph, rules) for path, graph in graphs.items()})
     observer.watch(model, calibration)
     plans: dict[str, LayerPlan] = {}
@@ -196,7 +196,7 @@ def _provenance(state: Preparation, plan: Plan) -> dict:
 
 
 def _learned(prepared: nn.Module, state: Preparation) -> tuple[dict[str, LayerPlan], dict[str, dict]]:
-    """Node -> its plan; or, where only weights are prepared, node -> "gate.source" -> format and steps."""
+    """Node -> its plan; or, where only weights are prepared, node -> the term of a single gate -> format and steps."""
     plans, weights = {}, {}
     for path, stack in state.stacks.items():
         module = prepared.get_submodule(path)
@@ -206,7 +206,7 @@ def _learned(prepared: nn.Module, state: Preparation) -> tuple[dict[str, LayerPl
             if state.activations:
                 plans[name] = quantization.learned(direction)
             else:
-                weights[name] = weights_by_block(direction, quantization.learned_weights(direction))
+                weights[name] = weights_by_gate(direction, quantization.learned_weights(direction))
     return plans, weights
 
 

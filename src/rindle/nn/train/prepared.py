@@ -15,6 +15,7 @@ from torch.func import functional_call
 
 from ...errors import RindleError
 from ...numbers.formats import Format, integer
+from ...program.program import TermKey, refuse_planes
 from ..calibrate.plan import LayerPlan
 from ..capture.stacks import Direction, Stack, take, walk
 from ..lsq import Calibrated, CodeStep, WeightSteps
@@ -28,7 +29,8 @@ THETAS = " thresholds"  # beside the directions' names in a checkpoint's formats
 
 def weight_steps(direction: Direction, own: str, weights: dict) -> WeightSteps:
     """The quantizer of one parameter of a module. weights: as ``LayerPlan.weights``."""
-    blocks = weights_by_block(direction, weights)
+    refuse_planes(weights, direction.name, "which training does not know")
+    blocks = {str(key): value for key, value in weights_by_gate(direction, weights).items()}
     rows = direction.rows(own)
     total = max(span.stop for span in rows.values())
     start, hi, learns = np.ones(total, np.float32), np.ones(total, np.float32), np.zeros(total, np.float32)
@@ -39,15 +41,14 @@ def weight_steps(direction: Direction, own: str, weights: dict) -> WeightSteps:
     return WeightSteps(start, hi, learns)
 
 
-def weights_by_block(direction: Direction, weights: dict) -> dict[str, tuple[Format, np.ndarray | None]]:
-    """Term name -> (format, steps per row), taken apart by blocks ``gate.source``."""
+def weights_by_gate(direction: Direction, weights: dict) -> dict[TermKey, tuple[Format, np.ndarray | None]]:
+    """Term -> (format, steps per row), taken apart into terms of a single gate."""
     found = {}
-    for name, (fmt, steps) in weights.items():
-        gates, source = name.rsplit(".", 1)
+    for key, (fmt, steps) in weights.items():
         start = 0
-        for gate in gates.split("+"):
-            size = direction.program.sizes[gate]
-            found[f"{gate}.{source}"] = fmt, None if steps is None else steps[start : start + size]
+        for gate in key.gates:
+            (size,) = direction.program.block_shape(gate)
+            found[key.of(gate)] = fmt, None if steps is None else steps[start : start + size]
             start += size
     return found
 
@@ -59,11 +60,10 @@ def learned_weights(direction: Direction, weights: dict, quantizers: dict[str, W
         steps = quantizers[own].steps().detach().cpu().numpy()[:, 0].astype(np.float32)
         rows |= {block: steps[span] for block, span in direction.rows(own).items()}
     found = {}
-    for name, (fmt, steps) in weights.items():
-        gates, source = name.rsplit(".", 1)
+    for key, (fmt, steps) in weights.items():
         if steps is not None:
-            steps = np.concatenate([rows[f"{gate}.{source}"] for gate in gates.split("+")])
-        found[name] = fmt, steps
+            steps = np.concatenate([rows[f"{gate}.{key.source}"] for gate in key.gates])
+        found[key] = fmt, steps
     return found
 
 

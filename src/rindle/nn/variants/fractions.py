@@ -47,13 +47,12 @@ def tensors_of(plan: Plan) -> dict[str, Tensor]:
             if (name, path) in plan.rules and not (path in program.inputs and fmt.product):
                 found[f"{name}/{path}"] = Tensor(((name, path),), fmt.bits, fmt.frac)
         codes: dict[str, list] = {}
-        for op in program.affines:
-            for term in op.terms:
-                codes.setdefault(term.code, []).extend((name, f"code.{gate}.{term.source}") for gate in term.gates)
-                fmt, _ = layer.weights[term.weight]
-                if fmt.is_fixed:
-                    keys = tuple((name, f"weight.{gate}.{term.source}") for gate in term.gates)
-                    found[f"{name}/weight.{term.weight}"] = Tensor(keys, fmt.bits, fmt.frac)
+        for term in program.terms:
+            codes.setdefault(term.code, []).extend((name, f"code.{gate}.{term.source}") for gate in term.gates)
+            fmt, _ = layer.weights[term.key]
+            if fmt.is_fixed:
+                keys = tuple((name, f"weight.{gate}.{term.source}") for gate in term.gates)
+                found[f"{name}/weight.{term.key}"] = Tensor(keys, fmt.bits, fmt.frac)
         for code, keys in codes.items():
             if layer.formats[code].is_fixed:
                 fmt = layer.formats[code]

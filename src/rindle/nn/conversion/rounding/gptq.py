@@ -16,7 +16,7 @@ import torch
 from ....errors import RindleError
 from ....numbers.codes import conv_reads
 from ....numbers.formats import encode
-from ....program.program import Op
+from ....program.program import Op, refuse_planes
 from ...calibrate.plan import LayerPlan, Plan
 from .runs import Rows, run_codes
 from .words import words_of
@@ -60,7 +60,8 @@ def is_rounded(plan: Plan, name: str, term) -> bool:
 
 
 def _check(name: str, op: Op) -> None:
-    grouped = [term.weight for term in op.terms if term.conv and term.conv.groups > 1]
+    refuse_planes((term.key for term in op.terms), name, "which gptq does not round")
+    grouped = [term.key for term in op.terms if term.conv and term.conv.groups > 1]
     if grouped:
         raise RindleError(
             f"{name}/weight.{grouped[0]} is a convolution of several groups, which gptq does not round; give it a rule without it"
@@ -143,17 +144,17 @@ def _round_affine(plan: Plan, name: str, op: Op, gram: Gram) -> tuple[float, flo
         ends = np.cumsum([part[0][0].shape[1] for part in parts])[:-1]
         for term, part in zip(terms, np.split(codes, ends, axis=1)):
             rows = np.cumsum([layer.program.block_shape(gate)[0] for gate in gates])[:-1]
-            found |= {(term.weight, gate): block for gate, block in zip(gates, np.split(part, rows))}
+            found |= {(term.key, gate): block for gate, block in zip(gates, np.split(part, rows))}
     for term in op.terms:
         if is_rounded(plan, name, term):
-            layer.codes[term.weight] = np.concatenate([found[term.weight, gate] for gate in term.gates])
+            layer.codes[term.key] = np.concatenate([found[term.key, gate] for gate in term.gates])
     return error, nearest
 
 
 def block_of(layer: LayerPlan, blocks: dict, term, gate: str) -> tuple[np.ndarray, ...]:
     """A gate's rows of a term: weights, their steps, the lowest and the highest code, each [rows, columns]."""
     weights = blocks[f"{gate}.{term.source}"].detach().double().numpy()
-    fmt, steps = layer.weights[term.weight]
+    fmt, steps = layer.weights[term.key]
     start = sum(layer.program.block_shape(g)[0] for g in term.gates[: term.gates.index(gate)])
     own = fmt.scale if steps is None else steps[start : start + len(weights), None].astype(np.float64)
     return weights, *(np.broadcast_to(value, weights.shape) for value in (own, fmt.lo, fmt.hi))

@@ -17,7 +17,7 @@ import torch
 from ....errors import RindleError
 from ....numbers.formats import encode
 from ....program.nodes import flipped, run_layer
-from ....program.program import step
+from ....program.program import TermKey, step
 from ...calibrate.plan import LayerPlan, Plan
 from ...numerics import FloatLayer, Real, RealArrays, fake_quantize
 from ...sequences import Training
@@ -45,8 +45,8 @@ def learn_layer(plan: Plan, name: str, rows: Rows, settings) -> dict:
     generator = np.random.default_rng(settings.seed)
     exact = node.layer.in_double()
     windows = _Windows(plan, node, exact, rows)
-    terms = [t for op in layer.program.affines for t in op.terms if "learned" in words_of(plan, name, t)]
-    offsets = {t.weight: torch.zeros_like(_matrix(exact, t), requires_grad=True) for t in terms}
+    terms = [t for t in layer.program.terms if "learned" in words_of(plan, name, t)]
+    offsets = {t.key: torch.zeros_like(_matrix(exact, t), requires_grad=True) for t in terms}
 
     def loss(batch: _Batch):
         numerics = _with_offsets(exact, layer, offsets)
@@ -78,10 +78,10 @@ def learn_layer(plan: Plan, name: str, rows: Rows, settings) -> dict:
             if found < least:
                 least, best = found, {path: v.detach().clone() for path, v in offsets.items()}
     for term in terms:
-        fmt, steps = layer.weights[term.weight]
+        fmt, steps = layer.weights[term.key]
         scale = fmt.scale if steps is None else steps[:, None].astype(np.float64)
-        matrix, offset = (v.double().numpy() for v in (_matrix(exact, term), best[term.weight]))
-        layer.codes[term.weight] = encode(matrix + offset * scale, scale, fmt.lo, fmt.hi)
+        matrix, offset = (v.double().numpy() for v in (_matrix(exact, term), best[term.key]))
+        layer.codes[term.key] = encode(matrix + offset * scale, scale, fmt.lo, fmt.hi)
     return {"loss": least / first if first else 1.0, "steps": settings.steps, "seed": settings.seed}
 
 
@@ -89,13 +89,13 @@ def _matrix(layer: FloatLayer, term) -> torch.Tensor:
     return torch.cat([layer.blocks[f"{gate}.{term.source}"] for gate in term.gates])
 
 
-def _with_offsets(exact: FloatLayer, layer: LayerPlan, offsets: dict[str, torch.Tensor]) -> Training:
-    """The fake-quantized layer with W + V·s for W. offsets: term name -> V, of the terms that are learned."""
+def _with_offsets(exact: FloatLayer, layer: LayerPlan, offsets: dict[TermKey, torch.Tensor]) -> Training:
+    """The fake-quantized layer with W + V·s for W. offsets: term -> V, of the terms that are learned."""
     program, blocks = layer.program, dict(exact.blocks)
-    for term in (term for op in program.affines for term in op.terms):
-        value, (fmt, steps) = _matrix(exact, term), layer.weights[term.weight]
+    for term in program.terms:
+        value, (fmt, steps) = _matrix(exact, term), layer.weights[term.key]
         scale = fmt.scale if steps is None else torch.as_tensor(steps, dtype=value.dtype)[:, None]
-        v = offsets.get(term.weight)
+        v = offsets.get(term.key)
         value = fake_quantize(value if v is None else value + v * scale, scale, fmt)
         sizes = [program.block_shape(f"{gate}.{term.source}")[0] for gate in term.gates]
         blocks |= {f"{gate}.{term.source}": part for gate, part in zip(term.gates, value.split(sizes))}
