@@ -28,7 +28,7 @@ from rindle.nn.capture.source import source_of
 from rindle.nn.numerics import FakeQuantized, FloatLayer, Real
 from rindle.numbers import bounds
 from rindle.numbers.codes import Product
-from rindle.program.graph import run_layer
+from rindle.program.nodes import run_layer
 from rindle.program.products import blocks_of, terms_of
 from rindle.program.program import Block, Term, TermKey
 from rindle.scheme import rezk as presets
