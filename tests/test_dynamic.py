@@ -1,7 +1,11 @@
 """quantize_dynamic: torch.ao's call, for every recurrent module."""
 
 import copy
+import math
 import pickle
+import sys
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +18,9 @@ import rindle
 from rindle import CELLS, RindleError, _core
 from rindle.nn.back.dynamic_half import halves, whole
 from rindle.nn.back.dynamic_modules import quantized
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "experiments/qat"))
+import dynamic as study
 
 
 def dynamic(name: str, dtype=torch.qint8):
@@ -379,3 +386,26 @@ def test_memory_of_modules_that_are_gone_is_given_back():
         rindle.quantize_dynamic(nn.GRU(3, 6))(torch.randn(4, 2, 3))
         gc.collect()
     assert len(packed._entries) <= alive + 1
+
+
+# ---------------------------------------------------------------------------------------------- beside torch.ao's
+
+
+def test_on_random_networks_it_is_never_worse_than_torchs_own():
+    """Ten short ones of the study's, whose 40 are in experiments/qat/README.md."""
+    rows = study.accuracy(10, quick=True)
+    beside = [row["rindle"] - row["torch.ao"] for row in rows if not math.isnan(row["torch.ao"])]
+    assert len(beside) == 9 and min(beside) > -1 and np.median(beside) > 6, rows
+    assert min(row["rindle"] for row in rows) > 20, rows
+
+
+def test_half_precision_is_never_worse_than_torchs_own():
+    for index in range(4):
+        module, x = study.draw(index, 4, quick=True)
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            kinds = {nn.LSTM, nn.GRU}
+            other = torch.ao.quantization.quantize_dynamic(nn.Sequential(module), kinds, dtype=torch.float16)
+            wanted = module(x)[0]
+            found = rindle.quantize_dynamic(module, kinds, torch.float16)(x)[0]
+            assert study.snr(wanted, found) > study.snr(wanted, other(x)[0]) - 1

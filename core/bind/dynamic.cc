@@ -6,6 +6,7 @@
 #include <nanobind/stl/string.h>
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <string>
 #include <vector>
@@ -24,6 +25,8 @@ template <int Dimensions>
 using Out = nb::ndarray<float, nb::ndim<Dimensions>, nb::c_contig, nb::device::cpu>;
 using Codes = In<std::int8_t, 2>;
 using Floats = In<float, 1>;
+
+constexpr const char* kNotFinite = "the input holds NaN or infinity; give finite values";
 
 void demand(bool condition, const std::string& what) {
     if (!condition) throw nb::value_error(what.c_str());
@@ -55,8 +58,13 @@ void make_linear(rindle::DynamicLinear* self, Codes codes, Floats steps, Floats 
     guarded([&] { new (self) rindle::DynamicLinear(name_of(kernel), matrix(name_of(kernel), codes, steps), vector_of(bias, codes.shape(0))); });
 }
 
+bool finite(const float* values, std::size_t size) {
+    return std::isfinite(rindle::kPortableGates.largest(values, size));
+}
+
 void run_linear(const rindle::DynamicLinear& self, In<float, 2> x, Out<2> y) {
     demand(x.shape(1) == self.inputs() && y.shape(0) == x.shape(0) && y.shape(1) == self.outputs(), "x and y do not fit the matrix");
+    demand(finite(x.data(), x.size()), kNotFinite);
     nb::gil_scoped_release release;
     self.run(x.data(), x.shape(0), y.data());
 }
@@ -118,6 +126,9 @@ void run_layer(const rindle::DynamicLayer& self, In<float, 2> x, In<std::int64_t
     demand(y.shape(1) == self.outputs() && h.shape(1) == self.outputs() && h.shape(0) == batch, "h and y do not fit the layer");
     demand(c.has_value() == self.has_cell_state(), "c is of an LSTM alone");
     if (c) demand(c->shape(0) == batch && c->shape(1) == self.units(), "c does not fit the layer");
+    demand(finite(x.data(), x.size()), kNotFinite);
+    demand(finite(h.data(), h.size()) && (!c || finite(c->data(), c->size())),
+           "an initial state holds NaN or infinity; give finite values");
     nb::gil_scoped_release release;
     self.run(x.data(), rows.data(), frames, reverse, h.data(), c ? c->data() : nullptr, y.data());
 }

@@ -12,7 +12,7 @@ namespace rindle {
 namespace {
 
 constexpr int kMost = 127;
-constexpr std::size_t kRows = 64;  // of a block: accumulators and codes stay in the second-level cache
+constexpr std::size_t kRows = 2 * kVectors;  // of a block: accumulators and codes stay in the caches
 constexpr std::size_t kMostColumns = ((std::size_t{1} << 31) - 1) / (kMost * kMost);
 constexpr float kSmallest = 1e-36f;  // below, 127 / x overflows: such a row is zero
 

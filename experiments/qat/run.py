@@ -106,8 +106,6 @@ def dynamic(hidden: int, epochs: int, seeds: int, parts) -> list[dict]:
                 row = {"kind": kind, "seed": seed, "how": name, **quality(one, others)}
                 row["changed decisions"] = int((found.argmax(1) != wanted.argmax(1)).sum())
                 row["error"] = float(np.sqrt(np.square(found - wanted).mean()))
-                if name.startswith("rindle"):
-                    row["saturations"] = sum(one.rnn.saturations.values())
                 rows.append(row)
                 print(json.dumps(row), file=sys.stderr, flush=True)
     return rows

@@ -18,7 +18,7 @@ from ..capture.stacks import Direction, Stack, arrange, take, walk
 from ..modules import blocks_of
 from ..numerics import FloatLayer, Real
 from ..sequences import run_frames
-from .dynamic_ops import CELLS_OF_THE_CORE, packed
+from .dynamic_ops import CELLS_OF_THE_CORE, call, dynamic_layer, dynamic_linear, packed
 from .first_form import first_form
 from .traced import refuse_onnx, refuse_recording
 
@@ -104,7 +104,7 @@ class DynamicLinear(_Dynamic):
         refuse_onnx(self.path, REMEDY)
         x = input.reshape(-1, input.shape[-1]).float()
         bias = self._buffers.get("bias", self.no_bias)
-        y = torch.ops.rindle.dynamic_linear(x, self.weight, self.weight_scale, bias)
+        y = call(dynamic_linear, x, self.weight, self.weight_scale, bias)
         return y.reshape(*input.shape[:-1], -1).to(input)
 
 
@@ -129,20 +129,19 @@ class _Layers(_Dynamic):
         return self._walk(input, states)
 
     def _fused(self, input, states):
-        call = arrange(self.stack, input, states)
-        x, finals = call.x.float(), []
+        made = arrange(self.stack, input, states)
+        x, finals = made.x.float(), []
         for layer in self.stack.layers:
             outputs = []
             for direction in layer:
-                own = [state[len(finals)].float() for state in call.states.values()]
-                weights = self._weights(direction)
-                y, *after = torch.ops.rindle.dynamic_layer(
-                    x, call.rows, own, weights, direction.cell.name, direction.reverse
-                )
+                own = [state[len(finals)].float() for state in made.states.values()]
+                cell = direction.cell.name
+                y, *after = call(dynamic_layer, x, made.rows, own, self._weights(direction), cell, direction.reverse)
                 outputs.append(y)
                 finals.append(after)
             x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
-        return call.give(x.to(call.x), [torch.stack(after).to(call.x) for after in zip(*finals)])
+        after = [torch.stack(one) if len(one) > 1 else one[0][None] for one in zip(*finals)]
+        return made.give(x.to(made.x), [state.to(made.x) for state in after])
 
     def _weights(self, direction: Direction) -> list[torch.Tensor]:
         """Codes and steps of each matrix, then the biases, which are zero where the module has none."""
@@ -198,4 +197,4 @@ class DynamicProducts(Real):
             self._weights[op.out] = [(codes, s, torch.zeros_like(s)) for codes, s in zip(self._weights[op.out], own)]
 
     def product(self, term, x, weight):
-        return torch.ops.rindle.dynamic_linear(x, *weight)
+        return call(dynamic_linear, x, *weight)

@@ -11,6 +11,7 @@ import zlib
 import numpy as np
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from ... import _core
 from ...errors import RindleError
@@ -51,11 +52,9 @@ def _identity(tensor: torch.Tensor) -> tuple:
 packed = _Packed()
 
 
-def _floats(tensor: torch.Tensor, what: str, copy: bool = False) -> np.ndarray:
-    values = np.array(tensor.detach().cpu().numpy(), np.float32, order="C", copy=copy or None)
-    if not np.isfinite(values).all():
-        raise RindleError(f"{what} holds NaN or infinity; give finite values")
-    return values
+def _values(tensor: torch.Tensor) -> np.ndarray:
+    """float32, contiguous."""
+    return np.ascontiguousarray(tensor.numpy(force=True), np.float32)
 
 
 def _arrays(tensors: list[torch.Tensor]) -> list[np.ndarray]:
@@ -65,6 +64,17 @@ def _arrays(tensors: list[torch.Tensor]) -> list[np.ndarray]:
 def _layer(cell: str, tensors: list[torch.Tensor]) -> _core.DynamicLayer:
     *weights, bias_input, bias_hidden = _arrays(tensors)
     return _core.DynamicLayer(cell, list(zip(weights[::2], weights[1::2])), bias_input, bias_hidden)
+
+
+def _run(layer, *arguments) -> None:
+    try:
+        layer.run(*arguments)
+    except ValueError as error:
+        raise RindleError(str(error)) from None
+
+
+def _back(values: np.ndarray, like: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(values).to(like.device)
 
 
 def dynamic_layer(
@@ -80,12 +90,11 @@ def dynamic_layer(
     [.., P] and the final states, new tensors.
     """
     layer = packed.get(cell, weights, lambda: _layer(cell, weights))
-    values = _floats(x, "the input")
-    h, *others = (_floats(state, "an initial state", copy=True) for state in states)
-    counts = np.full(x.shape[0], x.shape[1], np.int64) if rows is None else np.asarray(rows.cpu().numpy(), np.int64)
+    h, c = (np.array(_values(state)) for state in states) if len(states) > 1 else (np.array(_values(states[0])), None)
+    counts = np.full(x.shape[0], x.shape[1]) if rows is None else rows.cpu().numpy().astype(np.int64)
     y = np.empty((*x.shape[:-1], h.shape[1]), np.float32)
-    layer.run(values.reshape(-1, x.shape[-1]), counts, reverse, h, *(others or [None]), y.reshape(-1, h.shape[1]))
-    return [torch.from_numpy(one).to(x.device) for one in (y, h, *others)]
+    _run(layer, _values(x).reshape(-1, x.shape[-1]), counts, reverse, h, c, y.reshape(-1, h.shape[1]))
+    return [_back(values, x) for values in (y, h, c) if values is not None]
 
 
 def dynamic_linear(x: torch.Tensor, codes: torch.Tensor, steps: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -93,8 +102,18 @@ def dynamic_linear(x: torch.Tensor, codes: torch.Tensor, steps: torch.Tensor, bi
     weights = [codes, steps, bias]
     layer = packed.get("linear", weights, lambda: _core.DynamicLinear(*_arrays(weights)))
     y = np.empty((x.shape[0], codes.shape[0]), np.float32)
-    layer.run(_floats(x, "the input"), y)
-    return torch.from_numpy(y).to(x.device)
+    _run(layer, _values(x), y)
+    return _back(y, x)
+
+
+def call(function, x: torch.Tensor, *arguments):
+    """One of the two above: itself, or, where something records, transforms or wants a gradient, as an operator of torch, which
+    costs more than a frame of a small layer does.
+    """
+    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing() or is_in_torch_dispatch_mode()
+    if recorded or type(x) is not torch.Tensor or (torch.is_grad_enabled() and x.requires_grad):
+        return getattr(torch.ops.rindle, function.__name__)(x, *arguments)
+    return function(x, *arguments)
 
 
 _library = torch.library.Library("rindle", "FRAGMENT")

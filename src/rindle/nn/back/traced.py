@@ -12,7 +12,7 @@ from ...errors import RindleError
 
 def refuse_onnx(path: str, remedy: str) -> None:
     """RindleError while torch.onnx exports: ONNX has no operator for it."""
-    if torch.onnx.is_in_onnx_export():
+    if (torch.jit.is_tracing() or torch.compiler.is_exporting()) and torch.onnx.is_in_onnx_export():
         raise RindleError(
             f"{path or 'the module'} cannot be exported to ONNX: it holds integers of Rindle's core; {remedy}"
         )

@@ -253,12 +253,13 @@ class Whole:
 def arrange(stack: Stack, input, states=None) -> Whole:
     """The arguments of a recurrent module's forward, checked. RindleError for shapes that do not fit."""
     packed = isinstance(input, PackedSequence)
-    if len(stack.input_sizes) > 1:
+    sizes = stack.input_sizes
+    if len(sizes) > 1:
         input = _side_by_side(stack, input)
     data = input.data if packed else input
     cell = stack.style == "cell"
     one = 1 if cell else 2  # dimensions of an input without a batch
-    if data.shape[-1] != stack.input_size or (not packed and input.ndim not in (one, one + 1)):
+    if data.shape[-1] != sum(sizes.values()) or (not packed and input.ndim not in (one, one + 1)):
         raise RindleError(f"the input is {list(data.shape)}; the module takes {stack.input_size} features")
     batched = packed or input.ndim == one + 1
     swapped = batched and stack.batch_first and not packed
@@ -320,7 +321,7 @@ def _side_by_side(stack: Stack, inputs) -> torch.Tensor:
 
 
 def _initial(stack: Stack, states, x: torch.Tensor, rows: int, batched: bool, order) -> dict[str, torch.Tensor]:
-    program, directions = stack.layers[0][0].program, len(stack.directions)
+    program, directions = stack.layers[0][0].program, sum(map(len, stack.layers))
     sizes = {name: program.sizes[name] for name, _ in program.states}
     if states is None:
         return {name: x.new_zeros(directions, rows, size) for name, size in sizes.items()}
