@@ -104,14 +104,9 @@ def test_two_planes_give_the_integers_of_one_in_the_reference_and_in_the_simulat
     one, two = both
     held = {name: 3 for name in one.held_codes()}
     x = sequences(3, 9)
-    for artifact in (one, one.with_thresholds(held)):
-        thetas = {node.name: node.layer.thetas for node in artifact.graph.programs}
-        nodes = (
-            replace(n, layer=replace(n.layer, thetas=thetas[n.name])) if n.kind == "program" else n
-            for n in two.graph.nodes
-        )
-        planes = replace(two, graph=replace(two.graph, nodes=tuple(nodes)))
-        wanted = reference.run(artifact, x)
+    for thresholds in ({}, held):
+        single, planes = (replace(artifact, graph=artifact.held_graph(thresholds)) for artifact in (one, two))
+        wanted = reference.run(single, x)
         for engine in (reference, simulate):
             found = engine.run(planes, x)
             np.testing.assert_array_equal(found.codes, wanted.codes)
