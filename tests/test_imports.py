@@ -41,7 +41,7 @@ ROOMS = {
     "nn/calibrate nn/conversion nn/back",
     "nn/variants": "scheme file engines measure search nn/capture nn/calibrate nn/conversion nn/quantize.py",
     "nn/__init__.py": "nn/modules.py nn/capture nn/back nn/quantize.py nn/train",
-    "report": "_core program file engines measure search",
+    "report": "program file engines measure search",
     "tasks": "file engines measure search nn/quantize.py",
     "data.py": "tasks",
     "__init__.py": "numbers program cells scheme file engines",

@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 import pytest
-from support import FEATURES, OUTPUTS, quantized, sequences
+from support import FEATURES, OUTPUTS, quantized, quantized_graph, sequences
 
 import rindle
 from rindle import RindleError
@@ -77,8 +77,8 @@ def test_a_state_of_another_model_is_refused_and_changes_nothing(model, x):
 @pytest.mark.parametrize(
     ("frame", "words"),
     [
-        (np.zeros(FEATURES + 1, np.float32), rf"float32 \[{FEATURES + 1}\]; it must be .* \[{FEATURES}\]"),
-        (np.zeros(FEATURES), r"float64 \[5\]; it must be .* float32"),
+        (np.zeros(FEATURES + 1, np.float32), rf"float32 \[{FEATURES + 1}\]; it must be float32 \[{FEATURES}\]"),
+        (np.zeros(FEATURES), r"float64 \[5\]; it must be float32 \[5\]: x\.astype"),
         (np.zeros((1, FEATURES), np.float32), r"\[1, 5\]"),
         ([0.0] * FEATURES, "list"),
         (np.zeros(2 * FEATURES, np.float32)[::2], "contiguous"),
@@ -171,9 +171,17 @@ def test_last_streams_and_mean_does_not(cell, x):
 @pytest.mark.parametrize(
     ("x", "lengths", "words"),
     [
-        (np.zeros((3, 9, FEATURES + 1), np.float32), None, r"shape \[3, 9, 6\]; it must be \[T, 5\] or \[B, T, 5\]"),
-        (np.zeros(FEATURES, np.float32), None, "shape"),
-        (np.zeros((3, 9, FEATURES)), None, "dtype float64"),
+        (
+            np.zeros((3, 9, FEATURES + 1), np.float32),
+            None,
+            r"float32 \[3, 9, 6\]; it must be float32 \[T, 5\] or \[B, T, 5\]$",
+        ),
+        (np.zeros(FEATURES, np.float32), None, r"float32 \[5\]; it must be"),
+        (
+            np.zeros((3, 9, FEATURES)),
+            None,
+            r"x is float64 \[3, 9, 5\]; it must be float32 .*: x\.astype\(np\.float32\)$",
+        ),
         (np.zeros((3, 0, FEATURES), np.float32), None, "at least one frame"),
         (np.zeros((0, 9, FEATURES), np.float32), None, "at least one row"),
         (np.zeros((0, FEATURES), np.float32), None, "at least one frame"),
@@ -275,3 +283,19 @@ def test_a_theta_that_cannot_be_is_refused(model, theta):
 def test_an_unknown_input_is_named_with_the_near_one(model):
     with pytest.raises(RindleError, match=r"'rnn\.l0/y'; did you mean 'rnn\.l0/x'"):
         model.with_thresholds({"rnn.l0/y": 1})
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "wrong"), [("run", np.float32, np.inf), ("run_codes", np.int16, -128), ("run", np.int32, 99)]
+)
+def test_both_engines_refuse_a_value_in_the_same_words(call, kind, wrong):
+    model = quantized_graph("words", "int8") if kind is np.int32 else quantized("gru", "int8")
+    x = np.zeros((3, 9) if kind is np.int32 else (3, 9, FEATURES), kind)
+    x[1, 4:] = wrong
+    said = []
+    for engine in ("runtime", "reference"):
+        getattr(model, call)(x, [9, 4, 9], engine=engine)  # what stands behind a row is not read
+        with pytest.raises(RindleError) as error:
+            getattr(model, call)(x, engine=engine)
+        said.append(str(error.value))
+    assert said[0] == said[1] and said[0].startswith("input row 1, frame 4, ")

@@ -17,6 +17,7 @@ from ..files import write_file
 from ..numbers.formats import Format, decode
 from ..program.nodes import INPUT, ProgramNode
 from .golden import with_thresholds
+from .inputs import Inputs, Rows
 from .measurement import Measurement, measured_inputs
 from .reference import Result
 from .reference import run as reference_run
@@ -153,27 +154,25 @@ class Model:
         Raises RindleError for a wrong shape, dtype or length, for a row that is too short for a window, for NaN or infinity,
         and for an id out of range.
         """
-        batch, lengths = self._sequences(x, np.float32, lengths)
+        rows = self._inputs.rows(x, np.float32, lengths)
         if engine == "runtime":
-            y = self._empty(batch, np.float32)
-            self._call(_core.Stream(self._core).run, batch, y, lengths)
+            y, _ = self._runtime(rows, np.float32)
         else:
-            found = self._result(engine, batch, lengths).codes
+            found = self._reference(engine, rows).codes
             y = found if self.is_float else decode(found, self.artifact.output_format)
-        return self._as_given(x, y)
+        return rows.as_given(y)
 
     def run_codes(self, codes: np.ndarray, lengths=None, engine: str = "runtime") -> np.ndarray:
         """As :meth:`run`, from int16 input codes (or ids) to int16 output codes: what the promise of equal bits is about.
         RindleError where the output is float.
         """
         self._refuse_floats()
-        batch, lengths = self._sequences(codes, np.int16, lengths)
+        rows = self._inputs.rows(codes, np.int16, lengths)
         if engine == "runtime":
-            y = self._empty(batch, np.int16)
-            self._call(_core.Stream(self._core).run, batch, y, lengths)
+            y, _ = self._runtime(rows, np.int16)
         else:
-            y = self._result(engine, batch, lengths).codes.astype(np.int16)
-        return self._as_given(codes, y)
+            y = self._reference(engine, rows).codes.astype(np.int16)
+        return rows.as_given(y)
 
     def replay(self, engine: str = "runtime") -> np.ndarray:
         """The golden inputs, run: int16 codes, or float32 values where the output is float."""
@@ -205,23 +204,20 @@ class Model:
         """Runs x as :meth:`run` does, and reports what it cost: the density of every product input of the recurrent
         layers, eliminated multiply-accumulates and weight bytes, and what saturated; on real frames only.
         """
-        batch, lengths = self._sequences(x, np.float32, lengths)
-        stream = _core.Stream(self._core)
-        y = self._empty(batch, np.float32)
-        self._call(stream.run, batch, y, lengths)
+        rows = self._inputs.rows(x, np.float32, lengths)
+        y, stream = self._runtime(rows, np.float32)
         saturations, changes = self._counts(stream)
-        frames = [batch.shape[1]] * len(batch) if lengths is None else lengths
-        inputs, others = (measured_inputs(self.artifact, changes, frames, recurrent) for recurrent in (True, False))
-        return Measurement(self._as_given(x, y), inputs, saturations, others)
+        inputs, others = (
+            measured_inputs(self.artifact, changes, rows.frames, recurrent) for recurrent in (True, False)
+        )
+        return Measurement(rows.as_given(y), inputs, saturations, others)
 
     def activity(self, x: np.ndarray, lengths=None) -> tuple[np.ndarray, dict[str, float]]:
         """What :meth:`run` gives, and the density of every held input of all layers, those before and behind the recurrent ones
         included: "node/source" -> share of its elements that changed, 0..1, over real frames.
         """
-        batch, lengths = self._sequences(x, np.float32, lengths)
-        stream = _core.Stream(self._core)
-        y = self._empty(batch, np.float32)
-        self._call(stream.run, batch, y, lengths)
+        rows = self._inputs.rows(x, np.float32, lengths)
+        y, stream = self._runtime(rows, np.float32)
         _, changes = self._counts(stream)
         layers = {node.name: node.layer for node in self.artifact.graph.programs}
         found = {}
@@ -229,7 +225,7 @@ class Model:
             if key in changes:
                 changed, frames = changes[key]
                 found[name] = changed / (layers[key[0]].program.sizes[key[1]] * frames) if frames else 1.0
-        return self._as_given(x, y), found
+        return rows.as_given(y), found
 
     def stream(self) -> Stream:
         """A new stream with zero states. RindleError if the graph needs whole sequences; it names the node."""
@@ -243,59 +239,16 @@ class Model:
 
     # -- what both engines and both kinds of value share
 
-    def _sequences(self, x, dtype, lengths) -> tuple[np.ndarray, np.ndarray | None]:
-        ids, size = self.vocabulary, self.input_size
-        kind = "int32 or int64 ids" if ids else np.dtype(dtype).name
-        if not isinstance(x, np.ndarray):
-            raise RindleError(f"x is a {type(x).__name__}; give a NumPy array of {kind}")
-        if ids and x.dtype not in (np.int32, np.int64):
-            raise RindleError(f"x has dtype {x.dtype}; this model reads {kind}: x.astype(np.int32)")
-        if not ids and x.dtype != dtype:
-            raise RindleError(f"x has dtype {x.dtype}; it must be {kind}: x.astype(np.{kind})")
-        if x.ndim not in ((1, 2) if ids else (2, 3)) or (not ids and x.shape[-1] != size):
-            wanted = "[T] or [B, T]" if ids else f"[T, {size}] or [B, T, {size}]"
-            raise RindleError(f"x has shape {list(x.shape)}; it must be {wanted}")
-        batch = np.ascontiguousarray(x[None] if self._is_one(x) else x)
-        if 0 in batch.shape:
-            raise RindleError(
-                f"x has shape {list(x.shape)}; a sequence has at least one frame, a batch at least one row"
-            )
-        if lengths is None:
-            return self._int32(batch, None), None
-        rows = np.asarray(lengths)
-        if rows.shape != batch.shape[:1] or rows.dtype.kind not in "iu":
-            raise RindleError(
-                f"lengths is {rows.dtype} {list(rows.shape)}; it must be integers, one for each of the {len(batch)} rows"
-            )
-        if rows.min() < 1 or rows.max() > batch.shape[1]:
-            wrong = int(np.flatnonzero((rows < 1) | (rows > batch.shape[1]))[0])
-            raise RindleError(f"lengths[{wrong}] is {rows[wrong]}; it must be 1..{batch.shape[1]}")
-        return self._int32(batch, rows), np.ascontiguousarray(rows, np.int32)
+    @cached_property
+    def _inputs(self) -> Inputs:
+        return Inputs(self.input_size, self.vocabulary, self.artifact.input_format)
 
-    def _is_one(self, x: np.ndarray) -> bool:
-        """Whether x is one sequence, without the dimension of a batch."""
-        return x.ndim == (1 if self.vocabulary else 2)
-
-    def _as_given(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return y[0] if self._is_one(x) else y
-
-    def _int32(self, batch: np.ndarray, lengths) -> np.ndarray:
-        """ids as the core takes them; other batches as they are. An id past a row's length may be anything."""
-        if batch.dtype != np.int64 or not self.vocabulary:
-            return batch
-        wrong = (batch < 0) | (batch >= self.vocabulary)
-        if lengths is not None:
-            wrong &= np.arange(batch.shape[1]) < lengths[:, None]
-        if wrong.any():
-            row, frame = map(int, np.argwhere(wrong)[0])
-            raise RindleError(
-                f"x[{row}, {frame}] is the id {batch[row, frame]}; this model knows 0..{self.vocabulary - 1}"
-            )
-        return batch.astype(np.int32)
-
-    def _empty(self, batch: np.ndarray, dtype) -> np.ndarray:
-        frames = (self.output_frames(batch.shape[1]),) if self.is_sequence else ()
-        return np.empty((len(batch), *frames, self.output_size), dtype)
+    def _runtime(self, rows: Rows, dtype) -> tuple[np.ndarray, _core.Stream]:
+        """Outputs of the core, [B, T', O] or [B, O], float32 or int16; and the stream that made them, for its counters."""
+        frames = (self.output_frames(rows.batch.shape[1]),) if self.is_sequence else ()
+        y, stream = np.empty((len(rows.batch), *frames, self.output_size), dtype), _core.Stream(self._core)
+        self._call(stream.run, rows.batch, y, rows.lengths)
+        return y, stream
 
     @staticmethod
     def _call(method, *arguments) -> None:
@@ -304,27 +257,16 @@ class Model:
         except ValueError as error:
             raise RindleError(str(error)) from None
 
-    def _result(self, engine: str, batch: np.ndarray, lengths) -> Result:
+    def _reference(self, engine: str, rows: Rows) -> Result:
         if engine != "reference":
             raise RindleError(f"unknown engine {engine!r}; there are runtime and reference")
-        rows = np.full(len(batch), batch.shape[1]) if lengths is None else lengths
-        least = self.artifact.graph.least_frames
-        if rows.min() < least:
+        frames, least = rows.frames, self.artifact.graph.least_frames
+        if frames.min() < least:
             raise RindleError(
-                f"row {rows.argmin()} has {rows.min()} frames: too short for this model's windows, which need {least}"
+                f"row {frames.argmin()} has {frames.min()} frames: too short for this model's windows, which need {least}"
             )
-        real = np.arange(batch.shape[1]) < rows[:, None]
-        frames = batch[np.broadcast_to(real, batch.shape[:2])]
-        fmt = self.artifact.input_format
-        if self.vocabulary:
-            if frames.min() < 0 or frames.max() >= self.vocabulary:
-                raise RindleError(f"x holds ids outside 0..{self.vocabulary - 1}")
-            batch = np.where(real, batch, 0)
-        elif batch.dtype.kind == "f" and not np.isfinite(frames).all():
-            raise RindleError("x holds NaN or infinity; give finite values")
-        elif batch.dtype.kind == "i" and (frames.min() < fmt.lo or frames.max() > fmt.hi):
-            raise RindleError(f"x holds codes outside {fmt.lo}..{fmt.hi}, the range of {fmt}")
-        return reference_run(self.artifact, batch, lengths)
+        self._inputs.check_values(rows)
+        return reference_run(self.artifact, rows.batch, frames)
 
     @cached_property
     def _places(self) -> list[tuple[str, str]]:

@@ -28,6 +28,7 @@ class Stream:
         self._core = _core.Stream(model._named_core)
         self._step = self._core.step
         self._size = model.output_size
+        self._inputs = model._inputs
         self._vocabulary = model.vocabulary
 
     def step(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -38,7 +39,7 @@ class Stream:
         unchanged.
         """
         if self._vocabulary:
-            x = self._id(x)
+            x = self._inputs.id(x)
         if out is None:
             out = np.empty(self._size, np.float32)
         try:
@@ -51,7 +52,7 @@ class Stream:
         """As :meth:`step`, from int16 input codes [I] (or an id) to int16 output codes [O]."""
         self.model._refuse_floats()
         if self._vocabulary:
-            codes = self._id(codes)
+            codes = self._inputs.id(codes)
         if out is None:
             out = np.empty(self._size, np.int16)
         try:
@@ -60,27 +61,12 @@ class Stream:
             raise self._explain(error, np.int16, codes, out) from None
         return out
 
-    def _id(self, x) -> int:
-        """An integer of Python or NumPy as the core takes it; a bool is none."""
-        if type(x) is not int and not (
-            isinstance(x, (np.ndarray, np.integer)) and x.dtype.kind in "iu" and x.size == 1
-        ):
-            found = f"{x.dtype} {list(x.shape)}" if isinstance(x, np.ndarray) else type(x).__name__
-            raise RindleError(f"x is {found}; this model reads one id per frame, an integer")
-        number = x if type(x) is int else int(x.reshape(-1)[0])
-        if not 0 <= number < self._vocabulary:
-            raise RindleError(f"x is the id {number}; this model knows 0..{self._vocabulary - 1}")
-        return number
-
     def _explain(self, error: Exception, dtype, x, out) -> RindleError:
-        arrays = [] if self._vocabulary else [("x", x, self.model.input_size)]
-        for name, array, size in (*arrays, ("out", out, self._size)):
-            kind = np.dtype(dtype).name
-            if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != (size,):
-                found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
-                return RindleError(f"{name} is {found}; it must be a NumPy array of {kind} [{size}]")
-            if not array.flags.c_contiguous or (name == "out" and not array.flags.writeable):
-                return RindleError(f"{name} must be contiguous{' and writable' if name == 'out' else ''}")
+        """The binding says only that it does not take these arrays; what is wrong with them is found here, where time is no matter."""
+        try:
+            self._inputs.check_frame(x, out, dtype, self._size)
+        except RindleError as found:
+            return found
         return RindleError(str(error))
 
     def reset(self) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import _core
 from ..engines.model import Model
 from ..errors import RindleError
 from ..file.dataset import Dataset
@@ -213,10 +212,8 @@ def _recurrent(model: Model) -> set[tuple[str, str]]:
 
 def _changes(model: Model, data: Dataset, end: int) -> dict:
     """(node, code) -> (elements changed, frames) over the first ``end`` frames of every row."""
-    stream = _core.Stream(model._core)
-    x = np.ascontiguousarray(data.x[:, :end], np.int32 if data.has_ids else np.float32)
-    stream.run(x, model._empty(x, np.float32), np.minimum(data.lengths, end).astype(np.int32))
-    return model._counts(stream)[1]
+    rows = model._inputs.rows(data.x[:, :end], np.float32, np.minimum(data.lengths, end))
+    return model._counts(model._runtime(rows, np.float32)[1])[1]
 
 
 def _analysis(model: Model, data: Dataset) -> dict:

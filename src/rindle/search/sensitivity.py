@@ -8,9 +8,8 @@ the others have the low precision. Of every path two numbers are asked for, sinc
 
 The proposal is greedy: from all low, it keeps the path that takes away the most drift per added byte, until the error is
 within the budget; then it gives back, the last first, what the others have made superfluous. Drift (how far outputs move
-from those of the model with all paths at 16 bits) orders, since it is smooth; the error only admits, as in ``thresholds``. A
-kept path changes little for the others, so their old ratios are kept and only the best is evaluated anew before it is taken
-(lazy greedy, Minoux 1978).
+from those of the model with all paths at 16 bits) orders, since it is smooth; the error only admits, as in ``thresholds``. Only the
+path that looks best is evaluated anew before it is taken (``greedy``).
 """
 
 from __future__ import annotations
@@ -18,10 +17,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path as File
 
 from ..errors import RindleError
-from . import journal
+from .greedy import Book, cheapest, check_budget
 
 Parts = frozenset[str]
 KINDS = ("both", "weights", "codes")
@@ -105,27 +103,19 @@ def search(
     """
     if not paths:
         raise RindleError("there is no path to measure: the scheme leaves every product at 16 bits")
-    if not budget >= 0:
-        raise RindleError(f"the budget is {budget!r}; it must be 0 or more")
+    check_budget(budget)
     if "both" not in kinds or not set(kinds) <= set(KINDS):
         raise RindleError(f"kinds is {kinds!r}; give both, and weights and codes if they are to be told apart")
     everything = frozenset().union(*(path.both for path in paths.values()))
     planned = 2 + 2 * len(kinds) * len(paths)
-    log = File(log) if log else None
-    before: dict[Parts, Outcome] = dict(journal.read(log, key, _parse)) if log else {}
-    known: dict[Parts, Outcome] = {}
-
-    def look(kept: Parts) -> Outcome:
-        if kept not in known:
-            if kept not in before:
-                before[kept] = evaluate(kept)
-                if log:
-                    journal.append(log, {"key": key, "kept": sorted(kept), "outcome": asdict(before[kept])})
-            known[kept] = before[kept]
-            if seen:
-                seen(len(known), max(planned, len(known)))
-        return known[kept]
-
+    look = Book(
+        evaluate,
+        log,
+        key,
+        lambda kept, outcome: {"kept": sorted(kept), "outcome": asdict(outcome)},
+        lambda entry: (frozenset(entry["kept"]), Outcome(**entry["outcome"])),
+        lambda kept, outcome, done: seen and seen(done, max(planned, done)),
+    )
     low, high = look(frozenset()), look(everything)
     contributions = []
     for name, path in paths.items():
@@ -138,29 +128,26 @@ def search(
     contributions.sort(key=lambda one: -one.bought)
     kept, steps = _walk(look, paths, budget, {one.path: one for one in contributions if one.kind == "both"}, low)
     chosen = look(_parts(paths, kept))
-    return Found(budget, low, high, tuple(contributions), kept, tuple(steps), chosen, len(known))
+    return Found(budget, low, high, tuple(contributions), kept, tuple(steps), chosen, len(look.used))
 
 
 def _walk(look, paths, budget, contributions, low) -> tuple[tuple[str, ...], list[tuple[str, Outcome]]]:
-    ratios = {name: _ratio(one.bought, one.bytes) for name, one in contributions.items()}
+    costs = {name: -_ratio(one.bought, one.bytes) for name, one in contributions.items()}
     kept, steps, current = [], [], low
+
+    def keep(name: str) -> tuple[Outcome, float]:
+        after = look(_parts(paths, [*kept, name]))
+        return after, -_ratio(current.drift - after.drift, after.bytes - current.bytes)
+
     while not current.within(budget) and len(kept) < len(paths):
-        fresh: dict[str, Outcome] = {}
-        while (best := max((name for name in paths if name not in kept), key=ratios.get)) not in fresh:
-            fresh[best] = after = look(_parts(paths, [*kept, best]))
-            ratios[best] = _ratio(current.drift - after.drift, after.bytes - current.bytes)
-        kept.append(best)
-        current = fresh[best]
-        steps.append((best, current))
+        name, current = cheapest((name for name in paths if name not in kept), costs, keep)
+        kept.append(name)
+        steps.append((name, current))
     for name in reversed(kept[:-1]):
         fewer = [one for one in kept if one != name]
         if look(_parts(paths, fewer)).within(budget):
             kept = fewer
     return tuple(kept), steps
-
-
-def _parse(entry: dict) -> tuple[Parts, Outcome]:
-    return frozenset(entry["kept"]), Outcome(**entry["outcome"])
 
 
 def _parts(paths: dict[str, Path], names) -> Parts:
