@@ -181,6 +181,10 @@ class Tracer:
         self.records.append(dict(kind=kind, out=[out], args=args, **attributes))
         return out
 
+    def is_code(self, path: Path) -> bool:
+        """Whether a path is the narrow code of another."""
+        return any(path is code for code in self.code_of.values())
+
     def _code(self, path: Path) -> Path:
         """The narrow code of a path, made once, however many products read it."""
         if id(path) not in self.code_of:
@@ -197,7 +201,33 @@ def trace(
 
     width: dimension of the inputs. sizes: input or state -> dimension, where it is not ``width`` or "H".
     """
-    arguments, sizes = tuple(inspect.signature(function).parameters), sizes or {}
+    n, sizes = Tracer(name), sizes or {}
+    inputs = _inputs(function, name, states, sizes)
+    xs = [Path(n, sizes.get(x, width), x) for x in inputs]
+    before = [Path(n, sizes.get(state, "H"), state) for state in states]
+    n.frozen.update(map(id, (*xs, *before)))
+    output, after = _run(n, function, xs, before)
+    output, following = _own_states(n, output, states, after)
+    if output.name is None:
+        output.name = "y" if "y" not in (*inputs, *states) else "out"
+    taken = _named(n, (*xs, *before, *n.vectors), states)
+    program = Program(
+        cell=name,
+        inputs=inputs,
+        states=tuple((state, path.name) for state, path in zip(states, following)),
+        output=output.name,
+        ops=tuple(_op(record) for record in n.records),
+        sizes={path.name: path.size for path in taken},
+        codes=tuple(path.name for path in taken if n.is_code(path)),
+        vectors=tuple(path.name for path in n.vectors),
+    )
+    _check_use(program)
+    return program
+
+
+def _inputs(function: Callable, name: str, states: tuple[str, ...], sizes: dict[str, str]) -> tuple[str, ...]:
+    """The names of a cell's inputs, which its function takes between n and the states."""
+    arguments = tuple(inspect.signature(function).parameters)
     inputs = arguments[1 : len(arguments) - len(states)]
     if not inputs or arguments[len(arguments) - len(states) :] != states:
         raise RindleError(
@@ -206,79 +236,68 @@ def trace(
     unknown = set(sizes) - {*inputs, *states}
     if unknown:
         raise RindleError(f"the cell {name!r} has sizes for {sorted(unknown)}, which are neither inputs nor states")
-    n = Tracer(name)
-    xs = [Path(n, sizes.get(x, width), x) for x in inputs]
-    before = [Path(n, sizes.get(state, "H"), state) for state in states]
-    n.frozen.update(map(id, (*xs, *before)))
-    returned = function(n, *xs, *before)
+    return inputs
+
+
+def _run(n: Tracer, function: Callable, xs: list[Path], states: list[Path]) -> tuple[Path, tuple[Path, ...]]:
+    """Traces the function. Returns its output and the next states."""
+    returned = function(n, *xs, *states)
     returned = returned if isinstance(returned, tuple) else (returned,)
     n._check("return", returned)
     if len(returned) not in (max(len(states), 1), len(states) + 1):
         raise RindleError(
-            f"the cell {name!r} must return its output and {len(states)} states (or only the states, the first being "
+            f"the cell {n.cell!r} must return its output and {len(states)} states (or only the states, the first being "
             f"the output), not {len(returned)} paths"
         )
-    output, after = returned[0], returned[len(returned) - len(states) :]
+    return returned[0], returned[len(returned) - len(states) :]
 
-    made_by = {id(record["out"][0]): record["kind"] for record in n.records}
 
-    def own(path: Path, wanted: str) -> Path:
-        # A next state needs a path, and a format, of its own: copy inputs, gates and what already has another role.
-        if id(path) in n.frozen or made_by.get(id(path)) == "clip":
-            path = n._record("requantize", path)
-        path.name = wanted
-        n.frozen.add(id(path))
-        return path
-
+def _own_states(
+    n: Tracer, output: Path, states: tuple[str, ...], after: tuple[Path, ...]
+) -> tuple[Path, tuple[Path, ...]]:
+    """Gives every next state a path, and so a format, of its own: inputs, gates and what has another role already are copied.
+    Returns the output, which is the next state where the function returned one path as both, and the next states.
+    """
+    clips = {id(record["out"][0]) for record in n.records if record["kind"] == "clip"}
     following, owned = [], {}
     for state, path in zip(states, after):
-        copy = own(path, state + NEXT)
-        owned.setdefault(id(path), copy)
-        following.append((state, copy))
-    output = owned.get(id(output), output)
-    if output.name is None:
-        output.name = "y" if "y" not in (*inputs, *states) else "out"
+        own = n._record("requantize", path) if id(path) in n.frozen or id(path) in clips else path
+        own.name = state + NEXT
+        n.frozen.add(id(own))
+        owned.setdefault(id(path), own)
+        following.append(own)
+    return owned.get(id(output), output), tuple(following)
 
-    # Names: given ones, then "<first operand>.<operation>" in program order.
+
+def _named(n: Tracer, known: tuple[Path, ...], states: tuple[str, ...]) -> tuple[Path, ...]:
+    """Names every result that has no name "<first operand>.<operation>", and its code "<path>.code". Returns all paths, the known ones
+    first, then in program order. RindleError where two have one name.
+    """
     short = {state + NEXT: state for state in states}
     taken: dict[str, Path] = {}
-
-    def claim(path: Path) -> str:
-        if taken.setdefault(path.name, path) is not path:
-            raise RindleError(f"the cell {name!r} has two paths named {path.name!r}: name one with n.path(…)")
-        return path.name
-
-    for path in (*xs, *before, *n.vectors):
-        claim(path)
-    ops, codes = [], []
-    code_ids = {id(code) for code in n.code_of.values()}
+    for path in known:
+        _claim(n, taken, path)
     for record in n.records:
-        kind, outs = record["kind"], record["out"]
-        args = tuple(arg.name for arg in record.get("args", ()))
-        for out in outs:
+        for out in record["out"]:
             if out.name is None:
-                is_code = id(out) in code_ids
-                first = args[0] if is_code else short.get(args[0], args[0])
-                out.name = f"{first}.{'code' if is_code else record.get('function') or kind}"
-            claim(out)
-            if id(out) in code_ids:
-                codes.append(out.name)
-        gates = tuple(out.name for out in outs)
-        terms = tuple(Term(code.name, source.name, gates, conv) for code, source, conv in record.get("terms", ()))
-        extra = {k: record[k] for k in ("biased", "function", "bounds") if k in record}
-        ops.append(Op(kind, gates, args, terms, **extra))
-    program = Program(
-        cell=name,
-        inputs=tuple(x.name for x in xs),
-        states=tuple((state, path.name) for state, path in following),
-        output=output.name,
-        ops=tuple(ops),
-        sizes={path.name: path.size for path in taken.values()},
-        codes=tuple(codes),
-        vectors=tuple(path.name for path in n.vectors),
-    )
-    _check_use(program)
-    return program
+                first = record["args"][0].name
+                kind = record.get("function") or record["kind"]
+                out.name = f"{first}.code" if n.is_code(out) else f"{short.get(first, first)}.{kind}"
+            _claim(n, taken, out)
+    return tuple(taken.values())
+
+
+def _claim(n: Tracer, taken: dict[str, Path], path: Path) -> None:
+    if taken.setdefault(path.name, path) is not path:
+        raise RindleError(f"the cell {n.cell!r} has two paths named {path.name!r}: name one with n.path(…)")
+
+
+def _op(record: dict) -> Op:
+    """The operation of a record whose paths are named."""
+    gates = tuple(out.name for out in record["out"])
+    terms = tuple(Term(code.name, source.name, gates, conv) for code, source, conv in record.get("terms", ()))
+    extra = {key: record[key] for key in ("biased", "function", "bounds") if key in record}
+    return Op(record["kind"], gates, tuple(arg.name for arg in record.get("args", ())), terms, **extra)
 
 
 def _check_use(program: Program) -> None:
