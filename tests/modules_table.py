@@ -9,7 +9,6 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 import rindle
 from rindle import CELLS
-from rindle.cells import SEVERAL_INPUTS
 
 WIDTH, H = 5, 8  # features of x, of h
 
@@ -28,9 +27,9 @@ MODULES = {
     "Recurrent, shared": lambda: rindle.Recurrent(
         CELLS["gru_reset_before"], WIDTH, H, 2, batch_first=True, bidirectional=True, shared=True
     ),
-    "Recurrent, beside": lambda: rindle.Recurrent(SEVERAL_INPUTS["sru_beside"], WIDTH, H, batch_first=True),
+    "Recurrent, beside": lambda: rindle.Recurrent(CELLS["sru_beside"], WIDTH, H, batch_first=True),
     "Recurrent, beside, both directions": lambda: rindle.Recurrent(
-        SEVERAL_INPUTS["sru_beside_rescale"], WIDTH, H, bidirectional=True
+        CELLS["sru_beside_rescale"], WIDTH, H, bidirectional=True
     ),
 }
 SEVERAL = tuple(name for name in MODULES if "beside" in name)  # inputs

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import rindle
-from rindle import CELLS, SCHEMES, Model
+from rindle import SCHEMES, Model
 from rindle import _core as core
 from rindle.engines import reference
 from rindle.file.artifact import Artifact
@@ -127,7 +127,12 @@ def example(name: str):
     return importlib.import_module(name)
 
 
-# what the laws run on: the package's cells, and a user's own
+# The cells of one input, and those that read more than x: what is made of them differs.
+CELLS, SEVERAL_INPUTS = (
+    {name: cell for name, cell in rindle.CELLS.items() if (len(cell.program.inputs) > 1) == several}
+    for several in (False, True)
+)
+# what the laws run on: the package's cells of one input, and a user's own
 EVERY_CELL = CELLS | {name: getattr(example(name), name) for name in ("mingru", "fastgrnn")}
 HEADS = ("all", "last", "mean")  # of TorchModel
 FULL = ("lstm", "gru", "sru")  # every scheme and every head; a variant has one of each, in turn

@@ -5,11 +5,11 @@ import pytest
 import support
 import torch
 from operations import Model
-from support import FEATURES, HIDDEN, VOCABULARY, MixedCells, TorchModel, Words, sequences, words
+from support import CELLS, FEATURES, HIDDEN, VOCABULARY, MixedCells, TorchModel, Words, sequences, words
 from torch import nn
 
 import rindle
-from rindle import CELLS, RindleError
+from rindle import RindleError
 from rindle.nn.calibrate.plan import Recorder
 from rindle.nn.capture.frontend import capture
 from rindle.nn.numerics import RealArrays

@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 from random_models import attempt, build, random_input, random_layer, recipes, seeds, wild_layer
 from support import (
     CASES,
+    CELLS,
     ENGINES,
     EVERY_CELL,
     FEATURES,
@@ -28,7 +29,7 @@ from support import (
     sequences,
 )
 
-from rindle import CELLS, SCHEMES, Model, cell, fixed
+from rindle import SCHEMES, Model, cell, fixed
 from rindle.engines.golden import with_golden, with_thresholds
 from rindle.engines.reference import run
 from rindle.file.artifact import Artifact, Golden

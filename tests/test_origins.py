@@ -8,9 +8,10 @@ import onnxruntime
 import pytest
 import torch
 from onnx import helper
-from support import recurrent
+from support import CELLS, recurrent
 
-from rindle import CELLS, Recurrent, RindleError
+import rindle
+from rindle import Recurrent, RindleError
 from rindle.cells import linear, lstm
 from rindle.cells.lstm_variants import _variant as lstm_variant
 from rindle.cells.sru_variants import _variant as sru_variant
@@ -236,7 +237,7 @@ def test_the_variants_begin_at_the_plain_cells():
 
 
 def test_a_cells_document_says_source_gates_and_variant():
-    for name, cell in CELLS.items():
+    for name, cell in rindle.CELLS.items():
         assert re.search(r"\b(19|20)\d\d\b", cell.doc), f"{name} names no source"
         gates = {gate for op in cell.program.affines for gate in op.out} - {"p"}
         for gate in gates:

@@ -1,9 +1,9 @@
 import pytest
 import torch
-from support import EVERY_CELL
+from support import EVERY_CELL, SEVERAL_INPUTS
 
 from rindle import CELLS, RindleError, cell
-from rindle.cells import SEVERAL_INPUTS, linear
+from rindle.cells import linear
 from rindle.program.program import step
 from rindle.program.tracer import trace
 

@@ -11,7 +11,6 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from rindle import CELLS, SRU, Recurrent, RindleError, cell
-from rindle.cells import SEVERAL_INPUTS
 from rindle.nn import filled
 from rindle.nn.capture.stacks import stack_of, take
 
@@ -107,7 +106,7 @@ def test_a_sequence_continues_from_its_states(cell):
 
 @pytest.mark.parametrize("kind", ["cell", "own"])
 def test_copies_and_pickles_compute_the_same(kind, request):
-    names = list(CELLS) if kind == "cell" else ["own"]
+    names = list(EVERY_CELL) if kind == "cell" else ["own"]
     for name in names:
         if kind == "cell":
             module = recurrent(name, 6, 6, batch_first=True, bidirectional=True)
@@ -140,7 +139,7 @@ def two_inputs(n, x, z, h):
 
 
 GRU = Recurrent(CELLS["gru"], 6, 4, 2, batch_first=True)
-BESIDE = Recurrent(SEVERAL_INPUTS["sru_beside"], 6, 4, batch_first=True, bidirectional=True)
+BESIDE = Recurrent(CELLS["sru_beside"], 6, 4, batch_first=True, bidirectional=True)
 X = torch.zeros(3, 5, 6)
 
 

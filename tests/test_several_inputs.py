@@ -5,13 +5,12 @@ import pytest
 import torch
 from exported import assert_exact, with_extremes
 from modules_table import SEVERAL, WIDTH, H, assert_equal, inputs, made
-from support import assert_agree
+from support import SEVERAL_INPUTS, assert_agree
 from test_laws import some_thresholds
 from torch import nn
 
 import rindle
 from rindle import CELLS, Recurrent
-from rindle.cells import SEVERAL_INPUTS
 from rindle.engines.golden import with_thresholds
 from rindle.nn import activity, hold, simulate
 
@@ -25,7 +24,7 @@ def test_with_one_input_twice_it_is_the_cell_of_one_input(name, both):
     torch.manual_seed(0)
     one, two = (
         Recurrent(cell, 4, 4, batch_first=True, bidirectional=both).double()
-        for cell in (CELLS[PLAIN[name]], SEVERAL_INPUTS[name])
+        for cell in (CELLS[PLAIN[name]], CELLS[name])
     )
     two.load_state_dict(one.state_dict())
     x, c = torch.randn(3, 6, 4).double(), torch.randn(1 + both, 3, 4).double()
@@ -45,7 +44,7 @@ class Net(nn.Module):
         super().__init__()
         width = 6 * (1 + both)
         self.body, self.project = nn.Linear(5, width), nn.Linear(width, 3, bias=False)
-        self.rnn = Recurrent(SEVERAL_INPUTS[name], 3, 6, batch_first=batch_first, bidirectional=both)
+        self.rnn = Recurrent(CELLS[name], 3, 6, batch_first=batch_first, bidirectional=both)
         self.last = nn.Linear(width, 4)
 
     def forward(self, x):
@@ -110,7 +109,7 @@ def test_a_trained_model_becomes_integers_that_every_engine_agrees_on(name, both
 def test_what_is_held_in_training_is_held_in_the_file(both):
     """x's codes, behind a projection that is the identity on codes: the products of x are held, the highway is not."""
     torch.manual_seed(0)
-    rnn = Recurrent(SEVERAL_INPUTS["sru_beside"], 4, 6, batch_first=True, bidirectional=both)
+    rnn = Recurrent(CELLS["sru_beside"], 4, 6, batch_first=True, bidirectional=both)
     walk = 0.2 * torch.randn(5, 40, 4 + 6 * (1 + both), generator=torch.Generator().manual_seed(1)).cumsum(1)
 
     class Split(nn.Module):

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 from hostile_version3 import good3
-from support import BothDirections, MixedCells, TorchModel, Words, sequences, words
+from support import CELLS, BothDirections, MixedCells, TorchModel, Words, sequences, words
 
 import rindle
 
@@ -29,7 +29,7 @@ GRAPHS = {
 }
 
 if __name__ == "__main__":
-    models = {name: (lambda name=name: TorchModel(name, HEADS.get(name, "all")), sequences()) for name in rindle.CELLS}
+    models = {name: (lambda name=name: TorchModel(name, HEADS.get(name, "all")), sequences()) for name in CELLS}
     for name, (make, calibration) in (models | GRAPHS).items():
         if list(Path(__file__).parent.glob(f"v*-{name}.rindle")):
             continue

@@ -27,6 +27,7 @@ from .sru_variants import (
     sru_rescale,
 )
 
+# A cell whose program has several inputs reads more than x: a Recurrent of one layer of it takes a tuple of tensors.
 CELLS = {
     cell.name: cell
     for cell in (
@@ -49,11 +50,11 @@ CELLS = {
         sru_rescale,
         sru_highway_projection,
         sru_projection_rescale,
+        sru_beside,
+        sru_beside_rescale,
         convlstm,
         convlstm_peephole,
     )
 }
-# Cells that read more than x: a Recurrent of one layer takes a tuple of tensors.
-SEVERAL_INPUTS = {cell.name: cell for cell in (sru_beside, sru_beside_rescale)}
 
-__all__ = ["CELLS", "SEVERAL_INPUTS", "linear", *CELLS, *SEVERAL_INPUTS]
+__all__ = ["CELLS", "linear", *CELLS]

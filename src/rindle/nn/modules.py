@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
-from ..cells import CELLS, SEVERAL_INPUTS, convlstm, convlstm_peephole, sru
+from ..cells import CELLS, convlstm, convlstm_peephole, sru
 from ..errors import RindleError
 from ..program.nodes import flipped, run_layer
 from ..program.tracer import Cell
@@ -324,8 +324,6 @@ def chunks(values: list, count: int) -> list[list]:
 
 def known_cell(name: str) -> Cell:
     """The cell that an exported graph names. RindleError for a user's own, which only its program can say."""
-    if name in SEVERAL_INPUTS:
-        return SEVERAL_INPUTS[name]
     if name not in CELLS:
         raise RindleError(
             f"the exported model uses the cell {name!r}, which is not one of Rindle's ({', '.join(CELLS)}); give the model "
