@@ -12,7 +12,8 @@ import rindle
 from rindle import cli
 from rindle.file.dataset import dataset
 from rindle.measure.cost import sizes
-from rindle.measure.widths import UNKNOWN, hardware, markdown
+from rindle.measure.widths import UNKNOWN, hardware
+from rindle.report.hardware import markdown
 
 EXAMPLE = ROOT / "docs" / "digits-lstm.rindle"
 

@@ -17,9 +17,9 @@ from ..measure.analysis import Analysis, analyse
 from ..measure.cost import sizes
 from ..measure.rezk import FORMULAS, check_formula, size_of
 from ..measure.widths import hardware as widths_of
-from ..measure.widths import markdown
 from ..program.nodes import INPUT
 from ..program.products import terms_of
+from ..report.hardware import markdown
 from .app import File, Force, Json, MaybeData, app, check_output, notes, plain, progress, show
 
 
