@@ -11,20 +11,37 @@ from rindle.program.nodes import NODES, ProgramNode
 FILES = sorted((Path(__file__).parent / "golden").glob("*.rindle"))
 
 
+def models_of(path):
+    """The file's model, or those that are its parts."""
+    model = rindle.load(path)
+    return list(model.parts.values()) or [model]
+
+
 def test_there_is_one_of_every_cell_and_of_every_kind_of_graph():
     names = {path.name for path in FILES}
     cells = {name.removesuffix(".rindle").partition("-")[2] for name in names}
     assert set(CELLS) <= cells
     assert {f"v1-{name}.rindle" for name in ("lstm", "gru", "sru")} <= names
     assert {f"v2-{name}.rindle" for name in ("bidirectional", "mixed", "words")} <= names
-    nodes = [node for path in FILES for node in rindle.load(path).artifact.graph.nodes]
+    assert "v4-parts.rindle" in names
+    nodes = [node for path in FILES for model in models_of(path) for node in model.artifact.graph.nodes]
     assert {node.kind for node in nodes} == set(NODES)
     assert any(isinstance(node, ProgramNode) and node.reverse for node in nodes)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_released_file_computes_what_it_did(path):
-    model = rindle.load(path)
-    golden = model.artifact.golden
-    found = assert_agree(model.artifact, golden.inputs, golden.lengths)
-    assert_equal(model.artifact, found.output, golden.outputs)
+    for model in models_of(path):
+        golden = model.artifact.golden
+        found = assert_agree(model.artifact, golden.inputs, golden.lengths)
+        assert_equal(model.artifact, found.output, golden.outputs)
+
+
+def test_the_parts_of_a_file_are_what_they_are_alone():
+    model = rindle.load(FILES[0].parent / "v4-parts.rindle")
+    files = {"encoder": "v2-bidirectional", "predictor": "v2-words", "joiner": "v3-every_kind"}
+    alone = {name: rindle.load(FILES[0].parent / f"{file}.rindle") for name, file in files.items()}
+    assert {name: (part.id, part.data) for name, part in model.parts.items()} == {
+        name: (one.id, one.data) for name, one in alone.items()
+    }
+    assert model.id == "f1eb737501808aa4a2ab250a7cf92c0ec53b7cb4d2649db3e0567dc7df466139"

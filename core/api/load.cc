@@ -5,6 +5,8 @@
 #include <fstream>
 #include <memory>
 #include <new>
+#include <string>
+#include <vector>
 
 #include "api/api.h"
 #include "file/tensors.h"
@@ -52,6 +54,29 @@ void write_state_header(const Model& model, std::byte* bytes) noexcept {
     write_little(bytes + sizeof kMagic + kIdBytes, static_cast<std::uint32_t>(model.state_values));
 }
 
+// ---- Loading
+
+// read: () -> Document
+template <class Read>
+rindle_status load(const char* kernel, rindle_model** model, Read&& read) {
+    const Kernel& chosen = choose_kernel(kernel);
+    auto loaded = std::make_unique<rindle_model>();
+    loaded->model = compile(read(), chosen);
+    *model = loaded.release();
+    return RINDLE_OK;
+}
+
+std::vector<std::byte> read_file(const char* path) {
+    std::ifstream file(path, std::ios::binary | std::ios::ate);
+    const std::streamoff size = file ? static_cast<std::streamoff>(file.tellg()) : -1;
+    if (size < 0) throw Error(RINDLE_INVALID_FILE, std::string(path) + ": cannot be opened");
+    std::vector<std::byte> bytes(static_cast<std::size_t>(size));
+    file.seekg(0);
+    if (!file.read(reinterpret_cast<char*>(bytes.data()), size))
+        throw Error(RINDLE_INVALID_FILE, std::string(path) + ": cannot be read");
+    return bytes;
+}
+
 }  // namespace
 }  // namespace rindle
 
@@ -70,28 +95,49 @@ rindle_status rindle_load(const void* bytes, size_t size, const char* kernel, ri
     if (!model) return missing("model");
     *model = nullptr;
     if (!bytes) return missing("bytes");
-    return guarded([&] {
-        const Kernel& chosen = choose_kernel(kernel);
-        auto loaded = std::make_unique<rindle_model>();
-        loaded->model = compile(read_document({static_cast<const std::byte*>(bytes), size}), chosen);
-        *model = loaded.release();
-        return RINDLE_OK;
-    });
+    return guarded([&] { return load(kernel, model, [&] { return read_document({static_cast<const std::byte*>(bytes), size}); }); });
+}
+
+rindle_status rindle_load_part(const void* bytes, size_t size, const char* part, const char* kernel, rindle_model** model) {
+    if (!model) return missing("model");
+    *model = nullptr;
+    if (!bytes) return missing("bytes");
+    if (!part) return missing("part");
+    return guarded(
+        [&] { return load(kernel, model, [&] { return read_part({static_cast<const std::byte*>(bytes), size}, part); }); });
 }
 
 rindle_status rindle_load_file(const char* path, const char* kernel, rindle_model** model) {
     if (!model) return missing("model");
     *model = nullptr;
     if (!path) return missing("path");
-    return guarded([&] {
-        std::ifstream file(path, std::ios::binary | std::ios::ate);
-        const std::streamoff size = file ? static_cast<std::streamoff>(file.tellg()) : -1;
-        if (size < 0) throw Error(RINDLE_INVALID_FILE, std::string(path) + ": cannot be opened");
-        std::vector<char> bytes(static_cast<std::size_t>(size));
-        file.seekg(0);
-        if (!file.read(bytes.data(), size)) throw Error(RINDLE_INVALID_FILE, std::string(path) + ": cannot be read");
-        return rindle_load(bytes.empty() ? "" : bytes.data(), bytes.size(), kernel, model);
+    return guarded([&] { return load(kernel, model, [&] { return read_document(read_file(path)); }); });
+}
+
+rindle_status rindle_load_part_file(const char* path, const char* part, const char* kernel, rindle_model** model) {
+    if (!model) return missing("model");
+    *model = nullptr;
+    if (!path) return missing("path");
+    if (!part) return missing("part");
+    return guarded([&] { return load(kernel, model, [&] { return read_part(read_file(path), part); }); });
+}
+
+const char* rindle_part_name(const void* bytes, size_t size, size_t index) {
+    thread_local std::string name;
+    const char* found = nullptr;
+    if (!bytes) {
+        missing("bytes");
+        return nullptr;
+    }
+    guarded([&] {
+        const auto names = read_part_names({static_cast<const std::byte*>(bytes), size});
+        if (index < names.size()) {
+            name = names[index];
+            found = name.c_str();
+        }
+        return RINDLE_OK;
     });
+    return found;
 }
 
 rindle_status rindle_with_thresholds(const rindle_model* model, const rindle_threshold* thresholds, size_t count,

@@ -72,6 +72,15 @@ RINDLE_API rindle_status rindle_load(const void *bytes, size_t size, const char 
 RINDLE_API rindle_status rindle_load_file(const char *path, const char *kernel, rindle_model **model);
 RINDLE_API void rindle_free(rindle_model *model); /* NULL is allowed */
 
+/* A file may have several models, its parts: an encoder, a predictor and a joiner. rindle_load refuses such a file and names them;
+ * these load one of them, by its name, as a model like any other. The other parts are not read. */
+RINDLE_API rindle_status rindle_load_part(const void *bytes, size_t size, const char *part, const char *kernel, rindle_model **model);
+RINDLE_API rindle_status rindle_load_part_file(const char *path, const char *part, const char *kernel, rindle_model **model);
+
+/* The name of a file's part, in this thread's memory until its next call; NULL where there is none of that index, as in a file of
+ * one model, and where the bytes are no file of parts. */
+RINDLE_API const char *rindle_part_name(const void *bytes, size_t size, size_t index);
+
 /* A threshold of a code path (numerics.md, (20)): it holds the path, or makes it dense. */
 typedef struct rindle_threshold {
     const char *node, *path; /* as in the file: "rnn.l0", "h.code" */

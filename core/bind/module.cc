@@ -60,8 +60,10 @@ using Theta = std::tuple<std::string, std::string, std::optional<In<std::int16_t
 struct Model {
     rindle_model* handle = nullptr;
 
-    Model(nb::bytes bytes, std::optional<std::string> kernel) {
-        check(rindle_load(bytes.data(), bytes.size(), kernel ? kernel->c_str() : nullptr, &handle));
+    Model(nb::bytes bytes, std::optional<std::string> kernel, std::optional<std::string> part) {
+        const char* forced = kernel ? kernel->c_str() : nullptr;
+        check(part ? rindle_load_part(bytes.data(), bytes.size(), part->c_str(), forced, &handle)
+                   : rindle_load(bytes.data(), bytes.size(), forced, &handle));
     }
     // thresholds: of (node, path); None makes a path dense. id: as rindle_with_thresholds has it.
     Model(const Model& of, const std::vector<Theta>& thresholds, std::optional<std::string> id) {
@@ -293,7 +295,8 @@ NB_MODULE(_core, m) {
     }, "The names of the kernels that this CPU has, the fastest first.");
 
     nb::class_<Model>(m, "Model")
-        .def(nb::init<nb::bytes, std::optional<std::string>>(), "data"_a, nb::arg("kernel").none() = nb::none())
+        .def(nb::init<nb::bytes, std::optional<std::string>, std::optional<std::string>>(), "data"_a,
+             nb::arg("kernel").none() = nb::none(), nb::arg("part").none() = nb::none())
         .def(nb::init<const Model&, const std::vector<Theta>&, std::optional<std::string>>(), "model"_a, "thresholds"_a,
              nb::arg("id").none() = nb::none(),
              "The same weights with other thresholds: [(node, code path, int16 [1] or [n], or None for dense)].")

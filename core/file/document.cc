@@ -19,12 +19,6 @@ double read_scale(const Field& field) {
     return scale;
 }
 
-void check_id(const Field& field) {
-    const std::string& id = field.text();
-    const auto hex = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); };
-    if (id.size() != 64 || !std::all_of(id.begin(), id.end(), hex)) field.fail("must be 64 lower-case hex digits");
-}
-
 Table read_table(const std::string& name, const Field& field, Container& tensors) {
     const bool linear = field.has("degree") && field["degree"].integer(0, 1) == 1;
     if (linear)
@@ -164,6 +158,12 @@ Golden read_golden(const Field& field, const Document& document, Container& tens
 
 }  // namespace
 
+void check_id(const Field& field) {
+    const std::string& id = field.text();
+    const auto hex = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); };
+    if (id.size() != 64 || !std::all_of(id.begin(), id.end(), hex)) field.fail("must be 64 lower-case hex digits");
+}
+
 Format read_format(const Field& field, bool may_be_int, bool may_be_unsigned) {
     Format format;
     format.bits = static_cast<int>(field["bits"].integer(2, 16));
@@ -201,11 +201,7 @@ int look_up(const Names& names, const Field& field, const char* what) {
     return found->second;
 }
 
-Document read_document(std::span<const std::byte> file) {
-    Container tensors(file);
-    const json::Value value = json::parse(tensors.document());
-    const Field root(value, "");
-
+Document read_model(const Field& root, Container& tensors) {
     if (root["version"].is_integer() && root["version"].integer(INT64_MIN, INT64_MAX) > kVersion)
         throw Error(RINDLE_NEWER_VERSION, "version: the file has format version " +
                                               std::to_string(root["version"].integer(INT64_MIN, INT64_MAX)) +

@@ -191,7 +191,14 @@ struct Document {
     Golden golden;
 };
 
-// Throws Error for anything that docs/format.md does not allow. The bytes are not needed afterwards.
+// The model of a file. Throws Error for anything that docs/format.md does not allow, and for a file of several models, whose parts it
+// names. The bytes are not needed afterwards.
 Document read_document(std::span<const std::byte> file);
+
+// One model of a file of several, by its name. Throws Error for a file of one.
+Document read_part(std::span<const std::byte> file, const std::string& name);
+
+// The names of a file's parts, in order; none where it has one model.
+std::vector<std::string> read_part_names(std::span<const std::byte> file);
 
 }  // namespace rindle

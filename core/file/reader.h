@@ -18,6 +18,10 @@ inline constexpr std::size_t kMaxFeatures = 256;
 
 using Names = std::unordered_map<std::string, int>;
 
+// document.cc: a model whose document this is; the tensors are its own
+Document read_model(const Field& root, Container& tensors);
+void check_id(const Field& field);
+
 // document.cc: from the keys bits, frac, scale, signed of `field`
 Format read_format(const Field& field, bool may_be_int, bool may_be_unsigned);
 Range element_range(const Format& format);

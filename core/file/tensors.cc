@@ -111,6 +111,18 @@ void Container::check_alone(const Field& field) {
         field.fail("tensor \"" + found->first + "\" serves elsewhere too: a golden tensor stands alone");
 }
 
+void Container::keep_part(const std::vector<std::string>& parts, const std::string& name) {
+    std::unordered_map<std::string, Tensor> own;
+    for (auto& [full, tensor] : tensors_) {
+        const std::size_t slash = full.find('/');
+        const std::string part = full.substr(0, slash);
+        if (slash == std::string::npos || std::find(parts.begin(), parts.end(), part) == parts.end())
+            fail("header: tensor \"" + full + "\" has no part's name and a slash before its own");
+        if (part == name) own.emplace(full.substr(slash + 1), std::move(tensor));
+    }
+    tensors_ = std::move(own);
+}
+
 void Container::refuse_unused() const {
     for (const auto& [name, tensor] : tensors_)
         if (!tensor.used) fail("header: tensor \"" + name + "\" is not named in the document");

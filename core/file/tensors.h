@@ -65,6 +65,9 @@ class Container {
 
     void refuse_unused() const;
 
+    // Of a file of parts: leaves the tensors of one, under their own names. Throws for a tensor that is of none of them.
+    void keep_part(const std::vector<std::string>& parts, const std::string& name);
+
   private:
     Tensor& find(const Field& field);
 

@@ -136,6 +136,36 @@ const Case kDocument[] = {
     {"\"lengths\": \"golden.lengths\"", "\"lengths\": \"golden.outputs\"", "golden.lengths: tensor"},
 };
 
+// Two small models in one file, and what names them.
+void parts() {
+    const SmallModel small;
+    SmallModel several;
+    several.tensors.clear();
+    for (const char* name : {"first", "second"})
+        for (const auto& [tensor, value] : small.tensors) several.tensors[std::string(name) + "/" + tensor] = value;
+    const std::string id(64, 'a');
+    several.document = "{\"version\": 4, \"needs\": [\"parts\"], \"id\": \"" + id + "\", \"parts\": [{\"name\": \"first\", \"document\": " +
+                       small.document + "}, {\"name\": \"second\", \"document\": " + small.document + "}]}";
+    const std::string file = several.file(), one = small.file();
+    CHECK(rindle_part_name(file.data(), file.size(), 0) == std::string("first"));
+    CHECK(rindle_part_name(file.data(), file.size(), 1) == std::string("second"));
+    CHECK(!rindle_part_name(file.data(), file.size(), 2) && !rindle_part_name(one.data(), one.size(), 0));
+    CHECK(!rindle_part_name("", 0, 0) && !rindle_part_name(nullptr, 1, 0));
+    rindle_model *model = nullptr, *alone = nullptr;
+    CHECK(rindle_load_part(file.data(), file.size(), "second", "portable", &model) == RINDLE_OK && model);
+    CHECK(rindle_load(one.data(), one.size(), "portable", &alone) == RINDLE_OK);
+    CHECK(std::string(rindle_id(model)) == rindle_id(alone) && rindle_input_size(model) == rindle_input_size(alone));
+    rindle_free(model);
+    rindle_free(alone);
+    CHECK(rindle_load_part(file.data(), file.size(), nullptr, nullptr, &model) == RINDLE_INVALID_ARGUMENT && !model);
+    CHECK(rindle_load_part(file.data(), file.size(), "third", nullptr, &model) == RINDLE_INVALID_ARGUMENT && !model);
+    CHECK(rindle_load_part(one.data(), one.size(), "first", nullptr, &model) == RINDLE_INVALID_ARGUMENT && !model);
+    CHECK(rindle_load_part_file("/nonexistent/x.rindle", "first", nullptr, &model) == RINDLE_INVALID_FILE && !model);
+    refused(file, "the parts \"first\", \"second\": load one by its name", RINDLE_INVALID_ARGUMENT);
+    several.document = replaced(several.document, "\"name\": \"second\"", "\"name\": \"first\"");
+    refused(several.file(), "parts[1].name: is \"first\", the name of an earlier part");
+}
+
 void documents() {
     for (const Case& c : kDocument) {
         SmallModel model;
@@ -147,6 +177,7 @@ void documents() {
     refused(newer.file(), "update rindle", RINDLE_NEWER_VERSION);
     newer.document = replaced(newer.document, "\"version\": 5, \"news\": 1", "\"version\": 4, \"needs\": [\"news\"], \"news\": 1");
     refused(newer.file(), "needs[0]: this file needs 'news'; update rindle to read it", RINDLE_NEWER_VERSION);
+    parts();
     SmallModel long_name;
     long_name.document = replaced(long_name.document, "\"name\": \"final\"", "\"name\": \"" + std::string(257, 'n') + "\"");
     refused(long_name.file(), "nodes[1].name: must have 1..256 bytes");

@@ -1,10 +1,13 @@
-// rindle-replay FILE...: run each file's golden vector, and say whether the outputs are the file's: equal, or close where they
+// rindle-replay FILE...: run each file's golden vector, of every part, and say whether the outputs are the file's: equal, or close where they
 // are floats.
 // Exit status: 0 all are, 1 some differ, 2 a file cannot be loaded or the command line is wrong.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <fstream>
+#include <iterator>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "tools/golden_run.h"
@@ -47,15 +50,15 @@ long replay_steps(rindle_stream* stream, const GoldenVector& golden, const Value
     return differing;
 }
 
-int failed(const char* file) {
-    std::printf("%s: %s\n", file, rindle_error());
+int failed(const std::string& name) {
+    std::printf("%s: %s\n", name.c_str(), rindle_error());
     return 2;
 }
 
-int replay(const char* file) {
-    rindle_model* loaded = nullptr;
-    if (rindle_load_file(file, nullptr, &loaded)) return failed(file);
+// name: of the file, and of its part where it has several.
+int replay(const std::string& name, rindle_model* loaded) {
     const std::unique_ptr<rindle_model, Free> model(loaded);
+    const char* file = name.c_str();
     rindle_stream* created = nullptr;
     if (rindle_stream_new(loaded, &created)) return failed(file);
     const std::unique_ptr<rindle_stream, Free> stream(created);
@@ -81,6 +84,21 @@ int replay(const char* file) {
     std::printf("%s: DIFFERS in %ld values by run, %ld by step (%s kernel)\n", file, by_run, by_step,
                 rindle_kernel(loaded));
     return 1;
+}
+
+int replay(const char* path) {
+    std::ifstream file(path, std::ios::binary);
+    const std::string bytes{std::istreambuf_iterator<char>(file), {}};
+    rindle_model* model = nullptr;
+    if (!rindle_part_name(bytes.data(), bytes.size(), 0))
+        return rindle_load_file(path, nullptr, &model) ? failed(path) : replay(path, model);
+    int worst = 0;
+    for (std::size_t i = 0; const char* found = rindle_part_name(bytes.data(), bytes.size(), i); ++i) {
+        const std::string part = found, name = std::string(path) + ", " + part;
+        const bool bad = rindle_load_part(bytes.data(), bytes.size(), part.c_str(), nullptr, &model) != RINDLE_OK;
+        worst = std::max(worst, bad ? failed(name) : replay(name, model));
+    }
+    return worst;
 }
 
 }  // namespace

@@ -7,7 +7,8 @@ import warnings
 from importlib import import_module
 
 from .cells import CELLS
-from .engines.model import Model, load, save
+from .engines.files import load, save
+from .engines.model import Model
 from .engines.stream import Stream
 from .errors import RindleError, RindleWarning, missing, other_project
 from .file.artifact import Artifact

@@ -1,7 +1,8 @@
 """Writes the golden files that are missing: `python tests/golden/make.py`, when a format version or a kind of node is new.
 
 They stay for ever: every later release must load them and give the same integers. Small models with random weights, one
-per cell, with a format of its own for one gate, and held inputs; and one for each kind of graph.
+per cell, with a format of its own for one gate, and held inputs; one for each kind of graph,
+and one of several models.
 """
 
 import sys
@@ -40,3 +41,8 @@ if __name__ == "__main__":
     every_kind = Path(__file__).parent / "v3-every_kind.rindle"
     if not every_kind.exists():
         every_kind.write_bytes(good3())
+    several = Path(__file__).parent / "v4-parts.rindle"
+    if not several.exists():
+        files = {"encoder": "v2-bidirectional", "predictor": "v2-words", "joiner": "v3-every_kind"}
+        models = {name: rindle.load(Path(__file__).parent / f"{file}.rindle") for name, file in files.items()}
+        rindle.save(models, several)

@@ -16,6 +16,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from ..engines.files import load
+from ..engines.model import Model
 from ..errors import RindleError
 from ..files import write_file
 
@@ -58,6 +60,10 @@ Decide = Annotated[
         show_default=False,
     ),
 ]
+Part = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="which model of a file that has several", show_default=False),
+]
 Force = Annotated[bool, typer.Option("--force", help="overwrite the output file")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object, and nothing else")]
 
@@ -90,6 +96,16 @@ def progress() -> Progress:
     """A bar on stderr, where that is a terminal."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     return Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal)
+
+
+def opened(file: Path, part: str | None) -> Model:
+    """One model: the file's, or the part of it that is named. RindleError where the one has parts, or the other none."""
+    model = load(file)
+    if part is not None:
+        return model.part(part)
+    if model.parts:
+        raise RindleError(f"{file} has several models, the parts {', '.join(model.parts)}; name one with --part")
+    return model
 
 
 def check_output(path: Path, force: bool) -> None:

@@ -7,12 +7,12 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from ..engines.model import Model, load
+from ..engines.model import Model
 from ..errors import RindleError, install_hint
 from ..file.dataset import load_data
 from ..measure.bench import OURS, Bench, Race
 from ..measure.bench import bench as measure
-from .app import File, Json, MaybeData, app, notes, show
+from .app import File, Json, MaybeData, Part, app, notes, opened, show
 
 Frames = Annotated[int, typer.Option(min=1, help="frames of the timed sequences")]
 Batch = Annotated[int, typer.Option(min=1, help="rows of the second timed sequence; the first has one")]
@@ -25,6 +25,7 @@ Slices = Annotated[
 def bench(
     file: File,
     data: MaybeData = None,
+    part: Part = None,
     frames: Frames = 200,
     batch: Batch = 16,
     slices: Slices = 41,
@@ -39,7 +40,7 @@ def bench(
 
     Example: rindle bench sparse.rindle --data test.npz
     """
-    model = load(file)
+    model = opened(file, part)
     inputs = None if data is None else real_frames(model, data)
     rivals, missing = rivals_of(model, torch)
     notes.print(f"{file}: id {model.id[:16]}…, kernel {model.kernel}; timing…")

@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from ..engines.model import Model, load, save
+from ..engines.files import load, save
+from ..engines.model import Model
 from ..errors import RindleError
 from ..file.artifact import UNITS
 from ..file.dataset import load_data
 from ..search.choose_thresholds import choose_thresholds, entry, parse_threshold, set_thresholds, thinned
-from .app import Decide, File, Force, Json, MaybeData, Task, app, check_output, notes, progress, show
+from .app import Decide, File, Force, Json, MaybeData, Part, Task, app, check_output, notes, opened, progress, show
 
 Unit = StrEnum("Unit", {name: name for name in UNITS})
 
@@ -27,6 +28,7 @@ def delta(
         ),
     ] = None,
     data: MaybeData = None,
+    part: Part = None,
     budget: Annotated[
         float | None,
         typer.Option(help="what may be lost: points of accuracy, or per cent of the MSE", show_default=False),
@@ -72,12 +74,12 @@ def delta(
         raise RindleError("give --data and --budget for a search, or --theta INPUT=θ (or --clear) to set by hand")
     output = output or file.with_name(f"{file.stem}-delta{file.suffix}")
     check_output(output, force)
-    model = load(file)
+    model = opened(file, part)
     if by_hand:
         wanted = dict.fromkeys(model.thresholds) if clear else {}
         given = dict(parse_threshold(one, unit.value) for one in theta or [])
         made = set_thresholds(model, wanted | given, unit.value)
-        save(made, output)
+        _save(file, part, made, output)
         result = {"file": output, "id": made.id, "thresholds": made.thresholds, "values": made.threshold_values}
         show(as_json, result, _thresholds(made, str(output)))
         return
@@ -93,7 +95,7 @@ def delta(
 
         chosen = choose_thresholds(model, sequences, budget, task=task, decision=decision, log=log, seen=seen)
     made, found, judge = chosen.model, chosen.found, chosen.judge
-    save(made, output)
+    _save(file, part, made, output)
     notes.print(f"{len(found.points)} evaluations, kept in {log}; {judge}")
     refused = [point for point in found.points if point.evaluation.still]
     if refused:
@@ -114,6 +116,11 @@ def delta(
         "evaluations": len(found.points),
     }
     show(as_json, result, _front(chosen, f"{output}, budget {budget:g}, {len(sequences)} sequences"))
+
+
+def _save(file: Path, part: str | None, made: Model, output: Path) -> None:
+    """The model; of a file of parts all of them, one of which it is."""
+    save(made if part is None else {**load(file).parts, part: made}, output)
 
 
 def _thresholds(model: Model, title: str) -> Table:

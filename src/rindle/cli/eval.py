@@ -8,14 +8,14 @@ import typer
 from rich.table import Table
 
 from ..engines.measurement import Measurement, measured_inputs
-from ..engines.model import Model, load
+from ..engines.model import Model
 from ..errors import RindleError, needs
 from ..file.dataset import Dataset, load_data
 from ..measure.decide import ending_of
 from ..measure.evaluate import Judge, judge_of
 from ..measure.rezk import FORMULAS, check_formula, executed_of, size_of
 from ..numbers.formats import decode
-from .app import Data, Decide, Json, Task, app, notes, progress, show
+from .app import Data, Decide, Json, Part, Task, app, notes, opened, progress, show
 
 ENGINES = ("runtime", "reference", "simulation")
 
@@ -27,6 +27,7 @@ def evaluate(
     ],
     data: Data,
     engine: Annotated[str, typer.Option(help=f"{', '.join(ENGINES)}: the same bits, the first is fast")] = "runtime",
+    part: Part = None,
     reference: Annotated[
         Path | None, typer.Option(help="a .rindle file whose answers stand for y, where the data have none")
     ] = None,
@@ -59,12 +60,12 @@ def evaluate(
         raise RindleError(f"unknown engine {engine!r}; there are {', '.join(ENGINES)}")
     check_formula(formula)
     sequences = load_data(data)
-    models = {str(file): load(file) for file in files}
+    models = {str(file): opened(file, part) for file in files}
     if sequences.y is None and reference is None and len(models) < 2:
         raise RindleError(
             f"{data} has no y; give --reference FILE, or several FILEs, the first of which is the reference"
         )
-    known = load(reference) if reference else next(iter(models.values()))
+    known = opened(reference, part) if reference else next(iter(models.values()))
     judge = judge_of(sequences, known.run(sequences.x, sequences.lengths), known.artifact.graph, task, decision)
     results, failed = [], False
     with progress() as bar:

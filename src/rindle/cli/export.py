@@ -7,11 +7,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from ..engines.model import load
 from ..errors import RindleError
 from ..export import REPORTS, TARGETS
 from ..file.dataset import load_data
-from .app import File, Force, Json, MaybeData, app, plain, progress, show
+from .app import File, Force, Json, MaybeData, Part, app, opened, plain, progress, show
 
 
 @app.command()
@@ -20,7 +19,8 @@ def export(
     to: Annotated[str, typer.Option(help=f"the target: {', '.join(TARGETS)}")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="a folder, new or empty")],
     name: Annotated[
-        str | None, typer.Option(help="what all public names begin with; else made from the file's name")
+        str | None,
+        typer.Option(help="what all public names begin with; else made from the file's name, and the part's"),
     ] = None,
     report: Annotated[
         bool,
@@ -29,6 +29,7 @@ def export(
         ),
     ] = False,
     data: MaybeData = None,
+    part: Part = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -45,14 +46,14 @@ def export(
     if to not in TARGETS:
         raise RindleError(f"unknown target {to!r}; there are {', '.join(TARGETS)}")
     if name is None:
-        name = re.sub(r"\W+", "_", file.stem, flags=re.ASCII).strip("_")
+        name = re.sub(r"\W+", "_", "_".join(filter(None, (file.stem, part))), flags=re.ASCII).strip("_")
         name = name if name[:1].isalpha() else f"model_{name}".rstrip("_")
     if report and to not in REPORTS:
         raise RindleError(f"there is no --report for the target {to!r}; there is for {', '.join(REPORTS)}")
     if data is not None and not report:
         raise RindleError("--data is what --report measures on; give both, or none")
     sequences = None if data is None else load_data(data)
-    model = load(file)
+    model = opened(file, part)
     made = TARGETS[to](model, output, name=name, force=force)
     table = Table("flash", "bytes", title=f"{made.folder}: {', '.join(made.files)}")
     for kind, size in made.flash.items():

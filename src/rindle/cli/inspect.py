@@ -7,8 +7,9 @@ import numpy as np
 import typer
 from rich.table import Table
 
+from ..engines.files import load
 from ..engines.measurement import measured_inputs
-from ..engines.model import Model, load
+from ..engines.model import Model
 from ..errors import RindleError, needs
 from ..file.dataset import load_data
 from ..file.diff import compare, shortened
@@ -20,7 +21,7 @@ from ..measure.widths import hardware as widths_of
 from ..program.nodes import INPUT
 from ..program.products import terms_of
 from ..report.hardware import markdown
-from .app import File, Force, Json, MaybeData, app, check_output, notes, plain, progress, show
+from .app import File, Force, Json, MaybeData, Part, app, check_output, notes, opened, plain, progress, show
 
 
 @app.command()
@@ -31,6 +32,7 @@ def inspect(
         typer.Option(metavar="OTHER", help="show what differs from another .rindle file; exit code 1 if they differ"),
     ] = None,
     data: MaybeData = None,
+    part: Part = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -79,16 +81,33 @@ def inspect(
         raise RindleError(
             "--formula is for the model itself; leave out --diff and --data (rindle eval has operations, too)"
         )
-    one = load(file)
+    whole = load(file)
+    if whole.parts and part is None and not (hardware or diff or data):
+        _show_parts(file, whole, formula, as_json)
+        return
+    one = opened(file, part)
     if diff is not None:
-        raise typer.Exit(_diff(file, one, diff, load(diff), as_json))
+        raise typer.Exit(_diff(file, one, diff, opened(diff, part), as_json))
     if data is not None:
         _noise(file, one, data, model, weights, rows, as_json)
         return
     if hardware:
         _hardware(file, one, output, force, as_json)
         return
-    _show(file, one, formula, as_json)
+    result, shown = _shown(str(file), one, formula)
+    show(as_json, {"file": file, **result}, *shown)
+
+
+def _show_parts(file: Path, whole: Model, formula: str | None, as_json: bool) -> None:
+    found = {name: _shown(f"{file}, {name}", model, formula) for name, model in whole.parts.items()}
+    result = {
+        "file": file,
+        "bytes": len(whole.data),
+        "id": whole.id,
+        "parts": {n: one for n, (one, _) in found.items()},
+    }
+    about = f"{file}: {len(whole.data):,} bytes, id {whole.id[:16]}…, the parts {', '.join(found)}"
+    show(as_json, result, about, *(line for _, lines in found.values() for line in ("", *lines)))
 
 
 def _hardware(file: Path, model: Model, output: Path | None, force: bool, as_json: bool) -> None:
@@ -104,9 +123,10 @@ def _hardware(file: Path, model: Model, output: Path | None, force: bool, as_jso
         print(text, end="")
 
 
-def _show(file: Path, model: Model, formula: str | None, as_json: bool) -> None:
+def _shown(name: str, model: Model, formula: str | None) -> tuple[dict, list]:
+    """What is known of a model as data, and as what makes it readable."""
     artifact = model.artifact
-    about = [f"{file}: {len(model.data):,} bytes, id {model.id[:16]}…"]
+    about = [f"{name}: {len(model.data):,} bytes, id {model.id[:16]}…"]
     about += [shortened(f"{key}: {value}") for key, value in artifact.provenance.items()]
 
     nodes = Table("node", "kind", "reads", "value", "format", title="graph")
@@ -160,7 +180,6 @@ def _show(file: Path, model: Model, formula: str | None, as_json: bool) -> None:
     for kind, count in parts.items():
         holds.add_row(kind, f"{count:,}")
     result = {
-        "file": file,
         "bytes": len(model.data),
         "id": model.id,
         "input": {"size": model.input_size, "format": str(artifact.input_format)},
@@ -182,7 +201,7 @@ def _show(file: Path, model: Model, formula: str | None, as_json: bool) -> None:
             f"as {formula} counts: {size.megabytes:.4g} MB of 2^20 bytes, no overhead; compression {size.compression:.1%}"
         )
     macs = f"recurrent multiply-accumulates per frame, dense: {recurrent:,}"
-    show(as_json, result, *about, nodes, paths, products, macs, holds, *published)
+    return result, [*about, nodes, paths, products, macs, holds, *published]
 
 
 def _diff(file: Path, one: Model, diff: Path, other: Model, as_json: bool) -> int:

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from ..engines.model import Model, save
+from ..engines.files import save
+from ..engines.model import Model
 from ..errors import RindleWarning, needs
 from ..file.dataset import load_data
 from ..measure.analysis import over_time

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ..engines.model import Model, load
+from ..engines.files import load
+from ..engines.model import Model
 from ..errors import RindleError, needs
 from ..file.dataset import load_data
 from ..files import write_file

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..engines.model import load
-from .app import File, Force, Json, app, check_output, read_array, show, write_array
+from .app import File, Force, Json, Part, app, check_output, opened, read_array, show, write_array
 
 
 @app.command()
@@ -15,6 +14,7 @@ def run(
     input: Annotated[Path, typer.Option(help="float32 [T, I] or [B, T, I], or ids [T] or [B, T], a .npy file")],
     output: Annotated[Path, typer.Option(help="where the float32 outputs go, a .npy file")],
     lengths: Annotated[Path | None, typer.Option(help="real frames of each row, integers [B], a .npy file")] = None,
+    part: Part = None,
     engine: Annotated[str, typer.Option(help="runtime or reference: the same bits")] = "runtime",
     force: Force = False,
     as_json: Json = False,
@@ -24,7 +24,7 @@ def run(
     Example: rindle run m.rindle --input x.npy --output y.npy
     """
     check_output(output, force)
-    model = load(file)
+    model = opened(file, part)
     y = model.run(read_array(input), None if lengths is None else read_array(lengths), engine)
     write_array(output, y)
     result = {"output": output, "shape": y.shape, "dtype": "float32", "engine": engine}

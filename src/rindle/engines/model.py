@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
@@ -13,7 +12,6 @@ from .. import _core
 from ..errors import RindleError
 from ..file.artifact import Artifact
 from ..file.container import dumps, loads, model_id
-from ..files import write_file
 from ..numbers.formats import Format, decode
 from ..program.nodes import INPUT, ProgramNode
 from .golden import with_thresholds
@@ -56,6 +54,18 @@ class Model:
 
     def __deepcopy__(self, memo) -> Model:
         return self  # it never changes
+
+    @property
+    def parts(self) -> Mapping[str, Model]:
+        """The models of a file that has several, by name and in order; empty where the model is one."""
+        return {}
+
+    def part(self, name: str) -> Model:
+        """One model of a file that has several. RindleError, which names those that there are, for any other name."""
+        if name not in self.parts:
+            there = f"there are {', '.join(self.parts)}" if self.parts else "this is one model, used as it is"
+            raise RindleError(f"there is no part {name!r}: {there}")
+        return self.parts[name]
 
     @property
     def input_size(self) -> int:
@@ -294,34 +304,6 @@ class Model:
         frames, changed, saturated = (counts.tolist() for counts in stream.counters())
         held = [(node.name, code) for node in self.artifact.graph.programs for code in node.layer.thetas]
         return dict(zip(self._places, saturated)), {key: (c, f) for key, c, f in zip(held, changed, frames)}
-
-
-def save(model: Model, path: str | os.PathLike) -> None:
-    """Writes a .rindle file, whole or not at all: beside first, then renamed over an older one."""
-    if not isinstance(model, Model):
-        for name, module in getattr(model, "named_modules", tuple)():  # of torch, which this side does not import
-            if hasattr(module, "not_saved"):
-                raise RindleError(f"{name or 'the module'} {module.not_saved}")
-        raise RindleError(
-            f"rindle.save takes a rindle.Model, as rindle.quantize returns it, not a {type(model).__name__}"
-        )
-    try:
-        write_file(path, model.data)
-    except OSError as error:
-        raise RindleError(f"{path} cannot be written: {error.strerror}") from None
-
-
-def load(path: str | os.PathLike, kernel: str | None = None) -> Model:
-    """Reads a .rindle file. It is hostile until every rule of docs/format.md has been checked, by Python and by the core.
-
-    kernel: forces a kernel by name, as the environment variable RINDLE_KERNEL does. Raises RindleError that names the
-    field and the value.
-    """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise RindleError(f"{path} cannot be read: {error.strerror}") from None
-    return Model(loads(data, str(path)), data, kernel)
 
 
 def _read(data: bytes, kernel: str | None = None) -> Model:

@@ -15,37 +15,81 @@ from safetensors import SafetensorError
 from ..errors import RindleError
 from .artifact import VERSION, Artifact
 from .document import describe, from_document, to_document
+from .parts import identity, is_of_parts, join, split
 
 DTYPES = ("U8", "I16", "I32", "I64", "F32")
 
 
 def dumps(artifact: Artifact) -> bytes:
     """The file's bytes; the same artifact always gives the same."""
-    document, tensors = to_document(artifact)
-    document["id"] = _identity(document, tensors)
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
-    return safetensors.numpy.save(tensors, {"rindle": text})
+    return _close(*_whole(artifact))
+
+
+def dumps_parts(parts: dict[str, Artifact]) -> bytes:
+    """The bytes of a file of several models. parts: by name, in order; RindleError for a name that cannot stand in a file."""
+    return _close(*join({name: _whole(artifact) for name, artifact in parts.items()}))
 
 
 def loads(data: bytes, name: str = "the file") -> Artifact:
-    """Reads and validates. Raises RindleError, which names the field, for anything that docs/format.md forbids."""
+    """Reads and validates a file of one model. Raises RindleError, which names the field, for anything that docs/format.md
+    forbids, and for a file of parts, which it names.
+    """
+    found = loads_all(data, name)
+    if isinstance(found, dict):
+        raise RindleError(
+            f"{name} has several models, the parts {', '.join(found)}; where one is wanted, save it alone"
+        )
+    return found
+
+
+def loads_all(data: bytes, name: str = "the file") -> Artifact | dict[str, Artifact]:
+    """As :func:`loads`; of a file of several models its parts, by name and in order."""
     try:
         document, tensors = _open(data)
-        found = document.get("version")
-        if not isinstance(found, int) or isinstance(found, bool) or not 1 <= found <= VERSION:
-            remedy = "; update rindle to read it" if isinstance(found, int) and found > VERSION else ""
-            raise RindleError(f"version is {found!r}; this rindle reads the versions 1 to {VERSION}{remedy}")
-        artifact = from_document(document, tensors)
-        if document["id"] != _identity(document, tensors):
-            raise RindleError("id does not match the contents: the file was edited; convert the model again")
-        return artifact
+        if not is_of_parts(document):
+            return _read(document, tensors)
+        return {part: _read_part(part, *whole) for part, whole in split(document, tensors, VERSION).items()}
     except RindleError as error:
         raise RindleError(f"{name} is not a valid .rindle file: {error}") from None
+
+
+def _read(document: dict, tensors: dict[str, np.ndarray]) -> Artifact:
+    found = document.get("version")
+    if not isinstance(found, int) or isinstance(found, bool) or not 1 <= found <= VERSION:
+        remedy = "; update rindle to read it" if isinstance(found, int) and found > VERSION else ""
+        raise RindleError(f"version is {found!r}; this rindle reads the versions 1 to {VERSION}{remedy}")
+    artifact = from_document(document, tensors)
+    if document["id"] != _identity(document, tensors):
+        raise RindleError("id does not match the contents: the file was edited; convert the model again")
+    return artifact
+
+
+def _read_part(name: str, document: dict, tensors: dict[str, np.ndarray]) -> Artifact:
+    try:
+        return _read(document, tensors)
+    except RindleError as error:
+        raise RindleError(f"part {name!r}: {error}") from None
+
+
+def _whole(artifact: Artifact) -> tuple[dict, dict[str, np.ndarray]]:
+    """The document, id included, and the tensors."""
+    document, tensors = to_document(artifact)
+    return document | {"id": _identity(document, tensors)}, tensors
+
+
+def _close(document: dict, tensors: dict[str, np.ndarray]) -> bytes:
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return safetensors.numpy.save(tensors, {"rindle": text})
 
 
 def model_id(artifact: Artifact) -> str:
     """64 hex digits over all that the model computes; a saved stream state carries it."""
     return _identity(*describe(artifact))
+
+
+def parts_id(ids: dict[str, str]) -> str:
+    """64 hex digits over all that a file's parts compute. ids: theirs, by name and in order."""
+    return identity(dict(ids))
 
 
 def _identity(document: dict, tensors: dict[str, np.ndarray]) -> str:

@@ -11,7 +11,9 @@ from ..errors import RindleError
 from .fields import Fields, names, short
 
 # name -> whether a model uses it. A model that uses none is written as the oldest version that can say what it is.
-FEATURES: dict[str, Callable] = {}
+FEATURES: dict[str, Callable] = {
+    "parts": lambda artifact: False,  # of the file around several models, never of a model: file/parts.py
+}
 NAMES_LIMIT = 256
 
 

@@ -19,8 +19,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from ...engines.files import save
 from ...engines.measurement import Measurement
-from ...engines.model import save
 from ...errors import RindleError, needs
 from ...file.dataset import Dataset, dataset
 from ...files import write_file
