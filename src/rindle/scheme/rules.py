@@ -41,8 +41,9 @@ from ..numbers.tables import TableRule, parse_table
 from .quantizers import QUANTIZERS
 
 SCHEMES: dict[str, dict[str, str]] = {
-    "int8": {"*": "fixed16 max(1.25)", "weight.*": "int8 max", "code.*": "int8 mmse"},
-    "w4a8": {"*": "fixed16 max(1.25)", "weight.*": "int4 mmse", "code.*": "int8 mmse"},
+    "int8": {"*": "fixed16 max(1.25)", "weight.*": "int8 max", "code.*": "int8 mmse wide"},
+    "int8-strict": {"*": "fixed16 max(1.25)", "weight.*": "int8 max", "code.*": "int8 mmse strict"},
+    "w4a8": {"*": "fixed16 max(1.25)", "weight.*": "int4 mmse", "code.*": "int8 mmse wide"},
     "fixed16": {"*": "fixed16 max(1.25)", "weight.*": "fixed16 max", "code.*": "fixed16 max(1.25)"},
     "fixed8": {"*": "fixed16 max(1.25)", "weight.*": "fixed8 mmse", "code.*": "fixed8 mmse"},
 }
@@ -52,6 +53,7 @@ ACCUMULATOR_BITS = range(2, 65)
 
 def named_scheme(name: str) -> dict[str, str]:
     """The rules of a preset, or of ``fixed(w,a)``, ``fixed(w,a,e)``; a shell likes ``fixed-w-a`` better. RindleError if there is none."""
+    name = re.sub(r"\s+strict\s*$", "-strict", name)
     if name in SCHEMES:
         return SCHEMES[name]
     if not re.match(r"\s*fixed\s*[(-]", name):
@@ -91,6 +93,8 @@ MODIFIERS: dict[str, frozenset[str]] = {
     "median": frozenset(
         {"code", "element"}
     ),  # of the steps that each calibration sequence alone would give: nn/median.py
+    "wide": frozenset({"code"}),  # 16 bits where 8 do not hold its products: nn/calibrate/wide.py
+    "strict": frozenset({"code"}),  # a warning there instead
     "gptq": frozenset({"weight"}),  # nn/rounding/gptq.py
     "actorder": frozenset({"weight"}),  # of gptq
     "learned": frozenset({"weight"}),  # nn/rounding/learned.py

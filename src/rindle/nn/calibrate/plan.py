@@ -23,6 +23,7 @@ from .groups import Group, groups, kept, readable, row_of
 from .histogram import Histogram
 from .median import WORD, Medians, median_of
 from .origins import agree, origin_format, readers
+from .wide import Held, collect, widened
 
 KEPT = 3  # calibration sequences that go into the golden vector
 GRID = 2.0 ** np.arange(-FRAC_LIMIT, FRAC_LIMIT + 1)
@@ -50,7 +51,8 @@ class LayerPlan:
 @dataclass
 class Plan:
     """origins: embedding -> format of its codes. samples: some calibration sequences [T, I] or [T], for the golden vector.
-    histograms: (node, path) -> what was seen there: other formats can be chosen from them.
+    histograms: (node, path) -> what was seen there: other formats can be chosen from them. seen: (node, path) -> a Sample of what
+    was seen there, where a rule asks for it. held: how well the codes of such rules hold their products.
     """
 
     graph: Graph
@@ -62,6 +64,8 @@ class Plan:
     batches: int = 0
     frames: int = 0
     histograms: dict[tuple[str, str], Histogram] = field(default_factory=dict, repr=False)
+    seen: dict = field(default_factory=dict, repr=False)
+    held: list[Held] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ def calibrate(
     histograms, exact = plan.histograms, in_double(graph)
     lengths: set[int] = set()
     for group in groups(readable(graph, calibration, batch_first), kept(graph)):
-        output = _observe(exact, group, histograms, medians)
+        output = _observe(exact, group, plan, medians)
         for number, batch in group.batches.items():
             time = batch.shape[1]
             if check is not None and time not in lengths:
@@ -126,8 +130,7 @@ def calibrate(
     for table in graph.embeddings:  # all rows, so that no id is beyond a wide format
         histograms[table.name, ""] = histogram = Histogram()
         histogram.add(table.rows)
-    choose_formats(plan, histograms, given)
-    choose_origins(plan, histograms, given)
+    choose(plan, given)
     return plan
 
 
@@ -137,9 +140,28 @@ def replan(plan: Plan, rules: dict[tuple[str, str], Rule], memo: dict | None = N
         replace(plan, input_format=None, layers={}, rules=plan.rules | rules, origins={}),
         Given({}, memo=memo),
     )
-    choose_formats(changed, plan.histograms, given)
-    choose_origins(changed, plan.histograms, given)
+    choose(changed, given)
     return changed
+
+
+def choose(plan: Plan, given: Given | None = None) -> None:
+    """Every format, from what the plan's histograms and samples have seen: layers, codes that need more bits, origins."""
+    choose_formats(plan, plan.histograms, given)
+    if widen(plan, given):
+        choose_formats(plan, plan.histograms, given)
+    choose_origins(plan, plan.histograms, given)
+
+
+def widen(plan: Plan, given: Given | None = None) -> bool:
+    """Gives the codes that do not hold their products more bits, in the plan's rules. Returns whether there were any."""
+    changed, plan.held = {}, []
+    for node in plan.graph.programs:
+        if given is None or node.name not in given.plans:
+            rules, held = widened(node.name, node.layer, plan.layers[node.name], plan.rules, plan.seen)
+            changed |= rules
+            plan.held += held
+    plan.rules = plan.rules | changed
+    return bool(changed)
 
 
 def choose_formats(plan: Plan, histograms: dict, given: Given | None = None) -> None:
@@ -204,8 +226,9 @@ def _given_layer(name: str, plan: LayerPlan, sources: dict[str, Format | None], 
 
 
 @torch.no_grad()
-def _observe(graph: Graph, group: Group, histograms: dict, medians: Medians):
-    """Runs a graph in float64, and adds what its paths hold, as float32, to the histograms. Returns the output, frames or [rows, n]."""
+def _observe(graph: Graph, group: Group, plan: Plan, medians: Medians):
+    """Runs a graph in float64, and adds what its paths hold, as float32, to the plan. Returns the output, frames or [rows, n]."""
+    histograms = plan.histograms
     recorders = {node.name: Recorder(node.layer) for node in graph.programs}
     frames = group.frames if graph.vocabulary else [frame.double() for frame in group.frames]
     values = values_of(graph, recorders, frames)
@@ -222,6 +245,7 @@ def _observe(graph: Graph, group: Group, histograms: dict, medians: Medians):
                 raise RindleError(f"{where} becomes NaN or infinite on calibration batch {number}")
             histograms.setdefault((node.name, program.format_name(path)), Histogram()).add(together)
         medians.add(node.name, program, observed[node.name], histograms)
+        collect(plan.seen, plan.rules, node.name, program, observed[node.name])
     if not graph.vocabulary:
         histograms.setdefault((INPUT, ""), Histogram()).add(torch.cat(group.frames))
     return values[graph.output]
