@@ -107,7 +107,7 @@ def test_a_later_rule_wins_and_patterns_choose_layer_gate_and_matrix():
     assert rules["rnn.l0", "weight.g.h"] == Rule("fixed", 16)
     assert rules["fc", "weight.y.x"] == rules["fc", "code.y.x"] == Rule("fixed", 8, 3)
     assert rules["rnn.l0", "code.g.h"] == Rule("int", 6)
-    assert rules["rnn.l0", "code.i.x"] == Rule("int", 8, None, "mmse")
+    assert rules["rnn.l0", "code.i.x"] == Rule("int", 8, None, "mmse", modifiers=frozenset({"wide"}))
 
 
 @pytest.mark.parametrize(

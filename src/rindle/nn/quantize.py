@@ -13,6 +13,7 @@ from ..scheme import rezk as presets
 from ..scheme.rules import load_overrides, named_scheme
 from .calibrate.groups import batches
 from .calibrate.plan import Plan, calibrate
+from .calibrate.wide import choices
 from .capture.source import float_parameters, source_of
 from .conversion.convert import convert, hash_of
 from .conversion.rounding import Rounding, refine
@@ -99,7 +100,7 @@ def calibrated(
     provenance = {
         "model": {"class": source.name, "sha256": hash_of(source.state_dict())},
         "scheme": scheme,
-        "overrides": overrides,
+        **choices(plan.held, overrides),
         "calibration": {"batches": plan.batches, "frames": plan.frames},
     }
     if rounded:

@@ -42,7 +42,6 @@ from .quantizers import QUANTIZERS
 
 SCHEMES: dict[str, dict[str, str]] = {
     "int8": {"*": "fixed16 max(1.25)", "weight.*": "int8 max", "code.*": "int8 mmse wide"},
-    "int8-strict": {"*": "fixed16 max(1.25)", "weight.*": "int8 max", "code.*": "int8 mmse strict"},
     "w4a8": {"*": "fixed16 max(1.25)", "weight.*": "int4 mmse", "code.*": "int8 mmse wide"},
     "fixed16": {"*": "fixed16 max(1.25)", "weight.*": "fixed16 max", "code.*": "fixed16 max(1.25)"},
     "fixed8": {"*": "fixed16 max(1.25)", "weight.*": "fixed8 mmse", "code.*": "fixed8 mmse"},
@@ -53,9 +52,11 @@ ACCUMULATOR_BITS = range(2, 65)
 
 def named_scheme(name: str) -> dict[str, str]:
     """The rules of a preset, or of ``fixed(w,a)``, ``fixed(w,a,e)``; a shell likes ``fixed-w-a`` better. RindleError if there is none."""
-    name = re.sub(r"\s+strict\s*$", "-strict", name)
     if name in SCHEMES:
         return SCHEMES[name]
+    plain = re.sub(r"(-|\s+)strict\s*$", "", name)
+    if plain != name and plain in SCHEMES:  # for a target that has no wider codes
+        return {pattern: re.sub(r"\bwide$", "strict", rule) for pattern, rule in SCHEMES[plain].items()}
     if not re.match(r"\s*fixed\s*[(-]", name):
         near = get_close_matches(name, SCHEMES, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(SCHEMES)}, and {FAMILIES}"
@@ -93,7 +94,7 @@ MODIFIERS: dict[str, frozenset[str]] = {
     "median": frozenset(
         {"code", "element"}
     ),  # of the steps that each calibration sequence alone would give: nn/median.py
-    "wide": frozenset({"code"}),  # 16 bits where 8 do not hold its products: nn/calibrate/wide.py
+    "wide": frozenset({"code"}),  # 16 bits where 8 do not hold its products: nn/calibrate/wide.py; "int8 strict" warns instead
     "strict": frozenset({"code"}),  # a warning there instead
     "gptq": frozenset({"weight"}),  # nn/rounding/gptq.py
     "actorder": frozenset({"weight"}),  # of gptq

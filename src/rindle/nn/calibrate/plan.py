@@ -145,11 +145,16 @@ def replan(plan: Plan, rules: dict[tuple[str, str], Rule], memo: dict | None = N
 
 
 def choose(plan: Plan, given: Given | None = None) -> None:
-    """Every format, from what the plan's histograms and samples have seen: layers, codes that need more bits, origins."""
+    """Every format, from what the plan's histograms and samples have seen."""
+    choose_layers(plan, given)
+    choose_origins(plan, plan.histograms, given)
+
+
+def choose_layers(plan: Plan, given: Given | None = None) -> None:
+    """Every layer's formats, codes that need more bits included."""
     choose_formats(plan, plan.histograms, given)
     if widen(plan, given):
         choose_formats(plan, plan.histograms, given)
-    choose_origins(plan, plan.histograms, given)
 
 
 def widen(plan: Plan, given: Given | None = None) -> bool:

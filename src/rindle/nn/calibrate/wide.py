@@ -61,7 +61,7 @@ class Sample:
 @dataclass(frozen=True)
 class Held:
     """How well a code holds its products. code: "layer/code path". bits: what it had. products: P, and median: M, in dB, of the worst
-    matrix behind it. rule: what it got, None where it stays.
+    matrix behind it. rule: what it got, None where it stays; keys: "layer/path" of the rules that it is.
     """
 
     code: str
@@ -69,6 +69,7 @@ class Held:
     products: float
     median: float
     rule: str | None = None
+    keys: tuple[str, ...] = ()
 
     @property
     def least(self) -> float:
@@ -77,6 +78,23 @@ class Held:
     def __str__(self) -> str:
         found = f"{self.code}: {self.bits} bits hold its products at {self.products:.1f} dB, those of the median frame at {self.median:.1f} dB"
         return found if self.rule is None else f"{found}; it gets {self.rule!r}"
+
+
+def choices(held: list[Held], overrides: dict[str, str]) -> dict:
+    """What a file says of the choices: its overrides, with which the same choices are made again without being measured, and
+    why they were made.
+    """
+    chosen = [one for one in held if one.rule is not None]
+    found: dict = {"overrides": overrides | {key: one.rule for one in chosen for key in one.keys}}
+    if chosen:
+        found["widened"] = {
+            one.code: {"products": _rounded(one.products), "median frame": _rounded(one.median)} for one in chosen
+        }
+    return found
+
+
+def _rounded(decibels: float) -> float | None:
+    return round(decibels, 1) if np.isfinite(decibels) else None
 
 
 def asked(rules: dict[tuple[str, str], Rule], node: str, program) -> dict[str, list[str]]:
@@ -118,7 +136,7 @@ def widened(name: str, layer, plan, rules: dict, samples: dict) -> tuple[dict[tu
         one = Held(f"{name}/{code}", fmt.bits, min(p for p, _ in ratios), min(m for _, m in ratios))
         if one.least < LEAST and WIDE in words:
             rule = _wider(terms, matrices, plan, x)
-            one = replace(one, rule=str(rule))
+            one = replace(one, rule=str(rule), keys=tuple(map("/".join, keys)))
             changed |= dict.fromkeys(keys, rule)
             log.info("%s", one)
         elif one.least < LEAST:
@@ -162,8 +180,12 @@ def _wider(terms: list[Term], matrices: list[torch.Tensor], plan, x: torch.Tenso
     """16 bits, or as many from NARROWEST on as keep A = Σ|w|·max|x| of every row within 32-bit accumulators."""
     reach = 0.0
     for term, matrix in zip(terms, matrices):
-        fmt, steps = plan.weights[term.weight]
-        scale = torch.full((len(matrix),), fmt.scale, dtype=torch.float64) if steps is None else torch.from_numpy(steps).double()
+        fmt, steps = plan.weights[term.key]
+        scale = (
+            torch.full((len(matrix),), fmt.scale, dtype=torch.float64)
+            if steps is None
+            else torch.from_numpy(steps).double()
+        )
         reach = max(reach, (matrix.abs().sum(1) / scale).max().item())
     bits = 16
     while bits > NARROWEST and reach * (2 ** (bits - 1) - 1) >= ACCUMULATOR:

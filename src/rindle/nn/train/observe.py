@@ -11,9 +11,11 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ...errors import RindleError
 from ...file.dataset import Dataset
+from ...scheme.rules import Rule
 from ..calibrate.histogram import Histogram
 from ..calibrate.median import Medians
 from ..calibrate.plan import Recorder
+from ..calibrate.wide import Sample, collect
 from ..capture.stacks import Stack, kind_of, take, walk
 from ..sequences import run_frames
 
@@ -21,11 +23,13 @@ from ..sequences import run_frames
 class Observer:
     """histograms: (node, path) -> what was seen there. example: the model's input, where the first call had one tensor alone.
 
-    stacks: path of a module in the model -> its Stack. medians: path -> what its rules want of every sequence.
+    stacks: path of a module in the model -> its Stack. medians: path -> what its rules want of every sequence. rules: (node, path)
+    -> its rule. samples: as ``Plan.seen``.
     """
 
-    def __init__(self, stacks: dict[str, Stack], medians: dict[str, Medians]):
-        self.stacks, self.medians = stacks, medians
+    def __init__(self, stacks: dict[str, Stack], medians: dict[str, Medians], rules: dict[tuple[str, str], Rule]):
+        self.stacks, self.medians, self.rules = stacks, medians, rules
+        self.samples: dict[tuple[str, str], Sample] = {}
         self.histograms: dict[tuple[str, str], Histogram] = {}
         self.example: torch.Tensor | None = None
         self.batches = self.frames = 0
@@ -86,6 +90,7 @@ class Observer:
             for one, values in seen.items():
                 self._add(path, name, program.format_name(one), torch.cat(values))
             self.medians[path].add(name, program, seen, self.histograms)
+            collect(self.samples, self.rules, name, program, seen)
             for state, values in initial.items():
                 if values.any():
                     self._add(path, name, state, values)

@@ -23,11 +23,13 @@ from ..calibrate.plan import (
     Plan,
     calibrate,
     choose_formats,
+    choose_layers,
     choose_origins,
     lower,
     medians_of,
     plan_weights,
 )
+from ..calibrate.wide import choices
 from ..capture.captured import captured_copy
 from ..capture.source import source_of
 from ..capture.stacks import RECURRENT, Stack, kind_of, stack_of
@@ -52,6 +54,7 @@ class Preparation:
     activations: bool
     example: torch.Tensor | None = None
     provenance: dict = field(default_factory=dict)
+    held: list = field(default_factory=list)  # calibrate.wide.Held of the codes that were looked at
 
 
 def prepare(model: nn.Module, scheme="int8", calibration=None, overrides=None, activations: bool = True) -> nn.Module:
@@ -94,7 +97,7 @@ def prepare(model: nn.Module, scheme="int8", calibration=None, overrides=None, a
     state.provenance = {"class": type(model).__name__, "sha256": hash_of(model.state_dict())}
     plans = None
     if activations:
-        plans, state.example = _observed(model, stacks, graphs, rules, calibration)
+        plans, state.example = _observed(model, stacks, graphs, state, calibration)
     for path, stack in stacks.items():
         module, names = model.get_submodule(path), {d.name: stack.node_name(path, d) for d in stack.directions}
         own = None if plans is None else {direction: plans[name] for direction, name in names.items()}
@@ -108,16 +111,20 @@ def prepare(model: nn.Module, scheme="int8", calibration=None, overrides=None, a
 
 
 def _observed(
-    model, stacks, graphs, rules, calibration, weights=None
+    model, stacks, graphs, state: Preparation, calibration, weights=None
 ) -> tuple[dict[str, LayerPlan], torch.Tensor | None]:
-    """Node -> its plan, and an example of the model's input. weights: node -> the term of a single gate -> a weight format that is given."""
-    observer = Observer(stacks, {path: medians_of(graph, rules) for path, graph in graphs.items()})
+    """Node -> its plan, and an example of the model's input. weights: node -> the term of a single gate -> a weight format that is given.
+    The rules of codes that were given more bits change in ``state``.
+    """
+    observer = Observer(stacks, {path: medians_of(graph, state.rules) for path, graph in graphs.items()}, state.rules)
     observer.watch(model, calibration)
     plans: dict[str, LayerPlan] = {}
     for graph in graphs.values():
-        plan = Plan(graph, None, {}, rules)
-        choose_formats(plan, observer.histograms, Given({}, weights=weights or {}))
+        given = Given({}, weights=weights or {})
+        plan = Plan(graph, None, {}, state.rules, histograms=observer.histograms, seen=observer.samples)
+        choose_layers(plan, given)
         plans |= plan.layers
+        state.rules, state.held = plan.rules, [*state.held, *plan.held]
     return plans, observer.example
 
 
@@ -189,7 +196,7 @@ def _provenance(state: Preparation, plan: Plan) -> dict:
     return {
         "model": state.provenance,
         "scheme": state.scheme,
-        "overrides": state.overrides,
+        **choices([*state.held, *plan.held], state.overrides),
         "prepared": {"activations": state.activations},
         "calibration": {"batches": plan.batches, "frames": plan.frames},
     }
@@ -217,7 +224,7 @@ def _replaced(
     if not state.activations:
         if calibration is None:
             raise RindleError("only weights were prepared, so activations need data; give calibration=")
-        plans, _ = _observed(model, state.stacks, graphs, state.rules, calibration, weights)
+        plans, _ = _observed(model, state.stacks, graphs, state, calibration, weights)
     for path, stack in state.stacks.items():
         plan = Plan(graphs[path], None, {}, state.rules)
         given = Given(state.rules, plans, closed=True)

@@ -19,6 +19,7 @@ from ...scheme import rezk as presets
 from ...scheme.paths import keys_of
 from ...scheme.rules import load_overrides, resolve
 from ..calibrate.plan import replan
+from ..calibrate.wide import STRICT, WIDE
 from ..capture.source import load_model
 from ..conversion.rounding import words_of
 from ..quantize import Calibrated, calibrated
@@ -41,7 +42,7 @@ class Candidates:
         overrides = load_overrides(overrides)
         graph = self.first.plan.graph
         rules = resolve(presets.rules(scheme, graph), overrides, keys_of(graph))
-        if parameters is not None or any(words_of(rule) for rule in rules.values()):
+        if parameters is not None or any(words_of(rule) - {WIDE, STRICT} for rule in rules.values()):
             return self.again(scheme, overrides, parameters).model()
         provenance = self.first.provenance | {"scheme": scheme, "overrides": overrides}
         return Calibrated(replan(self.first.plan, rules, self.memo), provenance).model()
