@@ -107,6 +107,9 @@ def quantize(
     remarks = [str(one.message) for one in caught if issubclass(one.category, RindleWarning)]
     for remark in remarks:
         notes.print(f"warning: {remark}")
+    widened = [str(one) for one in planned.plan.held if one.rule]
+    for one in widened:
+        notes.print(f"{one} (an override of the code keeps it)")
     notes.print(str(judge))
     result = {
         "file": output,
@@ -126,6 +129,7 @@ def quantize(
             "positions": found.positions,
             "paths": [{"path": one.name, "sqnr": one.sqnr, "growth": one.growth} for one in followed],
         },
+        "widened": widened,
         "warnings": remarks,
     }
     if searched:

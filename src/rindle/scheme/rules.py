@@ -94,7 +94,9 @@ MODIFIERS: dict[str, frozenset[str]] = {
     "median": frozenset(
         {"code", "element"}
     ),  # of the steps that each calibration sequence alone would give: nn/median.py
-    "wide": frozenset({"code"}),  # 16 bits where 8 do not hold its products: nn/calibrate/wide.py; "int8 strict" warns instead
+    "wide": frozenset(
+        {"code"}
+    ),  # 16 bits where 8 do not hold its products: nn/calibrate/wide.py; "int8 strict" warns instead
     "strict": frozenset({"code"}),  # a warning there instead
     "gptq": frozenset({"weight"}),  # nn/rounding/gptq.py
     "actorder": frozenset({"weight"}),  # of gptq
