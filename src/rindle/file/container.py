@@ -13,6 +13,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from ..errors import RindleError
+from . import limits
 from .artifact import VERSION, Artifact
 from .document import describe, from_document, to_document
 from .parts import identity, is_of_parts, join, split
@@ -131,7 +132,7 @@ def _open(data: bytes) -> tuple[dict, dict[str, np.ndarray]]:
     return document, tensors
 
 
-def check_depth(text: str, limit: int = 32) -> None:
+def check_depth(text: str, limit: int = limits.DEPTH) -> None:
     """Raises if brackets nest deeper than limit, before a recursive parser meets them."""
     depth = 0
     for bracket in re.findall(r"[\[\]{}]", re.sub(r'"(?:[^"\\]|\\.)*"', "", text)):

@@ -13,15 +13,13 @@ from ..errors import RindleError
 from ..numbers.formats import Format
 from ..program.graph import Graph
 from ..program.nodes import INPUT
+from . import limits
 from .artifact import VERSION, Artifact, Golden
-from .fields import SIZE_LIMIT, Fields, Tensors, check_range, names, read_format, short, write_format
+from .fields import Fields, Tensors, check_range, names, read_format, short, write_format
 from .needs import Version
 from .nodes import read_node, write_node
 from .read_program import read_table
 from .reading import Reading
-
-GOLDEN_LIMIT = 65536
-PATHS_LIMIT = 2**24
 
 
 def to_document(artifact: Artifact) -> tuple[dict, dict[str, np.ndarray]]:
@@ -74,16 +72,16 @@ def from_document(document: dict, tensors: dict[str, np.ndarray]) -> Artifact:
     }
     total = 0
     entries = top.take("nodes", list)
-    if not 1 <= len(entries) <= 1024:
-        raise RindleError(f"nodes has {len(entries)} entries; a model has 1..1024")
+    if not 1 <= len(entries) <= limits.NODES:
+        raise RindleError(f"nodes has {len(entries)} entries; a model has 1..{limits.NODES}")
     reading = Reading(version, store, tables, Graph(input_size, (), INPUT, vocabulary), input_format)
     for index, value in enumerate(entries):
         node = read_node(reading, Fields(value, f"nodes[{index}]"))
         total += node.elements(reading.graph.sizes_of(node.sources))
         reading.graph = replace(reading.graph, nodes=(*reading.graph.nodes, node))
-        if total > PATHS_LIMIT:
+        if total > limits.PATHS:
             raise RindleError(
-                f"nodes[{index}]: the paths so far have {total} elements; a model has at most {PATHS_LIMIT}"
+                f"nodes[{index}]: the paths so far have {total} elements; a model has at most {limits.PATHS}"
             )
     for name in tables.keys() - reading.used_tables:
         raise RindleError(f"tables.{name} is not used by any operation")
@@ -118,9 +116,9 @@ def _read_output(top: Fields, version: Version, graph: Graph) -> str:
 def _read_input(entry: Fields, version: int) -> tuple[int, int, Format | None]:
     """Features of a frame, vocabulary (0: none), format (None for ids)."""
     if version > 1 and entry.has("vocabulary"):
-        found = 1, entry.integer("vocabulary", 1, SIZE_LIMIT), None
+        found = 1, entry.integer("vocabulary", 1, limits.SIZE), None
     else:
-        size = entry.integer("size", 1, SIZE_LIMIT)
+        size = entry.integer("size", 1, limits.SIZE)
         form = Fields(entry.take("format", dict), "input.format")
         found = size, 0, read_format(form, product=False)
         form.done()
@@ -133,8 +131,8 @@ def _read_golden(entry: Fields, store: Tensors, graph: Graph, input_format: Form
     dtype, shape = (np.int32, (None, None)) if ids else (np.int16, (None, None, graph.input_size))
     inputs = store.take(entry.take("inputs", str), "golden.inputs", dtype, shape)
     batch, time = inputs.shape[:2]
-    if batch * time > GOLDEN_LIMIT:
-        raise RindleError(f"golden.inputs has {batch * time} frames; at most {GOLDEN_LIMIT} are allowed")
+    if batch * time > limits.GOLDEN:
+        raise RindleError(f"golden.inputs has {batch * time} frames; at most {limits.GOLDEN} are allowed")
     if not ids:
         check_range(inputs, input_format, "golden.inputs")
     elif inputs.min() < 0 or inputs.max() >= graph.vocabulary:

@@ -6,9 +6,7 @@ import numpy as np
 
 from ..errors import RindleError
 from ..numbers.formats import FRAC_LIMIT, Format, unpack
-
-ELEMENT_LIMIT = 2**31  # of one tensor
-SIZE_LIMIT = 2**20  # of features, rows, columns
+from . import limits
 
 
 class Fields:
@@ -29,7 +27,7 @@ class Fields:
         if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
             raise RindleError(f"{self.where}.{key} is {short(value)}; it must be {_KINDS[kind]}")
         if kind is str and not is_name(value):
-            raise RindleError(f"{self.where}.{key} is {short(value)}; a name has 1..256 bytes of UTF-8")
+            raise RindleError(f"{self.where}.{key} is {short(value)}; a name has 1..{limits.NAME} bytes of UTF-8")
         if kind is float:
             try:
                 return float(value)
@@ -70,7 +68,7 @@ _KINDS = {
 
 def is_name(text: str) -> bool:
     try:
-        return 0 < len(text.encode()) <= 256
+        return 0 < len(text.encode()) <= limits.NAME
     except UnicodeEncodeError:
         return False
 
@@ -107,7 +105,7 @@ class Tensors:
         if len(tensor.shape) != len(shape) or any(n < 1 or w not in (None, n) for n, w in zip(tensor.shape, shape)):
             wanted = ", ".join("any" if n is None else str(n) for n in shape)
             raise RindleError(f"the tensor {name!r} has shape {list(tensor.shape)}; {where} must be [{wanted}]")
-        if tensor.size >= ELEMENT_LIMIT:
+        if tensor.size >= limits.ELEMENTS:
             raise RindleError(f"the tensor {name!r} has {tensor.size} elements; at most 2^31 - 1 are allowed")
         return tensor
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..errors import RindleError
+from . import limits
 from .fields import Fields, names, short
 
 # name -> whether a model uses it. A model that uses none is written as the oldest version that can say what it is.
 FEATURES: dict[str, Callable] = {
     "parts": lambda artifact: False,  # of the file around several models, never of a model: file/parts.py
 }
-NAMES_LIMIT = 256
 
 
 class Version(int):
@@ -29,8 +29,8 @@ class Version(int):
         if version < 4:
             return version
         version.needs = names(top.take("needs", list), "document.needs")
-        if len(version.needs) > NAMES_LIMIT:
-            raise RindleError(f"document.needs has {len(version.needs)} entries; at most {NAMES_LIMIT} are allowed")
+        if len(version.needs) > limits.NEEDS:
+            raise RindleError(f"document.needs has {len(version.needs)} entries; at most {limits.NEEDS} are allowed")
         for name in version.needs:
             if name not in FEATURES:
                 raise RindleError(f"document.needs: this file needs {short(name)}; update rindle to read it")

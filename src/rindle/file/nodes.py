@@ -28,12 +28,11 @@ from ..program.nodes import (
     Window,
     WindowNode,
 )
-from .fields import SIZE_LIMIT, Fields, names, read_format, short, unpack_codes, write_format
+from . import limits
+from .fields import Fields, names, read_format, short, unpack_codes, write_format
 from .read_program import read_program
 from .reading import Reading
 from .write_program import write_program
-
-WINDOW_LIMIT = 4096
 
 
 @dataclass(frozen=True)
@@ -140,14 +139,14 @@ def _read_concat(reading: Reading, entry: Fields, name: str) -> ConcatNode:
         if other != first:
             raise RindleError(f"{entry.where}.input: {sources[0]!r} is {first} and {one!r} is {other}; they must agree")
     size = sum(reading.graph.sizes_of(sources))
-    if size > SIZE_LIMIT:
-        raise RindleError(f"{entry.where}.input has {size} features in all; at most {SIZE_LIMIT} are allowed")
+    if size > limits.SIZE:
+        raise RindleError(f"{entry.where}.input has {size} features in all; at most {limits.SIZE} are allowed")
     return ConcatNode(name, sources)
 
 
 def _read_embedding(reading: Reading, entry: Fields, name: str) -> EmbeddingNode:
     sources, where = _sources(reading, entry, EmbeddingNode), entry.where
-    size = entry.integer("size", 1, SIZE_LIMIT)
+    size = entry.integer("size", 1, limits.SIZE)
     form = Fields(entry.take("format", dict), f"{where}.format")
     fmt = read_format(form, product=False)
     form.done()
@@ -167,13 +166,13 @@ def _write_embedding(node: EmbeddingNode, tensors: dict, tables: dict) -> dict:
 
 def _read_window(reading: Reading, entry: Fields, name: str) -> WindowNode:
     sources = _sources(reading, entry, WindowNode)
-    size, dilation, stride = (entry.integer(key, 1, WINDOW_LIMIT) for key in ("size", "dilation", "stride"))
-    window = Window(size, dilation, stride, *(entry.integer(key, 0, SIZE_LIMIT) for key in ("before", "after")))
+    size, dilation, stride = (entry.integer(key, 1, limits.WINDOW) for key in ("size", "dilation", "stride"))
+    window = Window(size, dilation, stride, *(entry.integer(key, 0, limits.SIZE) for key in ("before", "after")))
     features = reading.graph.size_of(sources[0])
-    if window.reach > SIZE_LIMIT or features * size > SIZE_LIMIT:
+    if window.reach > limits.SIZE or features * size > limits.SIZE:
         raise RindleError(
             f"{entry.where} joins {size} frames of {features} features over {window.reach + 1} frames; at most "
-            f"{SIZE_LIMIT} features and {SIZE_LIMIT + 1} frames are allowed"
+            f"{limits.SIZE} features and {limits.SIZE + 1} frames are allowed"
         )
     return WindowNode(name, sources, window)
 
@@ -186,8 +185,8 @@ def _read_gather(reading: Reading, entry: Fields, name: str) -> GatherNode:
     sources = _sources(reading, entry, GatherNode)
     index = reading.store.take(entry.take("index", str), f"{entry.where}.index", np.int32, (None,))
     features = reading.graph.size_of(sources[0])
-    if index.min() < 0 or index.max() >= features or len(index) > SIZE_LIMIT:
-        raise RindleError(f"{entry.where}.index must have at most {SIZE_LIMIT} entries, each 0..{features - 1}")
+    if index.min() < 0 or index.max() >= features or len(index) > limits.SIZE:
+        raise RindleError(f"{entry.where}.index must have at most {limits.SIZE} entries, each 0..{features - 1}")
     return GatherNode(name, sources, tuple(index.tolist()))
 
 
@@ -231,7 +230,7 @@ def _finite(reading: Reading, entry: Fields, key: str, shape: tuple) -> np.ndarr
 
 
 def _groups(reading: Reading, entry: Fields, features: int) -> dict:
-    groups = entry.integer("groups", 1, SIZE_LIMIT)
+    groups = entry.integer("groups", 1, limits.SIZE)
     if features % groups:
         raise RindleError(f"{entry.where}.groups is {groups}, which does not divide {features} features")
     return {"groups": groups}
@@ -247,8 +246,8 @@ def _layer_norm(reading: Reading, entry: Fields, features: int) -> dict:
 
 def _linear(reading: Reading, entry: Fields, features: int) -> dict:
     weight = _finite(reading, entry, "weight", (None, features))
-    if len(weight) > SIZE_LIMIT:
-        raise RindleError(f"{entry.where}.weight has {len(weight)} rows; at most {SIZE_LIMIT} are allowed")
+    if len(weight) > limits.SIZE:
+        raise RindleError(f"{entry.where}.weight has {len(weight)} rows; at most {limits.SIZE} are allowed")
     bias = {"bias": _finite(reading, entry, "bias", (len(weight),))} if entry.has("bias") else {}
     return {"weight": weight} | bias
 

@@ -15,8 +15,9 @@ from ..numbers.codes import Affine, Product, Rescale
 from ..numbers.formats import Format
 from ..numbers.tables import Table
 from ..program.program import ARITY, Conv, Op, Program, Term
+from . import limits
 from .artifact import Layer, check_theta, ordered
-from .fields import SIZE_LIMIT, Fields, Tensors, check_range, is_name, names, read_format, short, unpack_codes
+from .fields import Fields, Tensors, check_range, is_name, names, read_format, short, unpack_codes
 from .reading import Reading
 
 
@@ -35,8 +36,8 @@ def read_table(entry: Fields, store: Tensors) -> Table:
         raise RindleError(f"{entry.where}.max_error is {max_error}; it must be finite and not negative")
     base = store.take(entry.take("base", str), f"{entry.where}.base", np.int16, (None,)).astype(np.int64)
     n = len(base)
-    if n > 256 or n & (n - 1):
-        raise RindleError(f"{entry.where}.base has {n} segments; it must be a power of two up to 256")
+    if n > limits.SEGMENTS or n & (n - 1):
+        raise RindleError(f"{entry.where}.base has {n} segments; it must be a power of two up to {limits.SEGMENTS}")
     slope = None
     if degree:
         slope = store.take(entry.take("slope", str), f"{entry.where}.slope", np.int16, (n,)).astype(np.int64)
@@ -95,10 +96,10 @@ class _Paths:
             for path, value in entry.take(group, dict).items():
                 if path in self.sizes or not is_name(path):
                     raise RindleError(
-                        f"{self.where}.{group}: the path name {path[:60]!r} is taken, or not 1..256 bytes of UTF-8"
+                        f"{self.where}.{group}: the path name {path[:60]!r} is taken, or not 1..{limits.NAME} bytes of UTF-8"
                     )
                 item = Fields(value, f"{self.where}.{group}.{path}")
-                self.sizes[path], self.section[path] = item.integer("size", 1, SIZE_LIMIT), group
+                self.sizes[path], self.section[path] = item.integer("size", 1, limits.SIZE), group
                 self.formats[path] = form = read_format(item, product=group == "codes")
                 if group != "codes" and path not in inputs:
                     _check_element_wise(form, item.where)
@@ -168,8 +169,8 @@ def _read_ops(reading: Reading, entry: Fields, paths: _Paths, written: set[str])
     """
     where, reader = entry.where, _Operations(reading, paths)
     items = entry.take("ops", list)
-    if not 1 <= len(items) <= 256:
-        raise RindleError(f"{where}.ops has {len(items)} entries; a program has 1..256")
+    if not 1 <= len(items) <= limits.OPS:
+        raise RindleError(f"{where}.ops has {len(items)} entries; a program has 1..{limits.OPS}")
     ops, constants, read = [], {}, set()
     for index, value in enumerate(items):
         op, constant = reader.read(Fields(value, f"{where}.ops[{index}]"))
@@ -270,8 +271,8 @@ class _Operations:
         for gate in gates:
             self._path(gate, f"{where}.out", "paths")
         items = entry.take("terms", list)
-        if not 1 <= len(items) <= 64:
-            raise RindleError(f"{where}.terms has {len(items)} entries; an affine has 1..64")
+        if not 1 <= len(items) <= limits.TERMS:
+            raise RindleError(f"{where}.terms has {len(items)} entries; an affine has 1..{limits.TERMS}")
         fields = [Fields(value, f"{where}.terms[{index}]") for index, value in enumerate(items)]
         convs = [self._conv(field) for field in fields]
         if len({conv and conv.result for conv in convs}) > 1:
@@ -300,15 +301,17 @@ class _Operations:
 
         def pair(key: str, lo: int) -> tuple[int, int]:
             values = item.take(key, list)
-            if len(values) != 2 or any(type(v) is not int or not lo <= v <= SIZE_LIMIT for v in values):
-                raise RindleError(f"{item.where}.{key} is {short(values)}; it must be two integers, {lo}..{SIZE_LIMIT}")
+            if len(values) != 2 or any(type(v) is not int or not lo <= v <= limits.SIZE for v in values):
+                raise RindleError(
+                    f"{item.where}.{key} is {short(values)}; it must be two integers, {lo}..{limits.SIZE}"
+                )
             return tuple(values)
 
         conv = Conv(
             **{key: pair(key, 1) for key in ("image", "kernel", "stride", "dilation")},
             padding=pair("padding", 0),
             result=pair("result", 1),
-            groups=item.integer("groups", 1, SIZE_LIMIT),
+            groups=item.integer("groups", 1, limits.SIZE),
         )
         item.done()
         for axis, name in enumerate(("height", "width")):
@@ -334,8 +337,8 @@ class _Operations:
                     f"{entry.where}.conv.groups is {conv.groups}; it must divide {columns // pixels} and {rows} channels"
                 )
             columns = conv.columns(columns)
-            if columns > SIZE_LIMIT:
-                raise RindleError(f"{entry.where}: a row has {columns} weights; at most {SIZE_LIMIT} are allowed")
+            if columns > limits.SIZE:
+                raise RindleError(f"{entry.where}: a row has {columns} weights; at most {limits.SIZE} are allowed")
         weight_name = entry.take("weight", str)
         row_scales = None
         if entry.has("scales"):
