@@ -100,6 +100,7 @@ class Program:
         self.saturations, self.changes = saturations, changes
         self.formats = {**entry["paths"], **entry["codes"], **entry["vectors"]}
         self.states = {state: [0] * self.formats[state]["size"] for state, _ in entry["states"]}
+        self.states |= {state: list(file.tensor(name)) for state, name in entry.get("initial", {}).items()}
         self.held = {code: [0] * fmt["size"] for code, fmt in entry["codes"].items() if "theta" in fmt}
 
     def finish(self, path, values, counter):
@@ -320,7 +321,8 @@ def run(data, codes, lengths):
                 for t in order:
                     y[t] = program.frame(*frames[t])
                 values[node["name"]] = kind, (y if kind == "sequence" else y[0])
-        outputs.append(values[file.document["output"]][1])
+        output = file.document["outputs"][0] if file.document["version"] > 3 else file.document["output"]
+        outputs.append(values[output][1])
     return (
         outputs,
         {(node, op): count for node, one in saturations.items() for op, count in one.items()},

@@ -22,7 +22,7 @@ from rindle.numbers.float_ops import ELEMENT_WISE, FloatOp
 from rindle.numbers.formats import Format
 from rindle.numbers.tables import Table
 from rindle.program.graph import Graph
-from rindle.program.nodes import INPUT, NODES, Window
+from rindle.program.nodes import INPUT, NODES, ProgramNode, Window
 from rindle.program.program import Conv
 from rindle.scheme.rules import Rule
 
@@ -281,8 +281,25 @@ def attempt(recipe) -> Artifact | None:
         except RindleError as error:
             assert any(part in str(error) for part in ("2^52", "shift", "two paths named")), error
             continue
-        held = artifact.held_codes()
+        artifact, held = _begun(np.random.default_rng([seed, 1]), artifact), artifact.held_codes()
         return with_thresholds(artifact, {n: _theta(rng, artifact, *held[n]) for n in held if rng.random() < 0.6})
+
+
+def _begun(rng, artifact) -> Artifact:
+    """With initial states here and there, as extreme as codes can be."""
+
+    def begun(node):
+        if not isinstance(node, ProgramNode):
+            return node
+        layer = node.layer
+        initial = {
+            state: extreme_codes(rng, layer.formats[state], layer.program.sizes[state]).astype(np.int64)
+            for state, _ in layer.program.states
+            if rng.random() < 0.3
+        }
+        return replace(node, layer=replace(layer, initial=initial))
+
+    return replace(artifact, graph=replace(artifact.graph, nodes=tuple(map(begun, artifact.graph.nodes))))
 
 
 def build(recipe) -> Artifact:

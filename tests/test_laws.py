@@ -129,6 +129,7 @@ def test_random_graphs_have_every_kind_of_node():
         wanted |= {(kind, True, False, ids) for kind in ("program", "concat", "window", "gather", "float")}
         wanted |= {("program", True, True, ids)}
     wanted |= {("inputs", 1), ("inputs", 2), ("groups", True), ("groups", False), ("held convolution", True)}
+    wanted |= {("initial states", False), ("initial states", True)}
     for seed in range(200):
         rng = np.random.default_rng(seed)
         artifact = attempt(([rng.choice(random_models.KINDS, 3).tolist() for _ in range(3)], seed))
@@ -148,6 +149,7 @@ def features(graph, node) -> set:
     if isinstance(node, ProgramNode):
         layer = node.layer
         terms = [term for op in layer.program.affines for term in op.terms if term.conv]
+        found |= {("initial states", node.reverse)} if layer.initial else set()
         found |= {("inputs", len(node.sources))} | ({("held", node.reverse)} if layer.thetas else set())
         found |= {("groups", term.conv.groups > 1) for term in terms}
         found |= {("held convolution", term.code in layer.thetas) for term in terms}

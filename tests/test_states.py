@@ -5,10 +5,11 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 from support import FEATURES, quantized, sequences
 
 import rindle
-from rindle import RindleError
+from rindle import RindleError, RindleWarning
 from rindle.engines import reference
 from rindle.nn import simulate
 from rindle.numbers.formats import encode, encode_input
@@ -105,3 +106,51 @@ def test_a_model_can_be_pickled_and_copied(cell):
         assert isinstance(other, rindle.Model) and other.data == model.data and other.kernel == model.kernel
         np.testing.assert_array_equal(other.run(x), model.run(x))
     assert x.shape[2] == FEATURES
+
+
+def test_a_given_state_that_saturates_is_counted_by_its_name():
+    model = quantized("gru", "int8")
+    stream, (span, fmt) = model.stream(), model._states["rnn.l0/h"]
+    values = np.zeros(span.stop - span.start)
+    stream.set_states({"rnn.l0/h": values})
+    assert ("rnn.l0", "h") not in stream.measure().saturations
+    values[:3] = 5 * fmt.hi * fmt.scale
+    values[3] = fmt.hi * fmt.scale
+    stream.set_states({"rnn.l0/h": values})
+    assert stream.measure().saturations["rnn.l0", "h"] == 3
+    with pytest.raises(RindleError):
+        stream.set_states({"rnn.l0/h": values, "rnn.l1/h": np.full(3, np.nan)})
+    assert stream.measure().saturations["rnn.l0", "h"] == 3, "what was refused is not counted"
+
+
+class Stateful(torch.nn.Module):
+    """A host keeps its states, which are far beyond what the layer reaches from zero."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.rnn = kind(6, 12, batch_first=True)
+
+    def forward(self, x, *states):
+        return self.rnn(x, states[0] if len(states) == 1 else states or None)[0]
+
+
+@pytest.mark.parametrize("kind", [torch.nn.LSTM, torch.nn.GRU, torch.nn.RNN])
+def test_formats_take_the_initial_states_that_calibration_saw(kind):
+    torch.manual_seed(0)
+    net, x = Stateful(kind).eval(), torch.randn(16, 10, 6)
+    large = [3 * torch.randn(1, 16, 12) for _ in range(2 if kind is torch.nn.LSTM else 1)]
+    ready = rindle.prepare(net, "int8", lambda m: m(x, *large))
+    made = rindle.convert(ready, whole=False)
+    with torch.no_grad():
+        wanted = net(x, *large)
+        for found in (ready(x, *large), made(x, *large)):
+            assert 10 * torch.log10(wanted.square().mean() / (wanted - found).square().mean()) > 25
+    assert not [name for name in made.rnn.saturations if name in ("rnn.l0/h", "rnn.l0/c")]
+    zeros = rindle.prepare(net, "int8", x)
+    with pytest.warns(RindleWarning, match="elements of the initial state") as caught:
+        zeros(x, *large)
+    assert {str(one.message).split(" saturate")[0].split()[-1] for one in caught} <= {"l0/h", "l0/c"}
+    made = rindle.convert(zeros, whole=False)
+    made(x, *large)
+    outside = int((large[0].abs() > 1.001).sum())
+    assert abs(made.rnn.saturations["rnn.l0/h"] - outside) <= 2 and outside > 10

@@ -108,6 +108,7 @@ struct Program {
     std::vector<int> inputs;  // paths, one for each of the node's inputs
     int output = 0;
     std::vector<std::array<int, 2>> states;  // state path, path of its next value
+    std::vector<std::vector<std::int16_t>> initial;  // of each state, its codes before the first frame; empty for zeros
     std::vector<Op> ops;
 };
 

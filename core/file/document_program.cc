@@ -14,7 +14,10 @@ class ProgramReader {
         : field_(field), inputs_(inputs), document_(document), table_names_(table_names), tensors_(tensors) {}
 
     Program read() {
-        field_.keys({"cell", "input", "states", "output", "paths", "codes", "vectors", "ops"});
+        if (document_.version < 4)
+            field_.keys({"cell", "input", "states", "output", "paths", "codes", "vectors", "ops"});
+        else
+            field_.keys({"cell", "input", "states", "output", "paths", "codes", "vectors", "ops"}, {"initial"});
         field_["cell"].name();
         if (inputs_.size() == 1)
             input_fields_ = {field_["input"]};
@@ -121,6 +124,26 @@ class ProgramReader {
             for (const auto& earlier : program_.states)
                 if (earlier[1] == next) pair[1].fail("\"" + path(next).name + "\" is the next value of two states");
             program_.states.push_back({state, next});
+        }
+        program_.initial.resize(program_.states.size());
+        if (document_.version >= 4 && field_.has("initial")) read_initial(field_["initial"]);
+    }
+
+    void read_initial(const Field& field) {
+        document_.needs.use("initial_states", field);
+        if (field.members().empty()) field.fail("is empty; leave it out where every state begins at zero");
+        for (const auto& [name, tensor] : field.members()) {
+            const std::string& own = name;  // clang 14 captures no structured binding
+            const auto state = std::find_if(program_.states.begin(), program_.states.end(),
+                                            [&](const auto& pair) { return path(pair[0]).name == own; });
+            if (state == program_.states.end()) tensor.fail("\"" + name + "\" is no state");
+            const Path& at = path((*state)[0]);
+            auto codes = tensors_.take_numbers<std::int16_t>(tensor, "I16", {at.size});
+            for (std::int16_t code : codes)
+                if (code < at.range.lo || code > at.range.hi)
+                    tensor.fail("has the code " + std::to_string(code) + ", must be " + std::to_string(at.range.lo) + ".." +
+                                std::to_string(at.range.hi));
+            program_.initial[static_cast<std::size_t>(state - program_.states.begin())] = std::move(codes);
         }
     }
 

@@ -191,6 +191,11 @@ struct Stage {                          // a node
     std::vector<std::size_t> held;      // paths of a program that runs once: forgotten when it has run
 };
 
+struct Initial {                        // codes of a state before the first frame, where they are not zeros
+    std::size_t offset;
+    std::vector<std::int16_t> codes;
+};
+
 struct Saturation {
     std::string node, path;
     const char* operation;
@@ -219,6 +224,7 @@ struct Model {
     std::vector<Held> held;             // those of them that are held; this and the state are made by hold()
     std::vector<Memory> state;          // in the order of a saved one
     std::size_t state_values = 0;
+    std::vector<Initial> initial;
     std::vector<Saturation> saturations;
     std::vector<Buffer> constants;
     std::size_t input = 0, output = 0;  // int16 places

@@ -34,8 +34,11 @@ void Compiler::program(const Node& node, Stage& stage) {
         }
         places_.push_back(place);
     }
-    for (const auto& [state, next] : program.states)
+    for (std::size_t i = 0; i < program.states.size(); ++i) {
+        const int state = program.states[i][0];
         stage.state.push_back({place(state), size(program, state), limits_of(path(program, state).range)});
+        if (!program.initial[i].empty()) model_->initial.push_back({place(state), program.initial[i]});
+    }
     for (std::size_t i = 0; i < program.ops.size(); ++i) stage.steps.push_back(step(node, program.ops[i], i));
     results(program, stage);
 }

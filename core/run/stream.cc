@@ -15,11 +15,19 @@ Stream::Stream(std::shared_ptr<const Model> model)
       saturations_(model_->saturations.size()),
       counts_(model_->clocks.size()),
       begins_(model_->tracks.size()),
-      input_reciprocal_(static_cast<float>(1 / model_->input_format.scale)) {}
+      input_reciprocal_(static_cast<float>(1 / model_->input_format.scale)) {
+    begin();
+}
 
 void Stream::reset() noexcept {
     std::memset(memory_.data(), 0, memory_.size());
+    begin();
     stale_ = false;
+}
+
+void Stream::begin() noexcept {
+    for (const Initial& initial : model_->initial)
+        std::memcpy(at<std::int16_t>(initial.offset), initial.codes.data(), initial.codes.size() * sizeof(std::int16_t));
 }
 
 // ---- Input and output

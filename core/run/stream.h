@@ -53,6 +53,7 @@ class Stream {
         return place.constant ? place.constant : at<std::int16_t>(place.offset);
     }
 
+    void begin() noexcept;  // initial states into memory of zeros
     void run(const Stage& stage) noexcept;
     void average(const Stage& stage, std::int64_t frames) noexcept;
     // Nodes that are neither programs nor joins, one frame of them

@@ -53,7 +53,10 @@ class Real:
 
     def initial(self, batch: int) -> tuple[dict, dict]:
         size = self.program.sizes
-        return {state: np.zeros((batch, size[state])) for state, _ in self.program.states}, {}
+        states = {state: np.zeros((batch, size[state])) for state, _ in self.program.states}
+        for state, codes in self.layer.initial.items():
+            states[state] = states[state] + codes * self.layer.formats[state].scale
+        return states, {}
 
     def affine(self, op, *codes):
         size, sums = self.program.sizes, dict(self._biases[op.out])

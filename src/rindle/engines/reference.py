@@ -30,7 +30,7 @@ class Result:
 def run(artifact, x: np.ndarray, lengths: np.ndarray | None = None, xp=NumPy, make=Codes, states=None) -> Result:
     """x: float32 values or int codes [B, T, I], or int ids [B, T]; lengths: int [B], 1..T.
 
-    states: "node/state" -> int codes [B, n] before the first frame, of those that are not zero.
+    states: "node/state" -> int codes [B, n] before the first frame, in place of the model's own.
     Callers validate: ``Model.run`` does. xp and make choose another namespace for the same integers.
     """
     batch, time = x.shape[:2]

@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import _core
 from ..errors import RindleError
-from ..numbers.formats import decode, encode
+from ..numbers.formats import decode, encode_counted
 from .measurement import Measurement, measured_inputs
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class Stream:
         self._size = model.output_size
         self._inputs = model._inputs
         self._vocabulary = model.vocabulary
+        self._clipped: dict[tuple[str, str], int] = {}  # (node, state) -> elements of given states beyond their format
 
     def step(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """One frame. x: float32 [I], or an id (an integer). Returns float32 [O], in ``out`` if given.
@@ -90,9 +91,10 @@ class Stream:
 
     def set_states(self, values: dict[str, np.ndarray]) -> None:
         """Continues from these states, "node/state" -> [n] finite values, each the nearest code of its format (3); those that
-        are not named stay as they are. RindleError for an unknown name or a wrong shape; the stream is then unchanged.
+        are not named stay as they are. What lies beyond its format saturates, and is counted: ``measure().saturations`` has it
+        under (node, state). RindleError for an unknown name or a wrong shape; the stream is then unchanged.
         """
-        header, codes = self._saved_codes()
+        (header, codes), clipped = self._saved_codes(), dict(self._clipped)
         for name, given in values.items():
             if name not in self.model._states:
                 raise RindleError(f"no state named {name!r}; there are {', '.join(self.model._states)}")
@@ -102,8 +104,12 @@ class Stream:
                 raise RindleError(
                     f"the state {name} is {list(value.shape)}, or not finite; give {span.stop - span.start} finite values"
                 )
-            codes[span] = encode(value, fmt.scale, fmt.lo, fmt.hi)
+            codes[span], outside = encode_counted(value, fmt)
+            if outside:
+                key = tuple(name.rsplit("/", 1))
+                clipped[key] = clipped.get(key, 0) + outside
         self.restore(header + codes.tobytes())
+        self._clipped = clipped
 
     def _saved_codes(self) -> tuple[bytes, np.ndarray]:
         """A saved state in its two parts (docs/format.md): header, and int16 values."""
@@ -115,4 +121,4 @@ class Stream:
         saturations, changes = self.model._counts(self._core)
         frames = max((seen for _, seen in changes.values()), default=0)
         inputs = measured_inputs(self.model.artifact, changes, [frames])
-        return Measurement(np.empty(0, np.float32), inputs, saturations)
+        return Measurement(np.empty(0, np.float32), inputs, saturations | self._clipped)

@@ -24,7 +24,8 @@ class Layer:
 
     program: with sizes as numbers. formats: path -> Format, codes and vectors included. constants: an operation's first
     result -> Affine, Rescale, Table or clip bounds in codes. vectors: name -> int64 codes [n].
-    thetas: held code path -> θ, an int or an int64 array [n].
+    thetas: held code path -> θ, an int or an int64 array [n]. initial: state -> int64 codes [n] before the first frame, of
+    those that do not begin at zero.
     """
 
     program: Program
@@ -32,6 +33,7 @@ class Layer:
     constants: dict[str, object]
     vectors: dict[str, np.ndarray]
     thetas: dict[str, int | np.ndarray] = field(default_factory=dict)
+    initial: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -73,6 +73,8 @@ def _program_facts(node: ProgramNode[Layer]) -> dict:
     for code in program.codes:
         theta = layer.thetas.get(code)
         facts[f"{name}/{code}", "θ"] = "dense" if theta is None else theta
+    for state, _ in program.states:
+        facts[f"{name}/{state}", "initial"] = layer.initial.get(state, "0")
     for vector in program.vectors:
         facts[f"{name}/{vector}", "codes"] = layer.vectors[vector]
     for op in program.ops:

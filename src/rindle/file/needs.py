@@ -13,6 +13,7 @@ from .fields import Fields, names, short
 
 # name -> whether a model uses it. A model that uses none is written as the oldest version that can say what it is.
 FEATURES: dict[str, Callable] = {
+    "initial_states": lambda artifact: any(node.layer.initial for node in artifact.graph.programs),
     "parts": lambda artifact: False,  # of the file around several models, never of a model: file/parts.py
 }
 

@@ -56,7 +56,9 @@ def read_program(reading: Reading, entry: Fields, sources: list[tuple[int, Forma
     paths = _Paths(entry, inputs, reading.store)
     paths.take_sources(inputs, sources)
     written = {*inputs, *paths.vectors}
-    written |= _check_states(paths, states, written)
+    own = _check_states(paths, states, written)
+    written |= own
+    initial = _read_initial(entry, reading.version, paths, own, reading.store)
     ops, constants, read = _read_ops(reading, entry, paths, written)
     paths.named(output, f"{where}.output", "paths")
     for name in (output, *(following for _, following in states)):
@@ -69,7 +71,7 @@ def read_program(reading: Reading, entry: Fields, sources: list[tuple[int, Forma
     entry.done()
     codes = tuple(op.out[0] for op in ops if paths.section.get(op.out[0]) == "codes")
     program = Program(cell, inputs, states, output, tuple(ops), paths.sizes, codes, tuple(paths.vectors))
-    return Layer(program, paths.formats, constants, paths.vectors, ordered(program, paths.thetas))
+    return Layer(program, paths.formats, constants, paths.vectors, ordered(program, paths.thetas), initial)
 
 
 def _read_inputs(entry: Fields, count: int) -> tuple[str, ...]:
@@ -186,6 +188,24 @@ def _read_ops(reading: Reading, entry: Fields, paths: _Paths, written: set[str])
         if constant is not None:
             constants[op.out[0]] = constant
     return ops, constants, read
+
+
+def _read_initial(entry: Fields, version: int, paths: _Paths, states: set[str], store: Tensors) -> dict[str, np.ndarray]:
+    """Codes of states before the first frame: a feature of version 4."""
+    if version < 4 or not entry.has("initial"):
+        return {}
+    found, where = {}, f"{entry.where}.initial"
+    for state, name in entry.take("initial", dict).items():
+        if state not in states:
+            raise RindleError(f"{where} names {short(state)}, which is no state")
+        if not isinstance(name, str):
+            raise RindleError(f"{where}.{state} is {short(name)}; it must be a tensor's name")
+        codes = store.take(name, f"{where}.{state}", np.int16, (paths.sizes[state],)).astype(np.int64)
+        check_range(codes, paths.formats[state], f"{where}.{state}")
+        found[state] = codes
+    if not found:
+        raise RindleError(f"{where} is empty; leave it out where every state begins at zero")
+    return found
 
 
 class _Operations:

@@ -33,7 +33,12 @@ def write_program(node: str, layer: Layer, tensors: dict, tables: dict) -> dict:
     for name in program.vectors:
         vectors[name] = path(name) | {"tensor": f"{node}/{name}"}
         tensors[f"{node}/{name}"] = layer.vectors[name].astype(np.int16)
+    initial = {}
+    for state, values in layer.initial.items():
+        initial[state] = f"{node}/{state}.initial"
+        tensors[initial[state]] = values.astype(np.int16)
     return {
+        **({"initial": initial} if initial else {}),
         "cell": program.cell,
         "input": program.inputs[0] if len(program.inputs) == 1 else list(program.inputs),
         "states": [list(pair) for pair in program.states],

@@ -149,7 +149,8 @@ def _choices(graph, node, rules: dict, provenance: dict):
     """Of the paths, codes and vectors of one layer, in program order."""
     layer, program = node.layer, node.layer.program
     tables = {op.out[0]: rules[key] for op in program.ops if (key := (node.name, f"table.{op.out[0]}")) in rules}
-    known_bounds, flat = bounds_of(program), saturating(program, tables)
+    begins = {state: float(np.abs(codes).max()) * layer.formats[state].scale for state, codes in layer.initial.items()}
+    known_bounds, flat = bounds_of(program, begins), saturating(program, tables)
     sources = dict(zip(program.inputs, node.sources))
     codes = {term.code: (term.gates[0], term.source) for op in program.affines for term in op.terms}
     clipped = {op.out[0]: op.args[0] for op in program.ops if op.kind == "clip"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 import numpy as np
@@ -67,15 +67,20 @@ def _tensor(parts) -> torch.Tensor:
 @dataclass(frozen=True, eq=False)
 class FloatLayer:
     """A program with its real parameters. blocks: block -> tensor; matrices ``gate.source`` [rows, columns], biases
-    ``gate`` [rows], vectors [n], as ``Program.block_shape`` has them; program.sizes are numbers.
+    ``gate`` [rows], vectors [n], as ``Program.block_shape`` has them; program.sizes are numbers. initial: state -> [n] before
+    the first frame, of those that are not zero.
     """
 
     program: Program
     blocks: dict[str, torch.Tensor]
+    initial: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def in_double(self) -> FloatLayer:
         """A copy whose parameters are float64."""
-        return FloatLayer(self.program, {block: value.detach().double() for block, value in self.blocks.items()})
+        blocks, initial = (
+            {name: value.detach().double() for name, value in values.items()} for values in (self.blocks, self.initial)
+        )
+        return FloatLayer(self.program, blocks, initial)
 
 
 def in_double(graph: Graph) -> Graph:
@@ -109,6 +114,7 @@ class Real:
     def __init__(self, layer: FloatLayer):
         program, blocks = layer.program, layer.blocks
         self.program = program
+        self.given = layer.initial
         self.frames = 0
         self.vectors = {name: self.parameter(name, blocks[name]) for name in program.vectors}
         self._weights, self._biases = {}, {}
@@ -125,7 +131,8 @@ class Real:
     def initial(self, batch: int) -> tuple[dict, dict]:
         like = next(iter(self._weights.values()))[0] if self._weights else torch.zeros(())
         size = self.program.sizes
-        return {state: like.new_zeros(batch, size[state]) for state, _ in self.program.states}, {}
+        states = {state: like.new_zeros(batch, size[state]) for state, _ in self.program.states}
+        return states | {state: self.begun(state, v.to(like).expand(batch, -1)) for state, v in self.given.items()}, {}
 
     def parameter(self, name: str | TermKey, value: torch.Tensor) -> torch.Tensor:
         """Each weight matrix passes here once, under its term, and each vector under its name."""
@@ -134,6 +141,10 @@ class Real:
     def result(self, path: str, value: torch.Tensor) -> torch.Tensor:
         """Every operation's result passes here."""
         return value
+
+    def begun(self, state: str, value: torch.Tensor) -> torch.Tensor:
+        """Every initial state passes here."""
+        return self.result(state, value)
 
     def product(self, term, x, weight):
         return x @ weight.T if term.conv is None else convolve(term.conv, x, weight)
@@ -213,7 +224,7 @@ class FakeQuantized(Real):
         check_integer(plan.program, plan.program.cell)
         refuse_planes(plan.weights, plan.program.cell, "which training does not know")
         self.plan = plan
-        super().__init__(FloatLayer(plan.program, layer.blocks))
+        super().__init__(FloatLayer(plan.program, layer.blocks, layer.initial))
 
     def parameter(self, name, value):
         if name in self.plan.formats:  # a constant vector

@@ -184,7 +184,7 @@ class Codes:
 
     saturations: operation (by its first result) -> elements that (5) changed, numerics section 8.
     changes: held code path -> elements that (20) let through; frames: rows x frames seen.
-    start: state -> its codes before the first frame [rows, n], of those that are not zero.
+    start: state -> its codes before the first frame [rows, n], in place of the layer's own.
     """
 
     def __init__(self, layer, xp=NumPy):
@@ -211,10 +211,11 @@ class Codes:
         }
 
     def initial(self, batch: int) -> tuple[dict, dict]:
-        """States before the first frame, those in ``start`` or zero; v̂: zero."""
+        """States before the first frame: those in ``start``, the layer's own, or zero; v̂: zero."""
         size = self.layer.program.sizes
-        zeros = {path: self.xp.zeros(batch, size[path]) for path, _ in self.layer.program.states}
-        return zeros | self.start, {code: self.xp.zeros(batch, size[code]) for code in self.layer.thetas}
+        states = {path: self.xp.zeros(batch, size[path]) for path, _ in self.layer.program.states}
+        states |= {path: states[path] + self.xp.array(codes) for path, codes in self.layer.initial.items()}
+        return states | self.start, {code: self.xp.zeros(batch, size[code]) for code in self.layer.thetas}
 
     def _format(self, path: str) -> Format:
         return self.layer.formats[path]

@@ -85,6 +85,13 @@ def encode(values, scale, lo: int, hi: int) -> np.ndarray:
     return np.clip(np.floor(np.asarray(values, np.float64) / scale + 0.5), lo, hi).astype(np.int64)
 
 
+def encode_counted(values, fmt: Format) -> tuple[np.ndarray, int]:
+    """Real values -> int64 codes, (3), and how many of them saturated."""
+    code = np.floor(np.asarray(values, np.float64) / fmt.scale + 0.5)
+    outside = np.count_nonzero((code < fmt.lo) | (code > fmt.hi))
+    return np.clip(code, fmt.lo, fmt.hi).astype(np.int64), int(outside)
+
+
 def encode_input(x: np.ndarray, fmt: Format) -> tuple[np.ndarray, int]:
     """The input rule (4): float32 values -> int64 codes, and how many of them saturated."""
     r = np.float32(1.0 / fmt.scale)

@@ -43,18 +43,21 @@ def keys_of(graph: Graph) -> dict[str, list[str]]:
     return keys
 
 
-def bounds_of(program: Program) -> dict[str, float]:
+def bounds_of(program: Program, start: dict[str, float] | None = None) -> dict[str, float]:
     """Magnitudes that hold whatever the data: of tables' results, and of what is made of them alone.
 
-    Path -> bound, infinite ones left out. A fixed point over the states, which start at 0; what still grows in the
-    third round has no bound.
+    Path -> bound, infinite ones left out. A fixed point over the states, which start at 0, or at up to what ``start`` says;
+    what still grows in the third round has no bound.
     """
-    states, round_ = {state: 0.0 for state, _ in program.states}, 0
+    states, round_ = {state: 0.0 for state, _ in program.states} | (start or {}), 0
     while True:
         known = _propagate(program, states)
         after = {state: max(states[state], known[following]) for state, following in program.states}
         if after == states:
-            return {program.format_name(path): bound for path, bound in known.items() if np.isfinite(bound)}
+            found: dict[str, float] = {}
+            for path, bound in known.items():  # a state and its next value have one format
+                found[program.format_name(path)] = max(bound, found.get(program.format_name(path), 0.0))
+            return {path: bound for path, bound in found.items() if np.isfinite(bound)}
         round_ += 1
         states = {s: np.inf if round_ > 2 and after[s] > states[s] else after[s] for s in states}
 

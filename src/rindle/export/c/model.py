@@ -58,6 +58,7 @@ class ModelWriter:
         self._nodes = Names()  # a node's member of the state, its function and its constants
         self._types: list[str] = []
         self._functions: list[str] = []
+        self._begins: list[str] = []  # lines of the reset: states that do not begin at zero
         self._lines: list[str] = []
         self._values = {INPUT: "x"}
         for node in self.graph.nodes:
@@ -81,6 +82,7 @@ class ModelWriter:
         remembers = self.graph.is_sequence(node.sources[0])
         writer = ProgramWriter(node, name, self.prefix, self.constants, self.tables, self.products, remembers)
         self._functions.append(writer.function())
+        self._begins += writer.begins
         where, what = writer.value
         value = self._own(node, name) if where == "own" else None
         self._lines.append(writer.call([self._values[source] for source in node.sources], value))
@@ -212,6 +214,7 @@ class ModelWriter:
             f"void {self.prefix}_reset({self.prefix}_state *state)",
             "{",
             "    rindle_zero(sizeof *state, state);",
+            *(f"    {line}" for line in self._begins),
             "}",
         ]
         text = [

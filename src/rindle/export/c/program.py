@@ -61,6 +61,7 @@ class ProgramWriter:
         self.inputs = [self.locals.take(f"{path}_in") for path in self.program.inputs]
         self.places: dict[str, str] = {}  # path -> the array that holds it
         self.lines: list[str] = []
+        self.begins: list[str] = []  # of the reset: states that do not begin at zero
         self.affines = AffineWriter(self)
         self._place_known()
         self.value = self._value()
@@ -108,6 +109,10 @@ class ProgramWriter:
             self.places[path] = self.constants.add(f"{self.name}_{path}", codes, "int16_t", "vectors and thresholds")
         for state, _ in self.program.states:
             self.places[state] = f"state->{self.state.array('int16_t', self.words[state], self.size(state))}"
+        for state, codes in self.layer.initial.items():
+            begins = self.constants.add(f"{self.name}_{state}_initial", codes, "int16_t", "vectors and thresholds")
+            own = self.places[state].replace("state->", f"state->{self.name}.", 1)
+            self.begins.append(f"rindle_copy({self.size(state)}, {begins}, {own});")
 
     def place(self, path: str) -> str:
         """Of a path that a loop or an affine of one gate writes, and something else reads."""

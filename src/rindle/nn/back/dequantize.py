@@ -47,6 +47,10 @@ def stages(artifact: Artifact) -> list[Stage]:
                 raise NoTorchForm(f"{node.name} is a {node.kind!r} node, which is not built in torch")
             made.append(Stage(node.kind, (node.name,)))
             continue
+        if node.layer.initial:
+            raise NoTorchForm(
+                f"{node.name} begins from states of its own, which torch's modules are given by their caller"
+            )
         cell = known.get(node.layer.program.cell)
         if cell is None or not _same_equation(cell, node.layer):
             raise NoTorchForm(

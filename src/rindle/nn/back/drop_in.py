@@ -42,7 +42,7 @@ class Integers(nn.Module):
     Each direction of each layer runs frame by frame, so that initial states can be given and final ones returned: float ->
     16-bit code (3) -> float. With none given, the integers are those of ``model.run``, which takes several inputs side by side, their
     features joined, in one format. saturations: "node/operation" -> elements
-    that saturated in all calls so far. state_dict holds the bytes of the .rindle file. Refuses ``train()`` and gradients.
+    that saturated in all calls so far; of given initial states, "node/state". state_dict holds the bytes of the .rindle file. Refuses ``train()`` and gradients.
     """
 
     def __init__(self, stack: Stack, path: str, model: Model):

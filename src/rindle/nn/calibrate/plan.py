@@ -26,6 +26,7 @@ from .origins import agree, origin_format, readers
 from .wide import Held, collect, widened
 
 KEPT = 3  # calibration sequences that go into the golden vector
+ROUNDING = 1 + 1e-6  # by which what is computed may pass a bound
 GRID = 2.0 ** np.arange(-FRAC_LIMIT, FRAC_LIMIT + 1)
 
 
@@ -92,6 +93,9 @@ class Recorder(Real):
 
     def result(self, path, value):
         self.values.setdefault(path, []).append(value)
+        return value
+
+    def begun(self, state, value):
         return value
 
 
@@ -251,6 +255,8 @@ def _observe(graph: Graph, group: Group, plan: Plan, medians: Medians):
             histograms.setdefault((node.name, program.format_name(path)), Histogram()).add(together)
         medians.add(node.name, program, observed[node.name], histograms)
         collect(plan.seen, plan.rules, node.name, program, observed[node.name])
+        for state, begins in node.layer.initial.items():
+            histograms.setdefault((node.name, state), Histogram()).add(begins.float()[None])
     if not graph.vocabulary:
         histograms.setdefault((INPUT, ""), Histogram()).add(torch.cat(group.frames))
     return values[graph.output]
@@ -282,7 +288,16 @@ class _Formats:
         self.name, self.program = node.name, node.layer.program
         self.rules, self.histograms = rules, histograms
         self.tables = _tables(node, rules)
-        self.bounds, self.saturating = bounds_of(self.program), saturating(self.program, self.tables)
+        self.bounds, self.saturating = self._bounds(), saturating(self.program, self.tables)
+
+    def _bounds(self) -> dict[str, float]:
+        """Of paths, whatever the data: from zero states, or from the initial ones that calibration saw."""
+        known, seen = bounds_of(self.program), {}
+        for state, _ in self.program.states:
+            histogram = self.histograms.get((self.name, state))
+            if histogram is not None and histogram.largest > known.get(state, np.inf) * ROUNDING:
+                seen[state] = histogram.largest
+        return bounds_of(self.program, seen) if seen else known
 
     def element(self, path: str) -> Format:
         """Of an element-wise path, by its rule."""

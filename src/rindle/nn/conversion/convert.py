@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from ...engines.golden import with_golden
-from ...errors import RindleError
+from ...errors import RindleError, RindleWarning
 from ...file.artifact import Artifact, Golden, Layer
 from ...numbers import bounds
 from ...numbers.bounds import check_elementwise
 from ...numbers.codes import Affine, Product, Rescale
-from ...numbers.formats import Format, encode, encode_input
+from ...numbers.formats import Format, encode, encode_counted, encode_input
 from ...numbers.tables import DEFAULT, build
 from ...program.nodes import EmbeddingNode, Node, ProgramNode
 from ...program.program import check_integer, refuse_planes
@@ -72,7 +73,24 @@ def convert_layer(name: str, layer: FloatLayer, plan: LayerPlan) -> Layer:
     vectors = {
         path: encode(blocks[path], formats[path].scale, formats[path].lo, formats[path].hi) for path in program.vectors
     }
-    return Layer(program, dict(formats), constants, vectors)
+    initial = {state: _initial(name, state, value, formats[state]) for state, value in layer.initial.items()}
+    return Layer(
+        program, dict(formats), constants, vectors, initial={state: v for state, v in initial.items() if v.any()}
+    )
+
+
+def _initial(name: str, state: str, value: torch.Tensor, fmt: Format) -> np.ndarray:
+    """Codes of a state before the first frame."""
+    values = value.detach().double().numpy()
+    codes, outside = encode_counted(values, fmt)
+    if outside:
+        warnings.warn(
+            f"{outside} elements of the initial state {name}/{state} saturate: up to {np.abs(values).max():.4g}, where its format "
+            f"ends at {fmt.hi * fmt.scale:.4g}; calibrate anew, or give {name}/{state} and its next value a wider format",
+            RindleWarning,
+            stacklevel=2,
+        )
+    return codes
 
 
 def _affine(name: str, op, blocks: dict, plan: LayerPlan) -> Affine:

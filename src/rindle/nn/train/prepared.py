@@ -6,6 +6,8 @@ steps stand in its submodule ``quantization``. Straight-through gradients: Bengi
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +15,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from ...errors import RindleError
+from ...errors import RindleError, RindleWarning
 from ...numbers.formats import Format, integer
 from ...program.program import TermKey, refuse_planes
 from ..calibrate.plan import LayerPlan
@@ -85,6 +87,7 @@ class Quantization(Calibrated):
         self.activations = plans is not None
         self.thetas: dict[str, dict[str, int]] = {}  # direction's name -> code path -> θ, of those that are held
         self.seen: dict[tuple[str, str], list[tuple]] = {}  # what they did in the last call, for nn.delta
+        self.saturations: Counter[str] = Counter()  # "direction/state" -> elements of given states that saturated
         self.weights, self.codes = nn.ModuleDict(), nn.ModuleDict()
         for direction in stack.directions:
             for own in direction.matrices:
@@ -114,6 +117,25 @@ class Quantization(Calibrated):
             self.seen.setdefault((direction.name, code), []).append(counts)
 
         return Training(layer, plan, codes, self.thetas.get(direction.name), look)
+
+    def begun(
+        self, direction: Direction, numerics: Training, states: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """Given initial states on their grids. What lies beyond a grid is counted, and told of where it first happens."""
+        for state, value in states.items():
+            fmt, name = numerics.plan.formats[state], f"{direction.name}/{state}"
+            code = torch.floor(value.detach() / fmt.scale + 0.5)
+            if not (outside := int(((code < fmt.lo) | (code > fmt.hi)).sum())):
+                continue
+            if not self.saturations[name]:
+                warnings.warn(
+                    f"{outside} elements of the initial state {name} saturate: up to {value.detach().abs().max():.4g}, where its format "
+                    f"ends at {fmt.hi * fmt.scale:.4g}; calibrate with initial states as large as they become",
+                    RindleWarning,
+                    stacklevel=2,
+                )
+            self.saturations[name] += outside
+        return {path: numerics.result(path, value) for path, value in states.items()}
 
     def learned_weights(self, direction: Direction) -> dict:
         """The formats of a direction's weights, with the steps as they are now."""
@@ -182,7 +204,7 @@ class Prepared:
 
         def run(direction, frames, initial):
             numerics = quantization.numerics(direction, self, weights)
-            states = {path: numerics.result(path, value) for path, value in initial.items()}
+            states = quantization.begun(direction, numerics, initial)
             return numerics.run(direction.inputs(torch.cat(frames)), [len(frame) for frame in frames], states)
 
         def between(frames):

@@ -189,11 +189,17 @@ class _Capture:
         """Arguments of an operation that reads parameters and constants alone; else None."""
         if fx.target is operator.getitem and not isinstance(self.values.get(fx.args[0]), torch.Tensor):
             return None
-        known = [self.constant(source) for source in fx.all_input_nodes]
+        known = [self._size(source) if is_size(source) else self.constant(source) for source in fx.all_input_nodes]
         if any(tensor is None for tensor in known):
             return None
         tensors = dict(zip(fx.all_input_nodes, known))
         return torch.fx.map_arg((fx.args, fx.kwargs), tensors.__getitem__)
+
+    @staticmethod
+    def _size(fx) -> int:
+        """Of a dynamic batch, that of the example."""
+        size = fx.meta["val"]
+        return size if isinstance(size, int) else size.node.hint
 
     # -- refusals and names
 
@@ -239,10 +245,11 @@ class _Capture:
         cell: Cell,
         parameters: dict,
         reverse: bool = False,
+        initial: dict | None = None,
         **sizes: int,
     ) -> str:
         program = cell.program.with_sizes(**sizes)
-        layer = FloatLayer(program, blocks_of(cell, parameters, program))
+        layer = FloatLayer(program, blocks_of(cell, parameters, program), initial or {})
         sources = (source,) if isinstance(source, str) else source
         return self.add(ProgramNode(name, sources, layer, reverse))
 
@@ -384,6 +391,10 @@ class _Capture:
         if all(kinds.values()) and len({graph.time_base(name) for name in names}) > 1:
             counts = ", ".join(f"{name} has {graph.frames(name, self.time)}" for name in names)
             raise self.refuse(fx, f"joins sequences whose frames are not the same: of {self.time} frames {counts}")
+
+
+def is_size(fx) -> bool:
+    return isinstance(fx.meta.get("val"), (int, torch.SymInt))
 
 
 def functional(target):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
+
 from .... import cells
 from ....program.nodes import ConcatNode, ProgramNode
 from ....program.tracer import Cell
@@ -24,6 +26,10 @@ class Finals:
 
 
 ZEROS = object()  # an initial state
+
+Initial = list[
+    dict[str, torch.Tensor]
+]  # of each layer and direction: state -> [n] before the first frame, none where it is zero
 
 
 def rnn_tanh(capture, fx):
@@ -54,8 +60,8 @@ PARAMETERS = {
 def _torch_stack(capture, fx, cell: Cell, initial):
     """aten.lstm.input and its kin: (x, h0, parameters, has_biases, layers, dropout, train, bidirectional, batch_first)."""
     flat, _, layers, _, _, bidirectional, batch_first = fx.args[2:]
-    _only_zeros(capture, fx, initial)
     value, directions = capture.sequence(fx, batch_first), (False, True)[: 1 + bidirectional]
+    begins = _initial(capture, fx, cell, initial, layers * len(directions))
     names = PARAMETERS[len(flat) // (layers * len(directions))]
     source, finals, arguments = value.node, [], iter(flat)
     for k in range(layers):
@@ -66,7 +72,7 @@ def _torch_stack(capture, fx, cell: Cell, initial):
             if "weight_hr" in parameters:
                 cell = cells.lstm_projection
                 sizes |= dict(zip("PH", parameters["weight_hr"].shape))
-            made.append(_layer(capture, fx, k, source, cell, parameters, reverse, sizes))
+            made.append(_layer(capture, fx, k, source, cell, parameters, reverse, sizes, begins.pop(0)))
         finals += made
         source = _joined(capture, fx, k, cell, made)
     # only the output's own state, h, can be read off the output sequence
@@ -81,14 +87,14 @@ def recurrent(capture, fx):
     if capture.model is not None and not isinstance(module, Recurrent):
         raise capture.refuse(fx, "is used outside a Recurrent module")
     cell = known_cell(name) if module is None else module.cell
-    _only_zeros(capture, fx, initial)
+    begins = _initial(capture, fx, cell, initial, 1 + bidirectional, k * (1 + bidirectional))
     sizes = {"I": int(fx.args[0].meta["val"].shape[2])} | read_dimensions(dimensions)
     made = []
     for reverse, one in enumerate(chunks(list(tensors), 1 + bidirectional)):
         parameters = {name: capture.parameter(fx, argument) for name, argument in zip(cell.layout, one)}
         beside = [_own_part(capture, fx, other, reverse, 1 + bidirectional) for other in others]
         sources = (value.node, *beside) if beside else value.node
-        made.append(_layer(capture, fx, k, sources, cell, parameters, bool(reverse), sizes))
+        made.append(_layer(capture, fx, k, sources, cell, parameters, bool(reverse), sizes, begins[reverse]))
     program = cell.program
     finals = [
         Finals((node,)) if following == program.output else None for node in made for _, following in program.states
@@ -103,22 +109,44 @@ def _own_part(capture, fx, other, reverse: int, directions: int) -> str:
     return capture.ordered(fx, replace(value, index=value.index[reverse * size : (reverse + 1) * size]))
 
 
-def _only_zeros(capture, fx, initial) -> None:
-    if any(capture.values.get(state) is not ZEROS for state in initial):
-        raise capture.refuse(
-            fx,
-            "is given an initial state; a captured model starts from zeros, so give zeros or none: a stream carries the state "
-            "from frame to frame, and saves and restores it",
-        )
+def _initial(capture, fx, cell: Cell, given: list, directions: int, first: int = 0) -> Initial:
+    """What so many directions begin from, the first of them being that number of the stack. given: a tensor [directions of the
+    stack, B, n] per state, or none.
+    """
+    found: Initial = [{} for _ in range(directions)]
+    for (state, _), argument in zip(cell.program.states, given):
+        if capture.values.get(argument) is ZEROS:
+            continue
+        values = capture.constant(argument)
+        if values is None:
+            raise capture.refuse(
+                fx,
+                "is given an initial state that follows from the input; a captured model begins from zeros or from a constant, such "
+                "as an nn.Parameter that is expanded over the rows. A stream carries the state from frame to frame, saves and "
+                "restores it, and takes any with set_states; rindle.prepare and convert(…, whole=False) keep it an argument",
+            )
+        values = values.to(torch.float32)
+        if not torch.isfinite(values).all():
+            raise capture.refuse(fx, f"is given an initial state {state} with NaN or infinity")
+        if (values != values[:, :1]).any():
+            raise capture.refuse(
+                fx,
+                f"is given an initial state {state} that differs from row to row; a captured model begins every row alike. A stream "
+                f"takes any state with set_states",
+            )
+        for one, value in zip(found, values[first:, 0]):
+            if value.any():
+                one[state] = value.clone()
+    return found
 
 
 def _layer_name(capture, fx, k: int, cell: Cell) -> str:
     return f"{capture.path(fx) or cell.name}.l{k}"
 
 
-def _layer(capture, fx, k: int, source, cell: Cell, parameters: dict, reverse: bool, sizes: dict) -> str:
+def _layer(capture, fx, k: int, source, cell: Cell, parameters: dict, reverse: bool, sizes: dict, initial: dict) -> str:
     name = _layer_name(capture, fx, k, cell) + "_reverse" * reverse  # as torch names its weights
-    return capture.program(name, source, cell, parameters, reverse, **sizes)
+    return capture.program(name, source, cell, parameters, reverse, initial, **sizes)
 
 
 def _joined(capture, fx, k: int, cell: Cell, made: list[str]) -> str:

@@ -99,7 +99,7 @@ def _with_offsets(exact: FloatLayer, layer: LayerPlan, offsets: dict[TermKey, to
         value = fake_quantize(value if v is None else value + v * scale, scale, fmt)
         sizes = [program.block_shape(f"{gate}.{term.source}")[0] for gate in term.gates]
         blocks |= {f"{gate}.{term.source}": part for gate, part in zip(term.gates, value.split(sizes))}
-    return Training(FloatLayer(program, blocks), layer, {})
+    return Training(FloatLayer(program, blocks, exact.initial), layer, {})
 
 
 @dataclass(frozen=True)
