@@ -141,11 +141,11 @@ RINDLE_API rindle_status rindle_saturation(const rindle_model *model, size_t ind
 
 /* ---- Streams ----------------------------------------------------------------------------------------------------- */
 
-/* A stream with zero states and zero counters: all the memory that it will ever use. */
+/* A stream at its initial states, with zero counters: all the memory that it will ever use. */
 RINDLE_API rindle_status rindle_stream_new(const rindle_model *model, rindle_stream **stream);
 RINDLE_API void rindle_stream_free(rindle_stream *stream); /* NULL is allowed; not while it works */
 
-/* States to zero, as before the first frame. Counters stay. */
+/* States to the initial ones, zeros unless the file has others, as before the first frame. Counters stay. */
 RINDLE_API rindle_status rindle_reset(rindle_stream *stream);
 
 /* One frame: x [I] to y [O]. Where the output is one vector per row, y is what it would be if the row ended here. */
@@ -157,7 +157,7 @@ RINDLE_API rindle_status rindle_step_id_codes(rindle_stream *stream, int32_t id,
 
 /* Whole sequences: x [B, T, I] to y [B, T', O] or [B, O], T' being rindle_output_frames of T. `lengths` [B] (NULL: all are T)
  * gives each row's real frames, 1..T; what x holds behind them is not read, and y is zero behind what becomes of them. A row
- * too short for a window is refused before anything is written. Every row starts from zero states, whatever the stream held,
+ * too short for a window is refused before anything is written. Every row starts from the initial states, whatever the stream held,
  * and the stream is reset afterwards. */
 RINDLE_API rindle_status rindle_run(rindle_stream *stream, const float *x, size_t x_count, size_t batch, size_t frames,
                                     const int32_t *lengths, float *y, size_t y_count);

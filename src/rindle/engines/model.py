@@ -154,7 +154,7 @@ class Model:
         return model
 
     def run(self, x: np.ndarray, lengths=None, engine: str = "runtime") -> np.ndarray:
-        """Whole sequences, each from zero states.
+        """Whole sequences, each from the initial states: zeros, unless the model has its own.
 
         x: float32 [B, T, I] or [T, I]; or ids, int32 or int64 [B, T] or [T]. lengths: real frames of each row, int [B],
         1..T; the rest of a row is not read.
@@ -238,7 +238,7 @@ class Model:
         return rows.as_given(y), found
 
     def stream(self) -> Stream:
-        """A new stream with zero states. RindleError if the graph needs whole sequences; it names the node."""
+        """A new stream at its initial states. RindleError if the graph needs whole sequences; it names the node."""
         name = self.artifact.graph.whole_sequence
         if name is not None:
             why = self.artifact.graph.node(name).why_whole

@@ -71,7 +71,7 @@ class Stream:
         return RindleError(str(error))
 
     def reset(self) -> None:
-        """States to zero, as before the first frame."""
+        """States to the initial ones, as before the first frame: zeros, unless the model has its own."""
         self._core.reset()
 
     def save(self) -> bytes:

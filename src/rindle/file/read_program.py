@@ -190,7 +190,9 @@ def _read_ops(reading: Reading, entry: Fields, paths: _Paths, written: set[str])
     return ops, constants, read
 
 
-def _read_initial(entry: Fields, version: int, paths: _Paths, states: set[str], store: Tensors) -> dict[str, np.ndarray]:
+def _read_initial(
+    entry: Fields, version: int, paths: _Paths, states: set[str], store: Tensors
+) -> dict[str, np.ndarray]:
     """Codes of states before the first frame: a feature of version 4."""
     if version < 4 or not entry.has("initial"):
         return {}
