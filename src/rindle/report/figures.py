@@ -12,18 +12,21 @@ import altair as alt
 from .style import (
     INK,
     PALETTE,
-    STROKES,
     Figure,
     colour,
     cycle,
-    dash,
+    dots_by_path,
+    lines,
     metric_axis,
     model_names,
     percent,
     rows_of,
     say,
+    score_tip,
     shape,
     share_axis,
+    stacked_by_model,
+    tips,
 )
 
 PARTS = {"overhead": PALETTE[7], "element-wise": PALETTE[4], "products": PALETTE[0]}
@@ -77,19 +80,14 @@ def metric_against_bytes(data: dict) -> list[Figure]:
     title = f"{best['name']} is best: {metric['name']} {say(metric, best['score'])} in {best['bytes']:,} bytes"
     if small is not best:
         title += f"; {small['name']} is smallest: {say(metric, small['score'])} in {small['bytes']:,}"
-    tips = [
-        alt.Tooltip("model:N", title="model"),
-        alt.Tooltip("score:Q", title=metric["name"], format=".2%" if metric["higher_is_better"] else ".4g"),
-        alt.Tooltip("bytes:Q", title="bytes", format=","),
-        alt.Tooltip("scheme:N", title="scheme"),
-    ]
+    about = tips(("model:N", "model"), score_tip(metric), ("bytes:Q", "bytes", ","), ("scheme:N", "scheme"))
     most = max(model["bytes"] for model in models) / 1000
     base = alt.Chart(rows_of(_points(data))).encode(
         x=alt.X("kilobytes:Q", title="size of the file (kB)", scale=alt.Scale(domain=[0, 1.15 * most])),
         y=metric_axis(data),
     )
     points = base.mark_point(filled=True, size=150, opacity=1).encode(
-        color=colour(data), shape=shape(data), tooltip=tips
+        color=colour(data), shape=shape(data), tooltip=about
     )
     note = f"Each point is a model, on {data['data']['rows']:,} rows of {data['data']['name']}. Bytes are those of the whole file."
     return [Figure("bytes", title, note, points.properties(width="container", height=300))]
@@ -125,30 +123,18 @@ def error_against_operations(data: dict) -> list[Figure]:
         scale=alt.Scale(domain=[0, 1]),
     )
     y = alt.Y("lost:Q", title=f"lost {metric['name']} ({unit})", scale=alt.Scale(zero=True, nice=True))
-    score = alt.Tooltip("score:Q", title=metric["name"], format=".2%" if metric["higher_is_better"] else ".4g")
-    tips = [
-        alt.Tooltip("model:N", title="model"),
-        alt.Tooltip("eliminated:Q", title="eliminated", format=".1%"),
-    ]
-    lost = alt.Tooltip("lost:Q", title=f"lost, {unit}", format=".2f")
-    layers = []
+    both, layers = (("model:N", "model"), ("eliminated:Q", "eliminated", ".1%")), []
     if walked:
-        more = [
-            alt.Tooltip("lost:Q", title=f"limit, {unit}", format=".2f"),
-            alt.Tooltip("measured:Q", title=f"lost on validation, {unit}", format=".2f"),
-            alt.Tooltip("thresholds:N", title="θ"),
-        ]
-        front = alt.Chart(rows_of(walked)).encode(x=x, y=y, color=colour(data), tooltip=tips + more)
+        limit, measured = ("lost:Q", f"limit, {unit}", ".2f"), ("measured:Q", f"lost on validation, {unit}", ".2f")
+        about = tips(*both, limit, measured, ("thresholds:N", "θ"))
+        front = alt.Chart(rows_of(walked)).encode(x=x, y=y, color=colour(data), tooltip=about)
         layers += [
             front.mark_line(strokeDash=[5, 3], interpolate="linear").encode(order="eliminated:Q"),
             front.mark_point(size=28),
         ]
-    points = alt.Chart(rows_of(_points(data))).encode(x=x, y=y)
-    layers.append(
-        points.mark_point(filled=True, size=150, opacity=1).encode(
-            color=colour(data), shape=shape(data), tooltip=[*tips, lost, score]
-        )
-    )
+    about = tips(*both, ("lost:Q", f"lost, {unit}", ".2f"), score_tip(metric))
+    points = alt.Chart(rows_of(_points(data))).encode(x=x, y=y, color=colour(data), shape=shape(data), tooltip=about)
+    layers.append(points.mark_point(filled=True, size=150, opacity=1))
     note = (
         "Filled points: the models on this report's data, against themselves with all products computed. "
         + (
@@ -185,20 +171,16 @@ def density_over_time(data: dict) -> list[Figure]:
             }
             for one in model["over_time"]
         ]
-        names = list(means)
         chart = alt.Chart(rows_of(rows)).encode(
             x=alt.X("frame:Q", title="frame of the sequence", axis=alt.Axis(tickMinStep=1)),
             y=alt.Y("density:Q", axis=share_axis("elements that changed"), scale=alt.Scale(domain=[0, 1])),
-            color=alt.Color(
-                "input:N", scale=alt.Scale(domain=names, range=cycle(len(names))), title=None, legend=STROKES
+            tooltip=tips(
+                ("input:N", "input"),
+                ("span:N", "frames"),
+                ("density:Q", "changed", ".1%"),
+                ("frames:Q", "real frames seen", ","),
             ),
-            strokeDash=dash(names, "input:N"),
-            tooltip=[
-                alt.Tooltip("input:N", title="input"),
-                alt.Tooltip("span:N", title="frames"),
-                alt.Tooltip("density:Q", title="changed", format=".1%"),
-                alt.Tooltip("frames:Q", title="real frames seen", format=","),
-            ],
+            **lines(list(means), "input:N"),
         )
         note = "Share of each product input's elements that moved by more than their threshold, of all real frames at that place."
         made.append(
@@ -231,43 +213,18 @@ def saturation(data: dict) -> list[Figure]:
     title = f"{worst['path']} of {worst['model']} is clipped most: {percent(worst['saturated'])} of its values"
     shown = {path for path, _ in sorted(((r["path"], r["saturated"]) for r in rows), key=lambda pair: -pair[1])[:24]}
     rows = [row for row in rows if row["path"] in shown]
-    chart = (
-        alt.Chart(rows_of(rows))
-        .mark_point(filled=True, size=90, opacity=0.9)
-        .encode(
-            x=alt.X(
-                "saturated:Q",
-                title="values that were clipped to the format's range (log)",
-                scale=alt.Scale(type="log"),
-                axis=alt.Axis(format="~%"),
-            ),
-            y=alt.Y(
-                "path:N",
-                title=None,
-                sort=alt.EncodingSortField("saturated", op="max", order="descending"),
-                axis=alt.Axis(grid=True),
-            ),
-            color=colour(data),
-            shape=shape(data),
-            tooltip=[
-                alt.Tooltip("model:N"),
-                alt.Tooltip("path:N"),
-                alt.Tooltip("saturated:Q", title="clipped", format=".4%"),
-                alt.Tooltip("format:N"),
-            ],
-        )
+    x = alt.X(
+        "saturated:Q",
+        title="values that were clipped to the format's range (log)",
+        scale=alt.Scale(type="log"),
+        axis=alt.Axis(format="~%"),
     )
+    order = alt.EncodingSortField("saturated", op="max", order="descending")
+    chart = dots_by_path(data, rows, x, order, ("saturated:Q", "clipped", ".4%"), ("format:N",))
     note = (
         "Paths that never saturated are left out, as are tables, which cannot. An affine's gates are counted together."
     )
-    return [
-        Figure(
-            "saturation",
-            title,
-            note,
-            chart.properties(width="container", height=20 * len({row["path"] for row in rows})),
-        )
-    ]
+    return [Figure("saturation", title, note, chart)]
 
 
 @figure("noise")
@@ -285,27 +242,9 @@ def noise(data: dict) -> list[Figure]:
         f"{worst['path']} of {worst['model']} is the noisiest path, {worst['snr']:.0f} dB above its quantization noise"
     )
     order = list(dict.fromkeys(row["path"] for row in rows))
-    chart = (
-        alt.Chart(rows_of(rows))
-        .mark_point(filled=True, size=90, opacity=0.9)
-        .encode(
-            x=alt.X("snr:Q", title="signal-to-quantization-noise ratio (dB)", scale=alt.Scale(zero=False, padding=12)),
-            y=alt.Y("path:N", title=None, sort=order, axis=alt.Axis(grid=True)),
-            color=colour(data),
-            shape=shape(data),
-            tooltip=[
-                alt.Tooltip("model:N"),
-                alt.Tooltip("path:N"),
-                alt.Tooltip("snr:Q", title="SQNR, dB", format=".1f"),
-                alt.Tooltip("format:N"),
-            ],
-        )
-    )
-    return [
-        Figure(
-            "noise", title, NOISE, chart.properties(width="container", height=20 * len({row["path"] for row in rows}))
-        )
-    ]
+    x = alt.X("snr:Q", title="signal-to-quantization-noise ratio (dB)", scale=alt.Scale(zero=False, padding=12))
+    chart = dots_by_path(data, rows, x, order, ("snr:Q", "SQNR, dB", ".1f"), ("format:N",))
+    return [Figure("noise", title, NOISE, chart)]
 
 
 @figure("growth")
@@ -317,14 +256,12 @@ def growth(data: dict) -> list[Figure]:
     ]
     if not rows:
         return []
-    lines = {
-        line: [row["snr_db"] for row in rows if row["line"] == line] for line in dict.fromkeys(r["line"] for r in rows)
-    }
-    worst = min(lines, key=lambda line: lines[line][-1])
-    change = lines[worst][-1] - lines[worst][0]
+    names = list(dict.fromkeys(row["line"] for row in rows))
+    found = {line: [row["snr_db"] for row in rows if row["line"] == line] for line in names}
+    worst = min(found, key=lambda line: found[line][-1])
+    change = found[worst][-1] - found[worst][0]
     how = "keeps its distance from" if abs(change) < 3 else "falls towards" if change < 0 else "moves away from"
-    title = f"{worst} {how} its noise along the sequence: {lines[worst][0]:.0f} dB at first, {lines[worst][-1]:.0f} dB at last"
-    names = list(lines)
+    title = f"{worst} {how} its noise along the sequence: {found[worst][0]:.0f} dB at first, {found[worst][-1]:.0f} dB at last"
     chart = (
         alt.Chart(rows_of(rows))
         .mark_line(point=alt.OverlayMarkDef(size=24))
@@ -333,15 +270,8 @@ def growth(data: dict) -> list[Figure]:
             y=alt.Y(
                 "snr_db:Q", title="signal-to-quantization-noise ratio (dB)", scale=alt.Scale(zero=False, padding=12)
             ),
-            color=alt.Color(
-                "line:N", scale=alt.Scale(domain=names, range=cycle(len(names))), title=None, legend=STROKES
-            ),
-            strokeDash=dash(names, "line:N"),
-            tooltip=[
-                alt.Tooltip("line:N", title="path"),
-                alt.Tooltip("position:Q", format=".0%"),
-                alt.Tooltip("snr_db:Q", title="SQNR, dB", format=".1f"),
-            ],
+            tooltip=tips(("line:N", "path"), ("position:Q", None, ".0%"), ("snr_db:Q", "SQNR, dB", ".1f")),
+            **lines(names, "line:N"),
         )
     )
     note = "Outputs and states of the recurrent layers, and the model's output. " + NOISE
@@ -384,13 +314,13 @@ def time_per_step(data: dict) -> list[Figure]:
         y=alt.Y("model:N", title=None, sort=model_names(data)),
         yOffset=alt.YOffset("what:N", sort=kinds),
         x=alt.X("time:Q", title="one frame, batch 1, one thread (µs, median)"),
-        tooltip=[
-            alt.Tooltip("model:N"),
-            alt.Tooltip("what:N", title="engine"),
-            alt.Tooltip("form:N", title="its fastest form"),
-            alt.Tooltip("time:Q", title="median, µs", format=".2f"),
-            alt.Tooltip("best:Q", title="best, µs", format=".2f"),
-        ],
+        tooltip=tips(
+            ("model:N",),
+            ("what:N", "engine"),
+            ("form:N", "its fastest form"),
+            ("time:Q", "median, µs", ".2f"),
+            ("best:Q", "best, µs", ".2f"),
+        ),
     )
     bars = base.mark_bar(cornerRadiusEnd=2).encode(color=alt.Color("what:N", scale=scale, sort=kinds))
     text = base.mark_text(align="left", dx=4, fill=INK).encode(text=alt.Text("time:Q", format=".1f"))
@@ -419,36 +349,14 @@ def what_bounds(data: dict) -> list[Figure]:
                 rows.append({"model": model["name"], "part": name, "time": bound[key], "share": share, "order": k})
     if not rows:
         return []
-    chart = (
-        alt.Chart(rows_of(rows))
-        .mark_bar()
-        .encode(
-            x=alt.X("time:Q", title="time of a step by its parts (µs, best slices)"),
-            y=alt.Y("model:N", title=None, sort=model_names(data)),
-            color=alt.Color(
-                "part:N", sort=list(PARTS), scale=alt.Scale(domain=list(PARTS), range=list(PARTS.values()))
-            ),
-            order="order:Q",
-            tooltip=[
-                alt.Tooltip("model:N"),
-                alt.Tooltip("part:N"),
-                alt.Tooltip("time:Q", title="µs", format=".2f"),
-                alt.Tooltip("share:Q", title="share", format=".0%"),
-            ],
-        )
-    )
+    x = alt.X("time:Q", title="time of a step by its parts (µs, best slices)")
+    about = ("part:N",), ("time:Q", "µs", ".2f"), ("share:Q", "share", ".0%")
+    chart = stacked_by_model(data, rows, x, "part:N", PARTS, *about)
     note = (
         "Overhead: a step of a model with one unit. Element-wise: the same model while nothing changes. Products: the rest. "
         "The floors of bytes and operations are in the data below."
     )
-    return [
-        Figure(
-            "bound",
-            f"What a step is bound by: {', '.join(verdicts)}",
-            note,
-            chart.properties(width="container", height=30 * len(data["models"])),
-        )
-    ]
+    return [Figure("bound", f"What a step is bound by: {', '.join(verdicts)}", note, chart)]
 
 
 @figure("holds")
@@ -469,22 +377,12 @@ def what_the_bytes_are(data: dict) -> list[Figure]:
     first = data["models"][0]
     share = first["bytes_by_kind"]["weights"] / first["bytes"]
     kinds = list(dict.fromkeys(row["kind"] for row in rows))
-    chart = (
-        alt.Chart(rows_of(rows))
-        .mark_bar()
-        .encode(
-            x=alt.X("kilobytes:Q", title="size of the file by what it holds (kB)"),
-            y=alt.Y("model:N", title=None, sort=model_names(data)),
-            color=alt.Color("kind:N", sort=kinds, scale=alt.Scale(domain=kinds, range=cycle(len(kinds)))),
-            order="order:Q",
-            tooltip=[
-                alt.Tooltip("model:N"),
-                alt.Tooltip("kind:N", title="holds"),
-                alt.Tooltip("bytes:Q", format=","),
-                alt.Tooltip("share:Q", format=".1%"),
-            ],
-        )
+    x, colours = (
+        alt.X("kilobytes:Q", title="size of the file by what it holds (kB)"),
+        dict(zip(kinds, cycle(len(kinds)))),
     )
+    about = ("kind:N", "holds"), ("bytes:Q", None, ","), ("share:Q", None, ".1%")
+    chart = stacked_by_model(data, rows, x, "kind:N", colours, *about)
     note = "The golden vector replays in every engine; the document is the graph, the formats and where the model came from."
     title = f"{share:.0%} of {first['name']} are weights"
-    return [Figure("holds", title, note, chart.properties(width="container", height=30 * len(data["models"])))]
+    return [Figure("holds", title, note, chart)]

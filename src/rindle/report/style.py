@@ -86,6 +86,38 @@ def dash(names: list[str], field: str):
     )
 
 
+def lines(names: list[str], field: str) -> dict:
+    """The channels of lines that are told apart by colour and by dash."""
+    scale = alt.Scale(domain=names, range=cycle(len(names)))
+    return {"color": alt.Color(field, scale=scale, title=None, legend=STROKES), "strokeDash": dash(names, field)}
+
+
+def tips(*fields: tuple[str, ...]) -> list[alt.Tooltip]:
+    """What one sees on hover: of each field its name with its type, and where they are given a title and a format of numbers."""
+    keys = "title", "format"
+    return [alt.Tooltip(field, **{key: one for key, one in zip(keys, rest) if one}) for field, *rest in fields]
+
+
+def dots_by_path(data: dict, rows: list[dict], x: alt.X, order, *fields: tuple[str, ...]):
+    """A point of every model on every path. rows: with model and path. order: of the paths. fields: as ``tips``."""
+    y = alt.Y("path:N", title=None, sort=order, axis=alt.Axis(grid=True))
+    about = tips(("model:N",), ("path:N",), *fields)
+    chart = alt.Chart(rows_of(rows)).mark_point(filled=True, size=90, opacity=0.9)
+    chart = chart.encode(x=x, y=y, color=colour(data), shape=shape(data), tooltip=about)
+    return chart.properties(width="container", height=20 * len({row["path"] for row in rows}))
+
+
+def stacked_by_model(
+    data: dict, rows: list[dict], x: alt.X, field: str, kinds: dict[str, str], *fields: tuple[str, ...]
+):
+    """A bar of every model, in parts. rows: with model and order. kinds: values of the field -> colours. fields: as ``tips``."""
+    scale = alt.Scale(domain=list(kinds), range=list(kinds.values()))
+    parts, y = alt.Color(field, sort=list(kinds), scale=scale), alt.Y("model:N", title=None, sort=model_names(data))
+    about = tips(("model:N",), *fields)
+    chart = alt.Chart(rows_of(rows)).mark_bar().encode(x=x, y=y, color=parts, order="order:Q", tooltip=about)
+    return chart.properties(width="container", height=30 * len(data["models"]))
+
+
 def cycle(count: int) -> list[str]:
     return [PALETTE[i % len(PALETTE)] for i in range(count)]
 
@@ -108,6 +140,11 @@ def metric_axis(data: dict):
 
 def rows_of(values: list[dict]):
     return alt.Data(values=values)
+
+
+def score_tip(metric: dict) -> tuple[str, str, str]:
+    """The score, for ``tips``."""
+    return "score:Q", metric["name"], ".2%" if metric["higher_is_better"] else ".4g"
 
 
 def say(metric: dict, value: float) -> str:
