@@ -33,6 +33,11 @@ ROWS = {
     "elements": (limits.ELEMENTS, [], [(FORMAT, "element count of one tensor is below #\\.")]),
     "elements, as a power": (exponent(limits.ELEMENTS), [("tensors.cc", r"kMaxElements = \(1LL << #\) - 1;")], []),
     "needs": (limits.NEEDS, [("reader.h", "kMaxFeatures = #;")], [(FORMAT, "uses in `needs`, 1..# names")]),
+    "parts": (
+        limits.PARTS,
+        [("document_parts.cc", "kMaxParts = #;")],
+        [(FORMAT, r'"document": DOCUMENT}, …\] }\s+2..# of them')],
+    ),
     "nodes": (limits.NODES, [("document.cc", r'root\["nodes"\].items\(1, #\)')], [(FORMAT, "1..# of them")]),
     "sources": (
         nodes.ConcatNode.arity[1],

@@ -5,6 +5,7 @@ DEPTH = 32  # levels of JSON
 SIZE = 2**20  # features, rows, columns; padding and span of a window
 ELEMENTS = 2**31  # of one tensor: fewer
 NEEDS = 256  # names of features of version 4
+PARTS = 64  # models in one file
 NODES = 1024
 WINDOW = 4096  # size, dilation and stride of a window
 OPS = 256  # of a program

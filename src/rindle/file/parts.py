@@ -10,10 +10,10 @@ import hashlib
 import numpy as np
 
 from ..errors import RindleError
+from . import limits
 from .fields import Fields, is_name, short
 from .needs import Version
 
-PARTS_LIMIT = 64
 FEATURE = "parts"
 
 Whole = tuple[dict, dict[str, np.ndarray]]  # a document and its tensors
@@ -30,9 +30,9 @@ def join(parts: dict[str, Whole]) -> Whole:
 
     Raises RindleError for a name that cannot stand in a file, and for a number of parts that is not 2..64.
     """
-    if not 2 <= len(parts) <= PARTS_LIMIT:
+    if not 2 <= len(parts) <= limits.PARTS:
         raise RindleError(
-            f"a file has 2..{PARTS_LIMIT} parts, not {len(parts)}; a single model is saved as itself: rindle.save(model, path)"
+            f"a file has 2..{limits.PARTS} parts, not {len(parts)}; a single model is saved as itself: rindle.save(model, path)"
         )
     tensors = {}
     for name, (_, own) in parts.items():
@@ -66,8 +66,8 @@ def split(document: dict, tensors: dict[str, np.ndarray], newest: int) -> dict[s
         )
     identifier, entries = top.take("id", str), top.take("parts", list)
     top.done()
-    if not 2 <= len(entries) <= PARTS_LIMIT:
-        raise RindleError(f"parts has {len(entries)} entries; a file of parts has 2..{PARTS_LIMIT}")
+    if not 2 <= len(entries) <= limits.PARTS:
+        raise RindleError(f"parts has {len(entries)} entries; a file of parts has 2..{limits.PARTS}")
     found: dict[str, Whole] = {}
     for index, value in enumerate(entries):
         entry = Fields(value, f"parts[{index}]")
