@@ -8,7 +8,6 @@ import typer
 from rich.table import Table
 
 from ..engines.files import load
-from ..engines.measurement import measured_inputs
 from ..engines.model import Model
 from ..errors import RindleError, needs
 from ..file.dataset import load_data
@@ -16,10 +15,9 @@ from ..file.diff import compare, shortened
 from ..files import write_file
 from ..measure.analysis import Analysis, analyse
 from ..measure.cost import sizes
+from ..measure.description import Description, describe
 from ..measure.rezk import FORMULAS, check_formula, size_of
 from ..measure.widths import hardware as widths_of
-from ..program.nodes import INPUT
-from ..program.products import terms_of
 from ..report.hardware import markdown
 from .app import File, Force, Json, MaybeData, Part, app, check_output, notes, opened, plain, progress, show
 
@@ -125,83 +123,51 @@ def _hardware(file: Path, model: Model, output: Path | None, force: bool, as_jso
 
 def _shown(name: str, model: Model, formula: str | None) -> tuple[dict, list]:
     """What is known of a model as data, and as what makes it readable."""
-    artifact = model.artifact
+    artifact, found = model.artifact, describe(model.artifact)
     about = [f"{name}: {len(model.data):,} bytes, id {model.id[:16]}…"]
     about += [shortened(f"{key}: {value}") for key, value in artifact.provenance.items()]
-
-    nodes = Table("node", "kind", "reads", "value", "format", title="graph")
-    shape = "[T]" if model.vocabulary else f"[T, {model.input_size}]"
-    fmt = f"ids 0..{model.vocabulary - 1}" if model.vocabulary else str(artifact.input_format)
-    nodes.add_row(INPUT, "", "", shape, fmt)
-    for node in artifact.graph.nodes:
-        fmt = str(artifact.format_of(node.name) or "float32")
-        size = artifact.graph.size_of(node.name)
-        shape = f"[T, {size}]" if artifact.graph.is_sequence(node.name) else f"[{size}]"
-        nodes.add_row(node.name, node.label, ", ".join(node.sources), shape, fmt)
-
-    paths = Table("path", "size", "format", "made by", "table: max error", title="formats")
-    products = Table("product", "weights", "code", "accumulator", "θ", title="products")
-    listed = {"paths": [], "products": []}
-    for node in artifact.graph.programs:
-        layer, program = node.layer, node.layer.program
-        made = {out: op for op in program.ops for out in op.out}
-        for path in (*program.inputs, *(state for state, _ in program.states), *program.vectors, *made):
-            size, op = program.sizes[path], made.get(path)
-            table = layer.constants.get(path) if op and op.kind == "table" else None
-            error = (
-                f"{table.max_error:.2g}, {'linear' if table.degree else 'direct'} {len(table.base)}" if table else ""
-            )
-            name, fmt, kind = f"{node.name}/{path}", str(layer.formats[path]), op.kind if op else ""
-            paths.add_row(name, str(size), fmt, kind, error)
-            listed["paths"].append(
-                {"path": name, "size": size, "format": fmt, "made_by": kind, "max_error": table and table.max_error}
-            )
-    for one, widths in zip(terms_of(artifact.graph), widths_of(artifact).products, strict=True):
-        theta, conv = one.node.layer.thetas.get(one.term.code), one.term.conv
-        about_product = {
-            "product": one.name,
-            "shape": one.product.weight.shape,
-            "bits": one.product.format.bits,
-            "scale": "a scale per row" if one.product.row_scales is not None else str(one.product.format),
-            "code": str(one.code_format),
-            "accumulator_bits": widths.accumulator,
-            "theta": theta,
-        }
-        listed["products"].append(about_product)
-        rows, columns = about_product["shape"]
-        weights = f"{rows} x {columns}, {about_product['bits']} bits, {about_product['scale']}"
-        weights += f", convolution {conv.kernel[0]} x {conv.kernel[1]}" if conv is not None else ""
-        shown = "dense" if theta is None else "one per element" if isinstance(theta, np.ndarray) else str(theta)
-        products.add_row(one.name, weights, about_product["code"], f"{widths.accumulator} bits", shown)
-
-    recurrent = sum(one.macs for one in measured_inputs(artifact, {}, [artifact.graph.least_frames]))
-    parts = sizes(artifact)
-    holds = Table("holds", "bytes", title="file")
-    for kind, count in parts.items():
-        holds.add_row(kind, f"{count:,}")
     result = {
         "bytes": len(model.data),
         "id": model.id,
         "input": {"size": model.input_size, "format": str(artifact.input_format)},
-        "nodes": [{"name": n.name, "kind": n.kind, "reads": n.sources} for n in artifact.graph.nodes],
-        **listed,
-        "recurrent_macs_per_frame": recurrent,
-        "sizes": parts,
+        "nodes": [{"name": one.name, "kind": one.kind, "reads": one.reads} for one in found.nodes[1:]],
+        "paths": [{key: value for key, value in vars(one).items() if key != "segments"} for one in found.paths],
+        "products": [{key: value for key, value in vars(one).items() if key != "kernel"} for one in found.products],
+        "recurrent_macs_per_frame": found.recurrent_macs,
+        "sizes": found.sizes,
         "provenance": artifact.provenance,
     }
+    macs = f"recurrent multiply-accumulates per frame, dense: {found.recurrent_macs:,}"
     published = []
     if formula:
         size = size_of(artifact)
-        result[formula] = {
-            "megabytes": size.megabytes,
-            "float_megabytes": size.float_megabytes,
-            "compression": size.compression,
-        }
+        parts = ("megabytes", "float_megabytes", "compression")
+        result[formula] = {part: getattr(size, part) for part in parts}
         published.append(
             f"as {formula} counts: {size.megabytes:.4g} MB of 2^20 bytes, no overhead; compression {size.compression:.1%}"
         )
-    macs = f"recurrent multiply-accumulates per frame, dense: {recurrent:,}"
+    nodes, paths, products, holds = _tables(found)
     return result, [*about, nodes, paths, products, macs, holds, *published]
+
+
+def _tables(found: Description) -> tuple[Table, ...]:
+    nodes = Table("node", "kind", "reads", "value", "format", title="graph")
+    for one in found.nodes:
+        nodes.add_row(one.name, one.label, ", ".join(one.reads), one.value, one.format)
+    paths = Table("path", "size", "format", "made by", "table: max error", title="formats")
+    for one in found.paths:
+        error = "" if one.segments is None else f"{one.max_error:.2g}, {one.segments}"
+        paths.add_row(one.path, str(one.size), one.format, one.made_by, error)
+    products = Table("product", "weights", "code", "accumulator", "θ", title="products")
+    for one in found.products:
+        weights = f"{one.shape[0]} x {one.shape[1]}, {one.bits} bits, {one.scale}"
+        weights += f", convolution {one.kernel[0]} x {one.kernel[1]}" if one.kernel else ""
+        theta = "one per element" if isinstance(one.theta, np.ndarray) else "dense" if one.theta is None else one.theta
+        products.add_row(one.product, weights, one.code, f"{one.accumulator_bits} bits", str(theta))
+    holds = Table("holds", "bytes", title="file")
+    for kind, count in found.sizes.items():
+        holds.add_row(kind, f"{count:,}")
+    return nodes, paths, products, holds
 
 
 def _diff(file: Path, one: Model, diff: Path, other: Model, as_json: bool) -> int:
