@@ -6,44 +6,19 @@ from typing import Annotated
 import typer
 
 from ..errors import RindleError
-from ..search.objectives import Evaluation, Mixed, Region, directions
+from ..search.objectives import Evaluation, Mixed, Region
 from ..search.precision import BITS, GRAINS, overrides_of, shares_of, space_of, uniform
-from .app import Json, app, progress, show
-from .studies import (
-    CALIBRATION,
-    DECISION,
-    FOLDER,
-    LIMIT,
-    MODEL,
-    OBJECTIVE,
-    RAY,
-    SEED,
-    STORAGE,
-    TASK,
-    VALIDATION,
-    WEIGHTS,
-    WORKERS,
-    document,
-    front_table,
-    leave,
-    limits_of,
-    numbers,
-    open_study,
-    subject,
-    watched,
-)
+from .app import app, progress
+from .studies import LIMIT, Options, limits_of, numbers, takes_options
 
 ALL = ",".join(map(str, BITS))
 
 
 @app.command()
+@takes_options
 def search(
-    model: MODEL,
-    output: FOLDER,
-    calibration: CALIBRATION,
-    data: VALIDATION,
+    options: Options,
     budget: Annotated[int, typer.Option(help="candidates in all, those of earlier runs included")],
-    weights: WEIGHTS = None,
     weight_bits: Annotated[str, typer.Option(metavar="BITS", help="choices; 16 is 16-bit fixed point")] = ALL,
     activation_bits: Annotated[
         str, typer.Option(metavar="BITS", help="choices, of the codes that weights multiply")
@@ -57,7 +32,6 @@ def search(
         ),
     ] = "",
     scheme: Annotated[str, typer.Option(help="of all else")] = "int8",
-    objective: OBJECTIVE = None,
     limit: LIMIT = None,
     sampling: Annotated[
         str, typer.Option(help='"default", or "mohaq": population and operators as published')
@@ -78,13 +52,6 @@ def search(
             show_default=False,
         ),
     ] = "",
-    workers: WORKERS = 1,
-    ray: RAY = None,
-    storage: STORAGE = None,
-    seed: SEED = 0,
-    task: TASK = None,
-    decision: DECISION = None,
-    as_json: Json = False,
 ) -> None:
     """Mixed precision: bits for every layer's weights and codes, and thresholds, by NSGA-II over error, size and hardware (MOHAQ).
 
@@ -99,31 +66,19 @@ def search(
     """
     bits, codes = numbers(weight_bits, "--weight-bits"), numbers(activation_bits, "--activation-bits")
     shares = numbers(theta, "--theta", float)
-    goals, limits = directions(tuple(dict.fromkeys(objective or ("error", "bytes")))), limits_of(limit)
-    found = subject(model, weights, calibration, data, task, decision)
+    limits, found = limits_of(limit), options.subject()
     space = space_of(found.paths, bits, codes, grain, tied, shares, found.recurrent)
     key = found.key | {"scheme": scheme, "limits": limits, "retrain": retrain, "region": region}
-    study = open_study(output, storage, "search", space, goals, key)
-    evaluate = Evaluation(Mixed(found.candidates, scheme), found.data, found.judge, tuple(goals), limits)
+    study = options.study("search", space, key)
+    evaluate = Evaluation(Mixed(found.candidates, scheme), found.data, found.judge, tuple(options.goals), limits)
     if retrain:
-        evaluate = _with_beacons(evaluate, retrain, region, output)
+        evaluate = _with_beacons(evaluate, retrain, region, options.output)
     elif region:
         raise RindleError("--region says where beacons are worth their training; give --retrain with it")
     with progress() as bar:
-        seen = watched(bar, min(budget, study.size))
-        study.explore(evaluate, budget, sampling, seed, uniform(space), workers=workers, ray=ray, seen=seen)
-
-    def scheme_of(candidate):
-        return scheme, overrides_of(candidate), shares_of(candidate)
-
-    left = document("search", study, found, scheme_of)
-    files = leave(output, left)
-    show(
-        as_json,
-        left,
-        front_table(left, f"the front of {len(left['records'])} candidates"),
-        f"{files[1]}: all of it",
-    )
+        how = options.how(bar, min(budget, study.size))
+        study.explore(evaluate, budget, sampling, options.seed, uniform(space), **how)
+    options.conclude("search", study, found, lambda one: (scheme, overrides_of(one), shares_of(one)))
 
 
 def _with_beacons(evaluate: Evaluation, retrain: str, region: str, output: Path):

@@ -6,9 +6,11 @@ import json
 import shlex
 import sys
 import warnings
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_type_hints
 
 import typer
 from rich.table import Table
@@ -19,8 +21,8 @@ from ..files import write_file
 from ..measure.bench import machine
 from ..measure.evaluate import Judge, judge_of
 from ..scheme.paths import keys_of
-from ..search.objectives import MEASURES, directions
-from .app import Decide, Task, notes, plain, progress
+from ..search.objectives import MEASURES, STILL, directions
+from .app import Decide, Json, Task, notes, plain, progress, show
 
 MODEL = Annotated[
     str,
@@ -68,7 +70,6 @@ LIMIT = Annotated[
     ),
 ]
 SEED = Annotated[int, typer.Option(help="of what is drawn")]
-TASK, DECISION = Task, Decide
 
 
 def numbers(text: str, what: str, kind: type = int) -> tuple:
@@ -104,41 +105,107 @@ class Subject:
     key: dict
 
 
-def subject(
-    model: str, weights: Path | None, calibration: Path, data: Path, task: str | None, decision: str | None
-) -> Subject:
-    """Loads and calibrates, once."""
-    with needs("this", "torch"):
-        from ..nn.capture.source import float_outputs
-        from ..nn.variants.candidates import candidates_of
-    sequences, validation = load_data(calibration), load_data(data)
-    with progress() as bar, warnings.catch_warnings():
-        warnings.simplefilter("ignore", RindleWarning)
-        bar.add_task(f"calibrating on {sequences.frames:,} frames", total=None)
-        candidates = candidates_of(model, weights, sequences)
-        graph, provenance = candidates.first.plan.graph, candidates.first.provenance
-        validation.check_fits(graph)
-        judge = judge_of(validation, float_outputs(graph, validation), graph, task, decision)
-    notes.print(f"{data}: {judge}")
-    recurrent = tuple(
-        dict.fromkeys(f"{node.name}/{source}" for node in graph.recurrent for _, source in node.layer.program.blocks)
-    )
-    key = {"model": provenance["model"], "calibration": sequences.sha256, "data": validation.sha256, "task": task}
-    key |= {} if decision is None else {"decision": decision}
-    return Subject(model, candidates, validation, judge, keys_of(graph), recurrent, key)
+@dataclass(frozen=True)
+class Options:
+    """What every verb that searches is given, and what it does with it alike: begin, and end."""
+
+    model: MODEL
+    output: FOLDER
+    calibration: CALIBRATION
+    data: VALIDATION
+    weights: WEIGHTS = None
+    objective: OBJECTIVE = None
+    workers: WORKERS = 1
+    ray: RAY = None
+    storage: STORAGE = None
+    seed: SEED = 0
+    task: Task = None
+    decision: Decide = None
+    as_json: Json = False
+
+    @property
+    def goals(self) -> dict[str, str]:
+        """Objective -> its direction."""
+        return directions(tuple(dict.fromkeys(self.objective or ("error", "bytes"))))
+
+    def subject(self) -> Subject:
+        """Loads and calibrates, once. An unknown objective is refused before that."""
+        _ = self.goals
+        with needs("this", "torch"):
+            from ..nn.capture.source import float_outputs
+            from ..nn.variants.candidates import candidates_of
+        sequences, validation = load_data(self.calibration), load_data(self.data)
+        with progress() as bar, warnings.catch_warnings():
+            warnings.simplefilter("ignore", RindleWarning)
+            bar.add_task(f"calibrating on {sequences.frames:,} frames", total=None)
+            candidates = candidates_of(self.model, self.weights, sequences)
+            graph, provenance = candidates.first.plan.graph, candidates.first.provenance
+            validation.check_fits(graph)
+            judge = judge_of(validation, float_outputs(graph, validation), graph, self.task, self.decision)
+        notes.print(f"{self.data}: {judge}")
+        recurrent = tuple(
+            dict.fromkeys(
+                f"{node.name}/{source}" for node in graph.recurrent for _, source in node.layer.program.blocks
+            )
+        )
+        key = {"model": provenance["model"], "calibration": sequences.sha256, "data": validation.sha256}
+        key |= {"task": self.task} | ({} if self.decision is None else {"decision": self.decision})
+        return Subject(self.model, candidates, validation, judge, keys_of(graph), recurrent, key)
+
+    def study(self, name: str, space: dict, key: dict):
+        """The study of this name in the folder, or in the storage."""
+        with needs("a search", "search"):
+            from ..search.study import Study
+        try:
+            self.output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RindleError(f"the folder {self.output} cannot be made: {error.strerror}") from None
+        study = Study(self.storage or self.output / "study.db", name, space, self.goals, key)
+        if known := len(study.records()):
+            notes.print(f"{known} candidates are known already")
+        return study
+
+    def how(self, bar, total: int) -> dict:
+        """How a study evaluates its candidates: where, and who watches."""
+        return {"workers": self.workers, "ray": self.ray, "seen": watched(bar, total)}
+
+    def conclude(self, kind: str, study, found: Subject, scheme_of) -> None:
+        """Writes what the study found into the folder, and prints its front. scheme_of: candidate -> (scheme, overrides, θ shares).
+        RindleError where no candidate is a working model.
+        """
+        left = document(kind, study, found, scheme_of)
+        if not any(one["refused"] is None and STILL not in one["constraints"] for one in left["records"]):
+            first = left["records"][0]
+            raise RindleError(
+                f"no candidate is a working model; the first: {first['refused'] or first['more']['still']}"
+            )
+        page = leave(self.output, left)[1]
+        shown = front_table(left, f"the front of {len(left['records'])} candidates")
+        show(self.as_json, left, shown, f"{page}: all of it")
 
 
-def open_study(folder: Path, storage: str | None, name: str, space: dict, objectives: dict[str, str], key: dict):
-    with needs("a search", "search"):
-        from ..search.study import Study
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RindleError(f"the folder {folder} cannot be made: {error.strerror}") from None
-    study = Study(storage or folder / "study.db", name, space, objectives, key)
-    if known := len(study.records()):
-        notes.print(f"{known} candidates are known already")
-    return study
+def takes_options(verb):
+    """Puts the fields of ``Options`` before a verb's own options on the command line. The verb gets them as one, its first parameter."""
+    kinds, shared = get_type_hints(verb, include_extras=True), get_type_hints(Options, include_extras=True)
+    _, *own = signature(verb).parameters.values()
+    given = [
+        Parameter(
+            one.name,
+            Parameter.KEYWORD_ONLY,
+            default=Parameter.empty if one.default is MISSING else one.default,
+            annotation=shared[one.name],
+        )
+        for one in fields(Options)
+    ]
+    given += [one.replace(kind=Parameter.KEYWORD_ONLY, annotation=kinds[one.name]) for one in own]
+
+    @wraps(verb)
+    def run(**values):
+        return verb(Options(**{one.name: values.pop(one.name) for one in fields(Options)}), **values)
+
+    run.__signature__ = Signature(given)
+    run.__annotations__ = {one.name: one.annotation for one in given}
+    return run
 
 
 def watched(bar, total: int):

@@ -4,40 +4,16 @@ from typing import Annotated
 
 import typer
 
-from ..errors import RindleError
 from ..search.grid import FAMILIES, grid_space, scheme_of
-from ..search.objectives import Evaluation, Swept, directions
-from .app import Json, app, progress, show
-from .studies import (
-    CALIBRATION,
-    DECISION,
-    FOLDER,
-    MODEL,
-    OBJECTIVE,
-    RAY,
-    SEED,
-    STORAGE,
-    TASK,
-    VALIDATION,
-    WEIGHTS,
-    WORKERS,
-    document,
-    front_table,
-    leave,
-    numbers,
-    open_study,
-    subject,
-    watched,
-)
+from ..search.objectives import Evaluation, Swept
+from .app import app, progress
+from .studies import Options, numbers, takes_options
 
 
 @app.command()
+@takes_options
 def sweep(
-    model: MODEL,
-    output: FOLDER,
-    calibration: CALIBRATION,
-    data: VALIDATION,
-    weights: WEIGHTS = None,
+    options: Options,
     weight_bits: Annotated[str, typer.Option(metavar="BITS", help="of the weights, 2..16")] = "2,3,4,6,8",
     activation_bits: Annotated[
         str, typer.Option(metavar="BITS", help="of the codes that weights multiply, 2..16")
@@ -58,17 +34,9 @@ def sweep(
             metavar="NAME", help="a scheme by name, in place of bits and family; may be repeated", show_default=False
         ),
     ] = None,
-    objective: OBJECTIVE = None,
     budget: Annotated[
         int | None, typer.Option(help="candidates, chosen by NSGA-II; default: all of them", show_default=False)
     ] = None,
-    workers: WORKERS = 1,
-    ray: RAY = None,
-    storage: STORAGE = None,
-    seed: SEED = 0,
-    task: TASK = None,
-    decision: DECISION = None,
-    as_json: Json = False,
 ) -> None:
     """The trade-off of weight bits, activation bits and table size against error and bytes: every candidate is quantized and run in
     the C++ runtime.
@@ -81,25 +49,13 @@ def sweep(
     """
     bits, codes = numbers(weight_bits, "--weight-bits"), numbers(activation_bits, "--activation-bits")
     space = grid_space(bits, codes, numbers(table_size, "--table-size"), tuple(family or ("int",)), tuple(scheme or ()))
-    goals = directions(tuple(dict.fromkeys(objective or ("error", "bytes"))))
-    found = subject(model, weights, calibration, data, task, decision)
-    study = open_study(output, storage, "sweep", space, goals, found.key)
-    evaluate = Evaluation(Swept(found.candidates), found.data, found.judge, tuple(goals))
+    found = options.subject()
+    study = options.study("sweep", space, found.key)
+    evaluate = Evaluation(Swept(found.candidates), found.data, found.judge, tuple(options.goals))
     total = study.size if budget is None else min(budget, study.size)
     with progress() as bar:
-        how = {"workers": workers, "ray": ray, "seen": watched(bar, total)}
         if budget is None:
-            study.grid(evaluate, **how)
+            study.grid(evaluate, **options.how(bar, total))
         else:
-            study.explore(evaluate, budget, seed=seed, **how)
-    left = document("sweep", study, found, lambda candidate: (*scheme_of(candidate), {}))
-    if not left["front"]:
-        first = left["records"][0]
-        raise RindleError(f"no candidate is a working model; the first: {first['refused'] or first['more']['still']}")
-    files = leave(output, left)
-    show(
-        as_json,
-        left,
-        front_table(left, f"the front of {len(left['records'])} candidates"),
-        f"{files[1]}: all of it",
-    )
+            study.explore(evaluate, budget, seed=options.seed, **options.how(bar, total))
+    options.conclude("sweep", study, found, lambda candidate: (*scheme_of(candidate), {}))

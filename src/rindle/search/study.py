@@ -211,54 +211,14 @@ class Study:
     ) -> None:
         if workers < 1:
             raise RindleError(f"the number of workers is {workers}; it must be at least 1")
-        running: dict[Future, optuna.Trial] = {}
-        again: list[optuna.Trial] = []  # whose worker died
-        deaths: dict[int, int] = {}
-        begun: dict[int, float] = {}
-        evaluated = len(self.records())
         self.foreign.clear()
         with Workers(evaluate, workers, ray) as pool:
+            hands = _Hands(self, pool, workers, lambda trials: self._next(trials, budget, sampler, seed), seen)
             try:
-                while True:
-                    trials = self._requeue_the_dead({one.number for one in (*running.values(), *again)})
-                    suspect = bool(again) or any(trial.number in deaths for trial in running.values())
-                    while len(running) < (1 if suspect else workers):
-                        trial = again.pop(0) if again else self._next(trials, budget, sampler, seed)
-                        if trial is None:
-                            break
-                        begun.setdefault(trial.number, time.monotonic())
-                        running[pool.submit(self._candidate(trial.params))] = trial
-                        trials = self._trials()
-                    if not running:
-                        if not self.foreign and not _waiting(trials):
-                            return
-                        time.sleep(self.heartbeat / 5)  # others are at work on the last ones
-                        continue
-                    done, _ = wait(running, timeout=self.heartbeat, return_when=FIRST_COMPLETED)
-                    for trial in running.values():
-                        self._alive(trial)
-                    for future in done:
-                        trial = running.pop(future)
-                        try:
-                            outcome = pool.outcome(future)
-                        except BaseException:
-                            again.append(trial)
-                            raise
-                        if isinstance(outcome, Died):
-                            deaths[trial.number] = deaths.get(trial.number, -1) + 1
-                            # the first death took all that ran; who dies alone is to blame
-                            if deaths[trial.number] < DEATHS:
-                                again.append(trial)
-                                continue
-                            outcome = Refused(f"its worker died {DEATHS + 1} times: {outcome.reason}")
-                        deaths.pop(trial.number, None)
-                        record = self._finish(trial, outcome, time.monotonic() - begun[trial.number])
-                        evaluated += 1
-                        if seen:
-                            seen(record, evaluated)
+                while hands.fill():
+                    hands.collect()
             except BaseException:  # an interruption, too: what was begun is left for the next
-                for trial in (*running.values(), *again):
-                    self._give_back(trial)
+                hands.give_back()
                 raise
 
     def _next(self, trials: list[FrozenTrial], budget: int | None, sampler, seed: int) -> optuna.Trial | None:
@@ -352,6 +312,66 @@ class Study:
 
     def _name(self, trial: optuna.Trial | FrozenTrial) -> tuple:
         return tuple(trial.params.get(name) for name in self.space)
+
+
+class _Hands:
+    """The candidates that one process has in hand. draw: the study's trials -> the next one, or None. seen: as of ``Study.explore``."""
+
+    def __init__(self, study: Study, pool: Workers, workers: int, draw: Callable, seen: Callable | None):
+        self.study, self.pool, self.workers, self.draw, self.seen = study, pool, workers, draw, seen
+        self.running: dict[Future, optuna.Trial] = {}
+        self.again: list[optuna.Trial] = []  # whose worker died
+        self.deaths: dict[int, int] = {}
+        self.begun: dict[int, float] = {}
+        self.evaluated = len(study.records())
+
+    def fill(self) -> bool:
+        """Gives candidates to workers that have none. False when all is done, here and in other processes."""
+        trials = self.study._requeue_the_dead({one.number for one in (*self.running.values(), *self.again)})
+        suspect = bool(self.again) or any(trial.number in self.deaths for trial in self.running.values())
+        while len(self.running) < (1 if suspect else self.workers):
+            trial = self.again.pop(0) if self.again else self.draw(trials)
+            if trial is None:
+                break
+            self.begun.setdefault(trial.number, time.monotonic())
+            self.running[self.pool.submit(self.study._candidate(trial.params))] = trial
+            trials = self.study._trials()
+        return bool(self.running or self.study.foreign) or _waiting(trials)
+
+    def collect(self) -> None:
+        """Waits for outcomes, at most for a heartbeat, and tells the study."""
+        if not self.running:
+            time.sleep(self.study.heartbeat / 5)  # others are at work on the last ones
+            return
+        done, _ = wait(self.running, timeout=self.study.heartbeat, return_when=FIRST_COMPLETED)
+        for trial in self.running.values():
+            self.study._alive(trial)
+        for future in done:
+            trial = self.running.pop(future)
+            try:
+                outcome = self.pool.outcome(future)
+            except BaseException:
+                self.again.append(trial)
+                raise
+            self.tell(trial, outcome)
+
+    def tell(self, trial: optuna.Trial, outcome: Outcome | Refused | Died) -> None:
+        if isinstance(outcome, Died):
+            # the first death took all that ran; who dies alone is to blame
+            self.deaths[trial.number] = self.deaths.get(trial.number, -1) + 1
+            if self.deaths[trial.number] < DEATHS:
+                self.again.append(trial)
+                return
+            outcome = Refused(f"its worker died {DEATHS + 1} times: {outcome.reason}")
+        self.deaths.pop(trial.number, None)
+        record = self.study._finish(trial, outcome, time.monotonic() - self.begun[trial.number])
+        self.evaluated += 1
+        if self.seen:
+            self.seen(record, self.evaluated)
+
+    def give_back(self) -> None:
+        for trial in (*self.running.values(), *self.again):
+            self.study._give_back(trial)
 
 
 def pareto(records: Sequence[Record], objectives: dict[str, str]) -> list[Record]:
