@@ -45,7 +45,7 @@ ROOMS = {
     "tasks": "file engines measure search nn/quantize.py",
     "data.py": "tasks",
     "__init__.py": "numbers program cells scheme file engines",
-    "cli": "numbers program scheme file engines measure search export report tasks nn/back nn/capture nn/conversion "
+    "cli": "numbers scheme file engines measure search export report tasks nn/back nn/capture nn/conversion "
     "nn/quantize.py nn/simulate.py nn/variants",
 }
 
