@@ -183,3 +183,19 @@ def test_state_dicts_of_the_first_form_load(dtype, kinds):
         wanted.load_state_dict({f"0.{name}": value for name, value in stored(f"float/{kind}.").items()})
         with torch.no_grad():
             assert 0 < furthest(other(values), wanted(values)) < (0.03 if dtype == "qint8" else 1e-3)
+
+
+def calibrated(module, x):
+    return rindle.convert(rindle.prepare(module, "int8", x), whole=False)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda module, _: rindle.quantize_dynamic(module), calibrated], ids=["dynamic", "calibrated"]
+)
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_no_rows_one_frame_and_no_frames(kind, make):
+    module = make(net(kind), x(4))
+    for shape in ((0, 6), (3, 1)):
+        assert module(x(*shape)).shape == (*shape, 3)
+    with pytest.raises(RindleError, match="the input has no frames"):
+        module(x(3, 0))

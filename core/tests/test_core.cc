@@ -20,6 +20,7 @@ void test_convolution();
 void test_document();
 void test_floats();
 void test_graph();
+void test_dynamic();
 void test_kernels();
 void test_thresholds();
 void test_windows();
@@ -354,6 +355,7 @@ int main(int argc, char** argv) {
     busy();
     test_document();
     test_graph();
+    test_dynamic();
     test_kernels();
     test_convolution();
     test_windows();

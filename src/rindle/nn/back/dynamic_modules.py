@@ -105,7 +105,7 @@ class DynamicLinear(_Dynamic):
         x = input.reshape(-1, input.shape[-1]).float()
         bias = self._buffers.get("bias", self.no_bias)
         y = call(dynamic_linear, x, self.weight, self.weight_scale, bias)
-        return y.reshape(*input.shape[:-1], -1).to(input)
+        return y.reshape(*input.shape[:-1], y.shape[-1]).to(input)
 
 
 class _Layers(_Dynamic):

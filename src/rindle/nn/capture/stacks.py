@@ -292,7 +292,7 @@ def take(stack: Stack, input, states=None) -> Call:
     """The arguments of a module's forward, taken apart to frames. RindleError for shapes that do not fit."""
     if stack.style == "linear":
         rows = input.reshape(-1, input.shape[-1])
-        return Call([rows], [{}], lambda frames, _: frames[0].reshape(*input.shape[:-1], -1))
+        return Call([rows], [{}], lambda frames, _: frames[0].reshape(*input.shape[:-1], frames[0].shape[-1]))
     whole = arrange(stack, input, states)
     frames = list(whole.x.unbind(0) if whole.rows is None else whole.x.split(whole.rows.tolist()))
     initial = [{name: state[k] for name, state in whole.states.items()} for k in range(len(stack.directions))]
