@@ -24,6 +24,8 @@ try:
     )
     from .app import app
 except ModuleNotFoundError as error:  # the library itself runs without typer and rich
+    if (error.name or "rindle").split(".")[0] == "rindle":  # a fault of ours, and no missing package
+        raise
     sys.exit(str(missing("the rindle command", error.name, "cli")))
 
 
