@@ -17,6 +17,7 @@ from ...errors import RindleError
 from ...file.dataset import Dataset
 from ...program.graph import Graph
 from ..numerics import Real, run_real
+from .check import compare
 from .frontend import capture, read_exported
 from .weights import load_weights
 
@@ -90,12 +91,14 @@ class Module:
     def capture(self, example: np.ndarray) -> tuple[Graph, bool]:
         self.features = example.shape[2:]
         graph, self.batch_first = capture(self.model, torch.from_numpy(np.ascontiguousarray(example)))
+        self.frames = example.shape[1 if self.batch_first else 0]
         return graph, self.batch_first
 
     def check(self, x: torch.Tensor, y: torch.Tensor) -> None:
         """The captured graph must compute what the model does, before any of it is quantized."""
         was_training = self.model.training
-        _compare(self.name, self.model.eval(), x.unflatten(2, self.features) if x.ndim > 2 else x, y, self.batch_first)
+        x = x.unflatten(2, self.features) if x.ndim > 2 else x
+        compare(self.name, self.model.eval(), x, y, self.batch_first, self.frames)
         self.model.train(was_training)
 
 
@@ -129,24 +132,8 @@ class Exported:
         fitted = example[np.arange(first) % example.shape[0]][:, np.arange(second) % example.shape[1]]
         x = torch.from_numpy(np.ascontiguousarray(fitted if batch_first else fitted.swapaxes(0, 1)))
         y = run_graph(graph, x.flatten(2) if x.ndim > 2 else x)
-        _compare(self.name, self.program.module(), x, y, batch_first)
+        compare(self.name, self.program.module(), x, y, batch_first, x.shape[1])
         return graph, batch_first
-
-
-@torch.no_grad()
-def _compare(name: str, model, x: torch.Tensor, y: torch.Tensor, batch_first: bool) -> None:
-    wanted = model(x if batch_first else x.transpose(0, 1))
-    wanted = wanted[0] if isinstance(wanted, tuple) else wanted
-    if y.ndim == 3 and not batch_first:
-        wanted = wanted.transpose(0, 1)
-    if wanted.shape[: y.ndim - 1] == y.shape[:-1] and wanted.numel() == y.numel():
-        wanted = wanted.reshape(y.shape)  # features in several dimensions, or in none
-    off = (wanted.double() - y.double()).abs().max().item() if wanted.shape == y.shape else float("nan")
-    if not off <= 1e-3 * wanted.abs().max().item() + 1e-4:  # the graph runs in float64, the module in its own float32
-        raise RindleError(
-            f"the captured graph differs from {name} by {off:.2g} on {x.shape[1]} frames; "
-            f"the model probably does something that depends on the sequence length"
-        )
 
 
 @torch.no_grad()
