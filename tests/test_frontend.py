@@ -323,6 +323,17 @@ def test_what_is_refused_by_name(name):
         capture(Model(forward, **modules).eval(), X)
 
 
+def test_a_forward_that_wants_its_states_or_lengths_is_refused_with_what_to_do():
+    class Step(nn.Module):
+        def forward(self, x, h, c):
+            return x
+
+    with pytest.raises(
+        RindleError, match=r"the forward of Step takes x, h, c; .*a stream keeps them.*convert\(…, whole=False\)"
+    ):
+        capture(Step(), X)
+
+
 def test_a_model_of_two_inputs_is_refused():
     class Two(nn.Module):
         def forward(self, x, y=None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator
 import warnings
@@ -72,7 +73,9 @@ def capture(model: nn.Module, example: torch.Tensor) -> tuple[Graph, bool]:
     arbitrary. Raises RindleError that names the operation and the module path for what ``HANDLERS`` does not have
     (docs/operations.md).
     """
-    name, model = type(model).__name__, captured_copy(model)
+    name = type(model).__name__
+    _check_arguments(name, model)
+    model = captured_copy(model)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
@@ -81,6 +84,19 @@ def capture(model: nn.Module, example: torch.Tensor) -> tuple[Graph, bool]:
         first = str(error).strip().split("\n")[0]
         raise RindleError(f"torch.export cannot capture {name}: {first}") from error
     return read_exported(exported, model)
+
+
+def _check_arguments(name: str, model: nn.Module) -> None:
+    """Refuses a forward that cannot be called with one sequence alone."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(model.forward).parameters.values()
+    needed = [one.name for one in parameters if one.kind in kinds and one.default is one.empty]
+    if len(needed) > 1:
+        raise RindleError(
+            f"the forward of {name} takes {', '.join(needed)}; a captured model takes one sequence. Leave states out: a stream keeps them, "
+            "and reads and sets them (Stream.states, set_states). Lengths are given to Model.run. For any other forward: "
+            "rindle.prepare and convert(…, whole=False), which leave it as it is"
+        )
 
 
 def read_exported(exported: torch.export.ExportedProgram, model: nn.Module | None = None) -> tuple[Graph, bool]:
