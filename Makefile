@@ -1,24 +1,45 @@
-# Two commands: `make demo` and `make test`. Each sets itself up in .venv from pinned constraints.
+# `make help` lists what there is. Each sets itself up in .venv from pinned constraints.
 PYTHON ?= python3.11
 VENV := .venv
-PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 CORE := CMakeLists.txt pyproject.toml constraints.txt $(wildcard core/*/*.cc core/*/*.h)
+PYTEST := $(BIN)/python -m pytest -q -rs -n 2 --dist worksteal
 
-.PHONY: demo test lint core-test clean
+.PHONY: help demo check test everything lint types core-check core-test clean
 
-demo: $(VENV)/demo
-	$(VENV)/bin/rindle demo
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-test: $(VENV)/test lint core-test
-	$(VENV)/bin/python -m pytest -q -rs -n 2
+demo: $(VENV)/demo ## train, quantize and run a small network on recorded vowels
+	$(BIN)/rindle demo
 
-lint: $(VENV)/test
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
+check: lint types core-check ## the loop of a developer, two minutes: style, types, the core, one case of every kind
+	HYPOTHESIS_PROFILE=quick $(PYTEST) -m "not slow"
 
-# The core alone: built without Python, under the sanitizers, with its own tests and its replay program.
-core-test: $(VENV)/test
-	$(VENV)/bin/python tests/core.py
+test: lint types core-test ## everything that continuous integration runs: the core under sanitizers, every test
+	$(PYTEST)
+
+everything: $(VENV)/test ## the matrices, for hours: kernels, threads, long fuzzing, every Python (docs/testing.md)
+	$(BIN)/python tests/everything.py
+
+lint: $(VENV)/test ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/test ## the type checker that pyproject.toml configures
+	@if grep -q '^\[tool\.mypy\]' pyproject.toml; then $(BIN)/python -m mypy; \
+	elif grep -q '^\[tool\.pyright\]' pyproject.toml; then $(BIN)/pyright; \
+	else echo "types: pyproject.toml configures no checker"; fi
+
+core-check: $(VENV)/test ## the C++ core alone, on the released files
+	$(BIN)/python tests/core.py --quick
+
+core-test: $(VENV)/test ## the C++ core alone, under the sanitizers, on hostile files too
+	$(BIN)/python tests/core.py
+
+clean: ## remove .venv and build
+	rm -rf $(VENV) build
 
 $(VENV)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +57,3 @@ $(VENV)/demo: $(CORE) | $(VENV)/torch
 $(VENV)/test: $(CORE) | $(VENV)/torch
 	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(PIP) install -e ".[torch,cli,demo,test]"
 	touch $@
-
-clean:
-	rm -rf $(VENV) build

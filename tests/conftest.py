@@ -1,19 +1,37 @@
 import os
 import re
+from pathlib import Path
 
+import profiles  # noqa: F401  how many examples hypothesis tries
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
 from support import CASES, ENGINES, EVERY_CELL, TorchModel, quantized
 
 from rindle import SCHEMES
 
-# `everything` is the default, and what CI runs: the same examples every time. HYPOTHESIS_PROFILE=search draws new ones.
-common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
-settings.register_profile("everything", derandomize=True, database=None, **common)
-settings.register_profile("search", **common)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "everything"))
-torch.set_num_threads(1)
+# Data sets come from RINDLE_DATA_MIRROR, else from a folder shared/data beside the checkout; tests that want some are skipped
+# where there is neither. They are unpacked into build/, not into the user's cache.
+ROOT = Path(__file__).parent.parent
+if "RINDLE_DATA_MIRROR" not in os.environ and (ROOT.parent / "shared/data").is_dir():
+    os.environ["RINDLE_DATA_MIRROR"] = str(ROOT.parent / "shared/data")
+os.environ.setdefault("RINDLE_DATA_CACHE", str(ROOT / "build/data"))
+torch.set_num_threads(int(os.environ.get("RINDLE_TEST_THREADS", "1")))  # of torch: `make everything` tries two, too
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks as ``slow``, which `make check` leaves out, all cases of a test but as many as its ``fast`` mark says, spread over
+    them: ``@pytest.mark.fast(2)``. A module's ``pytestmark = pytest.mark.fast(0)`` holds for its tests that have none.
+    """
+    tests = {}
+    for item in items:
+        if mark := item.get_closest_marker("fast"):
+            tests.setdefault((item.path, item.originalname), (mark.args[0], []))[1].append(item)
+    for kept, cases in tests.values():
+        fast = {k * len(cases) // kept for k in range(kept)}
+        for number, item in enumerate(cases):
+            if number not in fast:
+                item.add_marker("slow")
 
 
 def pytest_generate_tests(metafunc):

@@ -4,17 +4,16 @@ import hashlib
 import json
 import struct
 import warnings
-from functools import lru_cache
 
 import numpy as np
 import safetensors.numpy
 import torch
+from kept import kept
 from support import sequences
 
 import rindle
-from rindle import Recurrent, cell
+from rindle import Model, Recurrent, cell
 from rindle.engines.golden import with_thresholds
-from rindle.file.container import dumps
 
 
 @cell(states=("h", "c"))
@@ -41,15 +40,19 @@ class Everything(torch.nn.Module):
 OVERRIDES = {"weight.a.x": "fixed8", "weight.b.h": "int3 max", "code.b.h": "fixed(7,6)", "fc/weight.*": "int12 max"}
 
 
-@lru_cache
-def good() -> bytes:
-    """The file."""
+@kept
+def _good() -> Model:
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         artifact = rindle.quantize(Everything().eval(), "int8", sequences(4, 9), OVERRIDES).artifact
     held = {"rnn.l0/x": 3, "rnn.l0/h.code.a": np.arange(6)}
-    return dumps(with_thresholds(artifact, held))
+    return Model(with_thresholds(artifact, held))
+
+
+def good() -> bytes:
+    """The file."""
+    return _good().data
 
 
 class Both(torch.nn.Module):
@@ -66,13 +69,17 @@ class Both(torch.nn.Module):
         return self.fc(torch.cat([h[0], h[1], y[:, -1], y.mean(1)], 1))
 
 
-@lru_cache
-def good2() -> bytes:
-    """A file of version 2: its nodes by their places are NODES2."""
+@kept
+def _good2() -> Model:
     torch.manual_seed(0)
     ids = np.random.default_rng(0).integers(0, 7, (4, 9))
     artifact = rindle.quantize(Both().eval(), "int8", ids, {"rnn.*/code.*.x": "int5 max"}).artifact
-    return dumps(with_thresholds(artifact, {"rnn.l0_reverse/h": 3}))
+    return Model(with_thresholds(artifact, {"rnn.l0_reverse/h": 3}))
+
+
+def good2() -> bytes:
+    """A file of version 2: its nodes by their places are NODES2."""
+    return _good2().data
 
 
 NODES2 = ("embedding", "rnn.l0", "rnn.l0_reverse", "rnn.l0.concat", "rnn.l0.last", "rnn.l0_reverse.first")

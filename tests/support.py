@@ -3,13 +3,13 @@
 import importlib
 import sys
 from dataclasses import dataclass
-from functools import lru_cache
 from math import gcd
 from pathlib import Path
 
 import naive
 import numpy as np
 import torch
+from kept import kept
 
 import rindle
 from rindle import SCHEMES, Model
@@ -251,7 +251,7 @@ def sequences(rows: int = 8, time: int = 20, seed: int = 0) -> np.ndarray:
     return (0.4 * rng.normal(size=(rows, time, FEATURES)).cumsum(1)).astype(np.float32)
 
 
-@lru_cache(maxsize=64)
+@kept
 def quantized_graph(kind: str, scheme: str) -> Model:
     """One model for each kind of graph: GRAPHS."""
     torch.manual_seed(0)
@@ -270,16 +270,24 @@ GRAPHS = {
 }
 
 
-@lru_cache(maxsize=64)
-def quantized(name: str, scheme: str, head: str = "all", seed: int = 0) -> Model:
+@kept
+def _quantized(name: str, scheme: str, head: str, seed: int) -> Model:
     torch.manual_seed(seed)
     return rindle.quantize(TorchModel(name, head).eval(), scheme, sequences())
 
 
-@lru_cache(maxsize=64)
+def quantized(name: str, scheme: str, head: str = "all", seed: int = 0) -> Model:
+    """A TorchModel, quantized through the public face."""
+    return _quantized(name, scheme, head, seed)
+
+
+@kept
+def _both_directions(name: str) -> Model:
+    torch.manual_seed(0)
+    layer = recurrent(name, FEATURES, FEATURES, batch_first=True, bidirectional=True)
+    return rindle.quantize(Only(layer), "int8", sequences())
+
+
 def both_directions(name: str) -> Artifact:
     """A cell in both directions, in int8."""
-    torch.manual_seed(0)
-    return rindle.quantize(
-        Only(recurrent(name, FEATURES, FEATURES, batch_first=True, bidirectional=True)), "int8", sequences()
-    ).artifact
+    return _both_directions(name).artifact

@@ -30,6 +30,7 @@ def at(found, name):
     return next(path for path in found.paths if path.name == name)
 
 
+@pytest.mark.fast(4)
 def test_saturations_are_those_of_the_core_and_every_path_is_reported(artifact):
     loud = data()
     loud.x[:] *= 3  # so that something saturates

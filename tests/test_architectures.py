@@ -33,6 +33,7 @@ def quantized(name, data, tmp_path_factory):
     return exact, rindle.load(path)
 
 
+@pytest.mark.fast(2)
 def test_int8_is_close_to_float(name, quantized, data):
     exact, model = quantized
     with torch.no_grad():
@@ -43,6 +44,7 @@ def test_int8_is_close_to_float(name, quantized, data):
     assert error < BUDGET[name], error
 
 
+@pytest.mark.fast(2)
 def test_every_engine_gives_the_same_integers(quantized, data):
     artifact, x = quantized[1].artifact, data[1]
     lengths = np.array(

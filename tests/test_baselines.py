@@ -46,6 +46,7 @@ needs_data = pytest.mark.skipif(
 )
 
 
+@pytest.mark.fast(0)
 @needs_data
 @pytest.mark.parametrize("task, kind", dict(file.stem.rsplit("-", 1) for file in FILES).items())
 def test_a_model_on_another_device_finds_its_batch_there(task, kind, monkeypatch):
@@ -66,6 +67,18 @@ def test_a_model_on_another_device_finds_its_batch_there(task, kind, monkeypatch
 
 
 @needs_data
+@pytest.mark.fast(0)  # unpacks every data set
+@torch.no_grad()
+@pytest.mark.parametrize("task, kind", dict(file.stem.rsplit("-", 1) for file in FILES).items())
+def test_a_checkpoint_of_every_task_is_about_as_good_as_written(task, kind):
+    """On the little of the test part that `--quick` takes, whose figure differs from the whole's by chance."""
+    module, file = tasks.load(task), HERE / f"checkpoints/{task}-{kind}.safetensors"
+    found = module.Task(quick=True).evaluate(run.load(module.model(kind), file).eval(), "test")[module.METRIC]
+    assert found == pytest.approx(run.about(file)["test"][module.METRIC], rel=0.2)
+
+
+@needs_data
+@pytest.mark.fast(0)
 @pytest.mark.parametrize("task, kind", [("opendpd", "gru"), ("fsdd", "lstm")])
 def test_quick_checkpoints_measure_what_is_written(task, kind):
     module, file = tasks.load(task), HERE / f"checkpoints/{task}-{kind}.safetensors"

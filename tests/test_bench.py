@@ -215,6 +215,7 @@ def test_a_delta_model_runs_beside_itself_without_thresholds_and_reads_less():
     assert bound.macs_asked == pytest.approx(sum(sizes[key] * found.density[key] for key in sizes))
 
 
+@pytest.mark.fast(4)
 @pytest.mark.parametrize("name", CELLS)
 def test_every_cell_can_be_timed_without_torch(name):
     found = bench(quantized(name, "int8"), **QUICK)

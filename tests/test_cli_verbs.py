@@ -130,6 +130,7 @@ def test_quantize_takes_weights_overrides_and_a_scheme(call, factory, tmp_path, 
     assert "accuracy" in out and "float" in out and "fixed16" in out
 
 
+@pytest.mark.fast(0)
 def test_quantize_rounds_by_words_and_shows_the_error_along_the_sequence(call, factory, tmp_path, data):
     (tmp_path / "o.toml").write_text('"weight.*" = "int3 mmse learned"\n')
     arguments = ["quantize", f"{factory}:net", "--calibration", "d.npz", "--overrides", "o.toml", "--steps", "4"]
@@ -152,6 +153,7 @@ def test_quantize_rounds_by_words_and_shows_the_error_along_the_sequence(call, f
     assert "SQNR in dB along the sequence" in out and "rnn.l1/h.next" in out and "100%" in out
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize(
     ("shape", "dynamic"), [((1, 6, FEATURES), None), ((3, 30, FEATURES), None), ((2, 6, FEATURES), ({0: "batch"},))]
 )
@@ -257,6 +259,7 @@ def test_delta_writes_what_it_chose(call, tmp_path, model, data):
     assert (tmp_path / "s.rindle.search.jsonl").read_text().splitlines() == lines
 
 
+@pytest.mark.fast(0)
 def test_delta_shows_the_front(call, tmp_path, model, data):
     code, out, err = call("delta", "m.rindle", "--data", "d.npz", "--budget", "5")
     assert code == 0 and (tmp_path / "m-delta.rindle").exists()

@@ -133,6 +133,7 @@ def net(name="gru"):
     return TorchModel(name).eval()
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("kind", ["int", "fixed"])
 @pytest.mark.parametrize("name", ["gru", "lstm", "ligru", "sru"])
 def test_the_median_is_that_of_every_sequence_alone(name, kind):
@@ -155,6 +156,7 @@ def test_of_an_even_number_of_powers_of_two_the_median_clips_less():
     assert alone[0] != alone[1]
 
 
+@pytest.mark.fast(0)
 def test_sequences_of_zeros_do_not_count():
     x = sequences(2)
     zeros = np.zeros((5, 20, FEATURES), np.float32)

@@ -217,6 +217,7 @@ def test_tables_of_any_shape(table, bits, frac, codes):
 EVERY_CODE = np.arange(-32768, 32768)
 
 
+@pytest.mark.fast(16)
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("x_frac", [0, 3, 6, 9, 11, 12, 13, 15])
 @pytest.mark.parametrize("y_bits", [16, 8])
@@ -240,6 +241,7 @@ def test_built_tables_over_all_codes(function, x_frac, y_bits):
     assert torch.equal(twin, torch.from_numpy(codes).double())
 
 
+@pytest.mark.fast(6)
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("bits, frac", [(2, 0), (4, 2), (8, 5), (12, 9), (16, -3), (16, 30)])
 def test_built_tables_for_odd_formats(function, bits, frac):

@@ -186,6 +186,7 @@ def reals(layer, op, constant: Affine):
     return ratios, reaches
 
 
+@pytest.mark.fast(6)
 def test_converted_affines_are_the_largest_that_fit(artifact):
     for layer, op, constant in affines(artifact):
         ratios, reaches = reals(layer, op, constant)
@@ -197,6 +198,7 @@ def test_converted_affines_are_the_largest_that_fit(artifact):
             np.testing.assert_allclose(found, wanted, rtol=2.0**-11)  # the bias may cost a few bits
 
 
+@pytest.mark.fast(6)
 @pytest.mark.parametrize("scheme", ["fixed8", "fixed16"])
 def test_fixed_schemes_have_shifts_only(cell, scheme):
     for _, _, constant in affines(quantized(cell, scheme).artifact):

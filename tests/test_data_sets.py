@@ -93,6 +93,7 @@ def test_imdb_split_keeps_films_and_texts_apart(tmp_path):
     assert data.train[1].tolist() == [0, 1]
 
 
+@pytest.mark.fast(0)
 @needs_mirror
 def test_imdb_published():
     parts = imdb.reviews()
@@ -171,6 +172,7 @@ def test_fsdd_splits(tmp_path):
         fsdd.load(tmp_path)
 
 
+@pytest.mark.fast(0)
 @needs_mirror
 def test_fsdd_published():
     counts = {split: {p: len(rows) for p, rows in fsdd.load(split=split).items()} for split in fsdd.SPLITS}
@@ -205,6 +207,7 @@ def test_an4_holds_out_the_last_eight_speakers(tmp_path):
         an4.load(tmp_path)
 
 
+@pytest.mark.fast(0)
 @needs_mirror
 def test_an4_published():
     parts = an4.load()
@@ -251,6 +254,7 @@ def test_mboshi_splits_keep_texts_apart(tmp_path):
     assert {u.text for u in data.train} == {f"text {i:02}" for i in range(1, 20)} - {"text 09"} | {"more"}
 
 
+@pytest.mark.fast(0)
 @needs_mirror
 def test_mboshi_published():
     data = mboshi.load()
@@ -296,6 +300,7 @@ def test_speech_commands_corpus_split(tmp_path):
     }
 
 
+@pytest.mark.fast(0)
 @needs_mirror
 def test_speech_commands_published():
     clips = speech_commands.load()
@@ -357,6 +362,7 @@ def test_timit_folding():
         timit.fold("sil")
 
 
+@pytest.mark.fast(0)
 @needs_mirror
 def test_timit_sample_published():
     parts = timit.load()
@@ -422,6 +428,7 @@ def test_moving_mnist_is_fixed_by_part_seed_and_number():
         make()[5]
 
 
+@pytest.mark.fast(0)
 @needs_mirror
 def test_moving_mnist_is_as_hard_as_published():
     """Sum over pixels, mean over the ten predicted frames: about 172 for black, 283 for the last frame seen."""
@@ -451,6 +458,7 @@ def test_opendpd_parts_and_gain(tmp_path, key):
         opendpd.load("DPA", tmp_path)
 
 
+@pytest.mark.fast(0)
 @needs_mirror
 @pytest.mark.parametrize(
     "name, rows",

@@ -46,6 +46,7 @@ def prepared(kind: str) -> tuple[nn.Module, list[str]]:
     return model, [name for name in rindle.convert(model).thresholds if name.startswith("rnn.")]
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_threshold_zero_changes_neither_values_nor_gradients(kind):
     plain, names = prepared(kind)
@@ -59,6 +60,7 @@ def test_threshold_zero_changes_neither_values_nor_gradients(kind):
         assert torch.equal(one.grad, other.grad), name
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_file_has_the_thresholds_and_the_runtime_the_densities_of_training(kind):
     """x's codes are the integers themselves. Those of h come through float sums that may round a code differently: where a
@@ -127,6 +129,7 @@ def test_the_gradient_passes_straight_through_a_held_input():
     assert (x.grad.abs().sum(-1) > 0).all()
 
 
+@pytest.mark.fast(0)
 def test_the_penalty_makes_states_that_move_less():
     x, labels = walk(12, 30, seed=4), torch.randint(3, (12, 30), generator=torch.Generator().manual_seed(0))
 

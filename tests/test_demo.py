@@ -213,6 +213,7 @@ def test_summary_is_mean_and_deviation_over_the_folds():
     assert found[digits.DELTA]["eliminated"]["hidden"] == close(0.6, 0.2 / 2**0.5)
 
 
+@pytest.mark.fast(0)
 @needs_mirror
 def test_the_demo_runs_and_measures_what_it_says(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(
@@ -382,6 +383,7 @@ def test_the_results_are_of_the_committed_networks(recordings):
         assert all(torch.equal(value, value.half().float()) for value in net.parameters())
 
 
+@pytest.mark.fast(0)
 @needs_mirror
 def test_a_committed_network_measures_what_is_written():
     results = json.loads((ROOT / "experiments/fsdd/results.json").read_text())

@@ -36,6 +36,7 @@ def layer(mixed: str, scale: float = 1.0):
     return artifact, real
 
 
+@pytest.mark.fast(4)
 @pytest.mark.filterwarnings("ignore::rindle.RindleWarning")
 @pytest.mark.parametrize("mixed", MIXED)
 @pytest.mark.parametrize("scale", [0.1, 1.0, 4.0])

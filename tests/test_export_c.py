@@ -26,6 +26,8 @@ from rindle.numbers.codes import Rescale
 from rindle.program.graph import Graph
 from rindle.program.nodes import INPUT, FloatNode, ProgramNode
 
+pytestmark = pytest.mark.fast(1)  # each case is compiled, mostly under sanitizers
+
 SEEDS = range(21)
 
 
@@ -41,6 +43,7 @@ def _samples():
         yield from ((name, scheme, True) for scheme in (schemes if all_of_them else [schemes[(i + 1) % len(schemes)]]))
 
 
+@pytest.mark.fast(2)
 @pytest.mark.parametrize(("name", "scheme", "held"), _samples())
 def test_c_is_the_reference_on_cells_and_schemes(name, scheme, held, tmp_path):
     artifact = quantized(name, scheme, "last" if held else "all").artifact
@@ -57,6 +60,7 @@ def test_c_is_the_reference_on_random_models(seed, tmp_path):
         assert_exact(random_stream(seed), tmp_path / "c")
 
 
+@pytest.mark.fast(0)
 def test_most_random_models_convert_and_saturate():
     """Else the test above would say less than it seems to."""
     models = [one for one in map(random_stream, SEEDS) if one is not None]
@@ -145,6 +149,7 @@ class StatesOf(torch.nn.Module):
         return self.rnn(x)[0]
 
 
+@pytest.mark.fast(0)
 @pytest.mark.parametrize("bits", range(2, 8))
 def test_planes_of_every_width_are_exact(bits, tmp_path):
     """Rows and columns that fill words and that do not; sums of two products in 16 bits, and codes too large for it."""
@@ -154,6 +159,7 @@ def test_planes_of_every_width_are_exact(bits, tmp_path):
     assert_exact(with_extremes(with_thresholds(artifact, some_thresholds(artifact, 0.1))), tmp_path / "held")
 
 
+@pytest.mark.fast(0)
 @pytest.mark.parametrize("bits", range(2, 8))
 def test_codes_at_the_bound_of_two_lanes_are_exact(bits, tmp_path):
     """Eight columns of the largest weights on the largest codes, of either sign, fill the 16 bits of a lane."""
@@ -219,6 +225,7 @@ def test_sums_beyond_32_bits_are_exact(weights, tmp_path):
         assert "int64_t *acc" in (tmp_path / name / "net.c").read_text()
 
 
+@pytest.mark.fast(0)
 def test_every_function_of_the_c_text_is_in_some_tested_model():
     artifacts = [one for one in map(random_stream, SEEDS) if one is not None]
     artifacts += [

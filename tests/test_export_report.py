@@ -20,6 +20,8 @@ from rindle.export.c.machines import MACHINES, DoesNotFit
 from rindle.export.c.report import Steps
 from rindle.file.dataset import dataset
 
+pytestmark = pytest.mark.fast(0)  # in emulators of other machines
+
 report = REPORTS["c"]
 COUNTING = [name for name in MACHINES if name != "wasm"]
 
@@ -69,6 +71,7 @@ def test_instructions_and_density_fall_together(machine):
     assert dense.instructions > 16 * 72 + 24 * 72  # no core here does all of them in fewer
 
 
+@pytest.mark.fast(1)
 def test_density_is_the_share_of_columns_that_the_reference_counts():
     artifact = held(whole_layer("LSTM", "int8", 6, 8))
     x = np.cumsum(np.random.default_rng(1).normal(0, 0.1, (2, 9, artifact.graph.input_size)), 1).astype(np.float32)
@@ -89,6 +92,7 @@ def test_density_is_the_share_of_columns_that_the_reference_counts():
     assert 0 < step.density < 1
 
 
+@pytest.mark.fast(1)
 def test_break_even_is_where_the_lines_cross():
     def at(*points):
         return tuple(Steps("", density, count) for density, count in points)

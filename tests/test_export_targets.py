@@ -19,6 +19,8 @@ from rindle.export import to_c
 from rindle.export.c.machines import MACHINES, PACKAGES
 from rindle.export.c.report import report
 
+pytestmark = pytest.mark.fast(0)  # in emulators of other machines
+
 
 def replay(machine, folder):
     """The exported folder there, compiled without a warning."""
@@ -72,6 +74,7 @@ OTHERS = [name for name in MACHINES if name != "host"]  # which test_export_c.py
 FEW = ("cortex-m3", "cortex-m55 clang", "rv32i", "wasm")  # plain C or another compiler: two models say it
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize(
     ("machine", "model"), [(a, b) for a in OTHERS for b in (list(MODELS)[:2] if a in FEW else MODELS)]
 )

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import examples
 from support import FEATURES, Only, TorchModel, assert_agree, recurrent, sequences
 
 import rindle
@@ -76,7 +77,7 @@ def powers_of_two(numbers) -> bool:
     return not (numbers & (numbers - 1)).any()
 
 
-@settings(max_examples=14)
+@examples(14)
 @given(
     st.sampled_from(["lstm", "gru", "sru", "ligru"]), *[st.integers(2, 16)] * 2, st.sampled_from([16, 16, 12, 8, 4, 2])
 )
@@ -141,6 +142,7 @@ def test_the_limit_of_accumulators_is_exact(net):
     assert rindle.quantize(net, "fixed(6,4)", sequences(), {f"{layer}/accumulator.{gate}": str(bits - 1)})
 
 
+@pytest.mark.fast(0)
 def test_every_gate_has_its_own_rows_under_the_limit(net):
     """Also a gate that is not the first of its affine."""
     worst = worst_rows(rindle.quantize(net, "fixed(6,5)", sequences()))
@@ -228,6 +230,7 @@ def test_a_killed_search_goes_on_and_another_key_begins_anew(tmp_path):
         search_fractions(dies, start, log=log, key="one")
 
 
+@pytest.mark.fast(0)
 def test_searched_formats_are_overrides_that_make_the_same_model(tmp_path):
     torch.manual_seed(0)
     net, x = TorchModel("gru", layers=1).eval(), sequences(rows=4, time=8)

@@ -110,6 +110,7 @@ SRU = {
 }  # fmt: skip
 
 
+@pytest.mark.fast(3)
 @pytest.mark.parametrize("name", SRU)
 @torch.no_grad()
 def test_the_sru_package(sru, name):
@@ -143,6 +144,7 @@ def test_the_sru_packages_states(sru, options):
             close(found, wanted)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("name", ["both, as wide", "both, projection"])
 def test_the_sru_package_trains_under_quantization(sru, name):
     """Untrained it is what quantize makes; trained, the integers follow."""
@@ -222,6 +224,7 @@ class LiGRU(nn.Module):
 LiGRU.__module__, LiGRU.__qualname__ = "speechbrain.nnet.RNN", "LiGRU"
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("layers, bidirectional", [(1, False), (2, False), (1, True), (2, True)])
 def test_speechbrains_ligru(layers, bidirectional):
     rnn = wild(LiGRU(5, 4, layers, bidirectional))
@@ -282,6 +285,7 @@ class Kaldi(nn.Module):
 Kaldi.__module__, Kaldi.__qualname__ = "neural_networks", "liGRU"
 
 
+@pytest.mark.fast(2)
 @pytest.mark.parametrize(
     "options",
     [{}, {"bidir": False, "layers": 1}, {"norm_inp": True}, {"norm": False, "bias": True}, {"norm": False, "norm_inp": True}],
@@ -409,6 +413,7 @@ NORMS = {
 }
 
 
+@pytest.mark.fast(3)
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("name", ["lstm", "gru", "ours"])
 def test_computed_weights_are_evaluated(norm, name):

@@ -29,6 +29,7 @@ from rindle.scheme.rules import resolve
 # ------------------------------------------------------------------------------------------------ bytes of weights
 
 
+@pytest.mark.fast(4)
 def test_the_bytes_of_weights_are_those_that_are_written(cell):
     """Any bits on any block: rows end in the middle of bytes, and products are split."""
     torch.manual_seed(0)
@@ -270,6 +271,7 @@ def test_directions_that_share_their_weights_count_them_once():
         assert executed_of(model.artifact, seen) == pytest.approx(wanted)
 
 
+@pytest.mark.fast(2)
 @pytest.mark.filterwarnings("ignore:.*its steps grow:rindle.errors.RindleWarning")  # of the skipped path
 @pytest.mark.parametrize("cell", ["lstm", "gru_reset_before", "ligru"])
 @pytest.mark.parametrize(

@@ -218,6 +218,7 @@ def evaluate(graph, x):
     return torch.stack(y, 1) if isinstance(y, list) else y
 
 
+@pytest.mark.fast(16)
 @pytest.mark.parametrize("name", CAPTURED)
 def test_what_is_captured(name):
     model, nodes = CAPTURED[name]
@@ -316,6 +317,7 @@ REFUSED = {
 }  # fmt: skip
 
 
+@pytest.mark.fast(10)
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_refused_by_name(name):
     forward, modules, words = REFUSED[name]

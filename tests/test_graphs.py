@@ -21,6 +21,7 @@ from rindle.numbers.formats import fixed
 BUDGET = {"int8": 0.1, "fixed16": 0.01}
 
 
+@pytest.mark.fast(4)
 @pytest.mark.parametrize("scheme", BUDGET)
 @pytest.mark.parametrize("kind", GRAPHS)
 def test_the_integers_are_close_to_the_float_model(kind, scheme):
@@ -311,6 +312,7 @@ def rindle_command(*arguments):
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"})
 
 
+@pytest.mark.fast(0)
 @pytest.mark.parametrize("kind", ["words", "bidirectional lstm"])
 def test_the_verbs_know_these_graphs(kind, tmp_path):
     model, data = quantized_graph(kind, "int8"), GRAPHS[kind][1]()

@@ -5,8 +5,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import examples
 from support import FEATURES, HIDDEN, BothDirections, Only, TorchModel, Words, sequences, words
 
 import rindle
@@ -57,7 +58,7 @@ shapes = st.lists(st.tuples(st.integers(1, 3), st.integers(1, 8)), min_size=1, m
 
 
 @given(shapes, st.sampled_from([2, 5, 64]), st.sampled_from([1, 2000, 2**26]), st.integers(0, 9))
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_a_plan_of_groups_is_the_plan_of_batches_one_by_one(exact, shapes, rows, elements, seed):
     data, plans = rows_of(shapes, seed), []
     for limits in ((1, 1), (rows, elements)):
@@ -131,6 +132,7 @@ MODELS = {
 }
 
 
+@pytest.mark.fast(2)
 @pytest.mark.parametrize("name", MODELS)
 def test_every_kind_of_model(name, monkeypatch):
     """The formats, and what the check is given: a batch of each length, with the output that it alone has."""
@@ -161,6 +163,7 @@ def test_every_kind_of_model(name, monkeypatch):
             assert (other.bits, other.frac) == (fmt.bits, fmt.frac)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("words", ["gptq", "gptq actorder corrected"])
 def test_rounding_sees_the_same_rows(words, monkeypatch):
     """In fixed point the sums of inputs are exact, and so the codes are equal."""

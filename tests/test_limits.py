@@ -2,7 +2,8 @@
 
 import numpy as np
 from hostile import P, find, good, identity, join, parts
-from hypothesis import given, settings
+from hypothesis import given
+from profiles import examples
 from random_models import seeds
 from support import assert_agree, assert_naive, extreme_codes
 
@@ -43,7 +44,7 @@ def at_the_edge(rng) -> bytes:
     return join(document, tensors)
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(seeds)
 def test_whatever_both_take_every_engine_computes_alike(seed):
     rng = np.random.default_rng(seed)

@@ -5,6 +5,7 @@ import runpy
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -24,6 +25,7 @@ def test_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch):
     assert rindle.load(tmp_path / "rnn.rindle").data
 
 
+@pytest.mark.fast(0)
 def test_training_recovers_what_two_bits_cost():
     """A small form of experiments/qat: which of four tones a noisy sequence carries; weights of 2 bits, as they come and trained on.
     The error is the converted model's, in the runtime.

@@ -20,6 +20,7 @@ from rindle.nn.quantize import calibrated
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # of torch itself
 
 
+@pytest.mark.fast(16)
 @pytest.mark.parametrize("name", CASES)
 def test_the_captured_graph_computes_what_torch_does(name):
     torch.manual_seed(0)
@@ -32,6 +33,7 @@ def test_the_captured_graph_computes_what_torch_does(name):
         torch.testing.assert_close(run_graph(graph, x), wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.fast(16)
 @pytest.mark.parametrize("name", CASES)
 def test_all_engines_give_the_same_integers(name):
     torch.manual_seed(0)
@@ -75,6 +77,7 @@ def exported(model, x) -> set[str]:
     }
 
 
+@pytest.mark.fast(0)
 def test_every_operation_has_a_case():
     elsewhere = {
         "gru",

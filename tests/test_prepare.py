@@ -18,6 +18,8 @@ from rindle import RindleError
 from rindle.nn import simulate
 from rindle.nn.lsq import WeightSteps
 
+pytestmark = pytest.mark.fast(6)  # the same for every kind of module
+
 WIDE = {"*": "fixed16 max(1.25)", "weight.*": "int16 max", "code.*": "fixed16 max(1.25)"}
 FORMS = ("prepared", "weights", "integers")
 
@@ -250,6 +252,7 @@ def test_any_control_flow_is_calibrated_trained_and_converted():
         rindle.convert(ready)
 
 
+@pytest.mark.fast(2)
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("cell", ["lstm", "gru", "sru"])
 def test_a_converted_model_is_its_simulation_and_its_modules(cell, bidirectional):
@@ -282,6 +285,7 @@ def test_a_converted_model_is_its_simulation_and_its_modules(cell, bidirectional
     assert found == code.step().item() != code.start.item()
 
 
+@pytest.mark.fast(1)
 def test_the_whole_model_without_training_is_what_quantize_makes(scheme):
     torch.manual_seed(0)
     model, x = TorchModel("gru").eval(), sequences()

@@ -17,6 +17,7 @@ from rindle.program.nodes import run_layer
 CLOSE = {"int8": 0.05, "w4a8": 0.25, "fixed16": 0.002, "fixed8": 0.06}  # of the outputs' range
 
 
+@pytest.mark.fast(12)
 def test_integers_are_close_to_float(cell, scheme, head):
     torch.manual_seed(0)
     model = TorchModel(cell, head).eval()
@@ -133,6 +134,7 @@ def run_float(numerics, x):
     return torch.stack(outputs, 1)
 
 
+@pytest.mark.fast(8)
 def test_the_fake_quantized_interpreter_runs_and_passes_gradients(cell, scheme):
     layer, plan, x = planned(cell, scheme)
     blocks = {name: value.clone().requires_grad_() for name, value in layer.blocks.items()}
@@ -150,6 +152,7 @@ def test_the_fake_quantized_interpreter_runs_and_passes_gradients(cell, scheme):
         assert block.grad is not None and torch.isfinite(block.grad).all() and block.grad.any(), name
 
 
+@pytest.mark.fast(6)
 def test_fake_quantized_values_follow_the_integers(cell):
     """Not equal by promise, but the same grid and mostly the same codes."""
     layer, plan, x = planned(cell, "int8")

@@ -9,6 +9,8 @@ from support import TorchModel, sequences
 
 import rindle
 
+pytestmark = pytest.mark.fast(1)  # experiments
+
 HOME = Path(__file__).parents[1] / "experiments" / "rapuano-2022"
 
 

@@ -30,6 +30,7 @@ def modules(name: str, **options) -> Recurrent:
     return recurrent(name, 6, 6, **options).double()
 
 
+@pytest.mark.fast(12)
 @pytest.mark.parametrize("options", [{}, {"bidirectional": True}, {"bidirectional": True, "shared": True}])
 def test_every_cell_is_a_module(cell, options):
     """Shapes, names in the state dict, and a state dict that goes round."""
@@ -66,6 +67,7 @@ def test_a_direction_is_the_layer_alone_on_the_mirrored_rows(cell):
     assert torch.equal(shared(x)[0], twice(x)[0]) and not torch.equal(shared(x)[0], y)
 
 
+@pytest.mark.fast(12)
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("given", [False, True])
 def test_a_packed_row_is_that_row_alone(cell, bidirectional, given):
@@ -181,6 +183,7 @@ TORCH = {
 }
 
 
+@pytest.mark.fast(6)
 @pytest.mark.parametrize("name", TORCH)
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("inputs, hidden, layers, time, batch", [(5, 7, 2, 9, 4), (3, 2, 1, 1, 1), (1, 5, 3, 6, 1)])

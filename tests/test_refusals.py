@@ -93,6 +93,7 @@ REFUSED = {
 }  # fmt: skip
 
 
+@pytest.mark.fast(16)
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_refusal_names_the_operation_and_the_place(name):
     forward, modules, words = REFUSED[name]

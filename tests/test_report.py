@@ -155,6 +155,7 @@ def test_without_targets_the_first_model_is_the_reference(models, data):
     assert found["models"][1]["score"] == wanted
 
 
+@pytest.mark.fast(0)
 def test_sequences_with_targets_for_every_frame_are_shown(data):
     model = quantized("lstm", "int8")
     y = np.random.default_rng(0).normal(size=(8, 14, OUTPUTS)).astype(np.float32)
@@ -295,6 +296,7 @@ def test_a_figure_can_be_saved_alone(collected):
 # --------------------------------------------------------------------------------------------------- in a browser
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False)])
 def test_a_browser_without_network_draws_everything(page, collected, width, dark, tmp_path):
     with offline(width, 900, dark) as driver:
@@ -330,6 +332,7 @@ def test_a_browser_without_network_draws_everything(page, collected, width, dark
         assert (tmp_path / "report.png").stat().st_size > 50_000
 
 
+@pytest.mark.fast(0)
 def test_pointing_at_a_mark_shows_its_numbers(page, collected):
     with offline() as driver:
         from selenium.webdriver import ActionChains

@@ -18,6 +18,8 @@ import models  # noqa: E402
 
 from rindle.search.thresholds import Evaluation, Point  # noqa: E402
 
+pytestmark = pytest.mark.fast(0)  # experiments
+
 
 def points(*pairs: tuple[float, float]) -> list[Point]:
     """Of (accuracy, eliminated). Their own errors, which are counted from elsewhere, do not matter."""

@@ -27,6 +27,8 @@ from experiments.baselines.run import about  # noqa: E402
 from rindle.tasks.data import mboshi  # noqa: E402
 from rindle.tasks.train import Settings, beside, train  # noqa: E402
 
+pytestmark = pytest.mark.fast(1)  # experiments
+
 KINDS = [(kind, size) for size in ("small", "stream") for kind in models.CONFIGURATIONS[size]]
 needs_data = pytest.mark.skipif(
     not os.environ.get("RINDLE_DATA_MIRROR"),

@@ -13,9 +13,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "experiments/rezk-2022")]
 import mohaq  # noqa: E402
 import paths  # noqa: E402
 
+pytestmark = pytest.mark.fast(1)  # experiments
+
 NAMED = {"lstm": "lstm g.h", "gru": "gru_reset_before n.rh", "ligru": "ligru a.h"}
 
 
+@pytest.mark.fast(0)
 @pytest.mark.filterwarnings("ignore::rindle.RindleWarning")  # 2 by 8 bits beside 16 by 16
 def test_the_named_paths_are_the_papers_and_sparing_one_costs_its_bytes(tmp_path, capsys):
     found = paths.main(["--quick", "--output", str(tmp_path)])

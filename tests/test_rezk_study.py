@@ -31,6 +31,8 @@ from rindle.file.document import to_document  # noqa: E402
 from rindle.measure.rezk import executed_by_rules, size_by_rules  # noqa: E402
 from rindle.nn.capture.source import run_graph, source_of  # noqa: E402
 
+pytestmark = pytest.mark.fast(0)  # experiments
+
 KINDS = run.KINDS
 
 

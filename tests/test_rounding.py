@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from profiles import examples
 from support import FEATURES, TorchModel, Words, assert_agree, recurrent, sequences, words
 from torch import nn
 
@@ -61,7 +62,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 @given(seeds, st.floats(1e-3, 1e3))
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_inputs_that_are_not_alike_leave_nothing_to_repair(seed, size):
     weights, _, steps, lo, hi = layer(seed)
     nearest, gram = encode(weights, steps, lo, hi), size * np.eye(weights.shape[1])
@@ -71,7 +72,7 @@ def test_inputs_that_are_not_alike_leave_nothing_to_repair(seed, size):
 
 
 @given(seeds, st.booleans(), st.integers(2, 8))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_no_row_is_worse_than_the_nearest_codes_and_codes_are_in_range(seed, actorder, bits):
     weights, x, steps, lo, hi = layer(seed, bits=bits)
     codes = gptq.gptq(weights, x.T @ x, steps, lo, hi, actorder=actorder)
@@ -104,7 +105,7 @@ def test_feedback_is_algorithm_1_as_it_stands_in_the_paper():
 
 
 @given(seeds)
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_a_nearest_column_stays_and_the_others_make_its_error_good(seed):
     weights, x, steps, lo, hi = layer(seed)
     free, gram = np.arange(weights.shape[1]) >= 10, x.T @ x
@@ -196,6 +197,7 @@ def test_a_centred_gram_is_the_covariance():
 # ------------------------------------------------------------------------------------------------ whole models
 
 
+@pytest.mark.fast(3)
 @pytest.mark.parametrize("name", ["lstm", "gru", "sru", "convlstm"])
 @pytest.mark.parametrize("words", ["gptq", "gptq actorder corrected", "learned"])
 def test_every_engine_runs_the_codes_that_were_chosen(name, words):
@@ -226,6 +228,7 @@ def loss_of(net, data, made) -> float:
     return float(np.square(made.run(data) - wanted).mean())
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("words", ["gptq", "learned"])
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_the_error_of_the_model_falls_on_other_data(name, words):
@@ -234,6 +237,7 @@ def test_the_error_of_the_model_falls_on_other_data(name, words):
     assert loss_of(net, other, better) < 0.85 * loss_of(net, other, nearest)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("words", ["gptq corrected", "learned"])
 def test_the_same_call_gives_the_same_file(words):
     net, data = Words().eval(), words_of_batches()
@@ -276,6 +280,7 @@ def test_learned_codes_are_neighbours_of_the_nearest():
 # ---------------------------------------------------------------------------------------------- bias correction
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_corrected_bias_takes_the_mean_shift_away(bias):
     net, data = model(bias=bias), sequences(16, 20, seed=3)

@@ -12,6 +12,12 @@ from rindle.engines import reference
 
 
 @pytest.fixture
+def gru():
+    """What is decided before any cell is reached is asked of one cell; what a cell decides, of every cell (``model``)."""
+    return quantized("gru", "int8")
+
+
+@pytest.fixture
 def x():
     return sequences(3, 9)
 
@@ -19,6 +25,7 @@ def x():
 # ----------------------------------------------------------------------------------------------------- streams
 
 
+@pytest.mark.fast(6)
 def test_streams_are_independent(model, x):
     first, second = model.stream(), model.stream()
     wanted = model.run(x)
@@ -27,17 +34,17 @@ def test_streams_are_independent(model, x):
         np.testing.assert_array_equal(second.step(x[1, t]), wanted[1, t])
 
 
-def test_reset_starts_again(model, x):
-    stream = model.stream()
+def test_reset_starts_again(gru, x):
+    stream = gru.stream()
     first = [stream.step(frame).copy() for frame in x[0]]
     stream.reset()
     np.testing.assert_array_equal([stream.step(frame) for frame in x[0]], first)
 
 
-def test_step_writes_into_out_and_returns_it(model, x):
+def test_step_writes_into_out_and_returns_it(gru, x):
     out = np.zeros(OUTPUTS, np.float32)
-    assert model.stream().step(x[0, 0], out) is out
-    np.testing.assert_array_equal(out, model.run(x)[0, 0])
+    assert gru.stream().step(x[0, 0], out) is out
+    np.testing.assert_array_equal(out, gru.run(x)[0, 0])
 
 
 @pytest.mark.parametrize("theta", [None, 0, 5])
@@ -54,11 +61,11 @@ def test_a_restored_state_continues_as_if_nothing_had_happened(model, x, theta):
         np.testing.assert_array_equal([other.step(frame) for frame in x[0, 4:]], rest)
 
 
-def test_a_state_of_another_model_is_refused_and_changes_nothing(model, x):
-    stream = model.stream()
+def test_a_state_of_another_model_is_refused_and_changes_nothing(gru, x):
+    stream = gru.stream()
     stream.step(x[0, 0])
     before = stream.save()
-    held = model.with_thresholds({"rnn.l0/x": 1}).stream()
+    held = gru.with_thresholds({"rnn.l0/x": 1}).stream()
     for state in (
         held.save(),
         quantized("lstm", "w4a8").stream().save(),
@@ -86,8 +93,8 @@ def test_a_state_of_another_model_is_refused_and_changes_nothing(model, x):
         (np.array([0, 0, np.inf, 0, 0], np.float32), "feature 2 is inf"),
     ],
 )
-def test_step_refuses_by_name_and_changes_nothing(model, x, frame, words):
-    stream = model.stream()
+def test_step_refuses_by_name_and_changes_nothing(gru, x, frame, words):
+    stream = gru.stream()
     stream.step(x[0, 0])
     before = stream.save()
     with pytest.raises(RindleError, match=words):
@@ -95,19 +102,19 @@ def test_step_refuses_by_name_and_changes_nothing(model, x, frame, words):
     assert stream.save() == before
 
 
-def test_step_refuses_an_unfit_out(model, x):
+def test_step_refuses_an_unfit_out(gru, x):
     for out in (np.zeros(OUTPUTS + 1, np.float32), np.zeros(OUTPUTS, np.int16), np.zeros(2 * OUTPUTS, np.float32)[::2]):
         with pytest.raises(RindleError, match="out"):
-            model.stream().step(x[0, 0], out)
+            gru.stream().step(x[0, 0], out)
     fixed = np.zeros(OUTPUTS, np.float32)
     fixed.setflags(write=False)
     with pytest.raises(RindleError, match=r"out must be .*writable"):
-        model.stream().step(x[0, 0], fixed)
+        gru.stream().step(x[0, 0], fixed)
 
 
-def test_two_threads_on_one_stream_are_refused(model):
+def test_two_threads_on_one_stream_are_refused(gru):
     """One keeps the stream busy with long runs; the other must be told so, and both must survive."""
-    stream = model.stream()
+    stream = gru.stream()
     long = np.zeros((1, 20000, FEATURES), np.float32)
     out = np.zeros((1, 20000, OUTPUTS), np.float32)
     stop, refused = threading.Event(), []
@@ -133,15 +140,15 @@ def test_two_threads_on_one_stream_are_refused(model):
         worker.join()
     assert refused and "thread" in refused[0]
     stream.reset()
-    np.testing.assert_array_equal(stream.step(long[0, 0]), model.run(long[:, :1])[0, 0])
+    np.testing.assert_array_equal(stream.step(long[0, 0]), gru.run(long[:, :1])[0, 0])
 
 
-def test_streams_of_one_model_run_in_parallel(model, x):
-    wanted = model.run(x)
+def test_streams_of_one_model_run_in_parallel(gru, x):
+    wanted = gru.run(x)
     found = {}
 
     def work(row):
-        stream = model.stream()
+        stream = gru.stream()
         for _ in range(50):
             stream.reset()
             found[row] = np.stack([stream.step(frame) for frame in x[row]])
@@ -155,6 +162,7 @@ def test_streams_of_one_model_run_in_parallel(model, x):
         np.testing.assert_array_equal(found[row], wanted[row])
 
 
+@pytest.mark.fast(4)
 def test_last_streams_and_mean_does_not(cell, x):
     last = quantized(cell, "int8", head="last")
     stream = last.stream()
@@ -192,45 +200,45 @@ def test_last_streams_and_mean_does_not(cell, x):
         (np.zeros((3, 9, FEATURES), np.float32), [9.0, 9.0, 9.0], "integers"),
     ],
 )
-def test_run_refuses_by_name(model, call, x, lengths, words):
+def test_run_refuses_by_name(gru, call, x, lengths, words):
     with pytest.raises(RindleError, match=words):
-        getattr(model, call)(x, lengths)
+        getattr(gru, call)(x, lengths)
 
 
 @pytest.mark.parametrize("engine", ["runtime", "reference"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_run_refuses_what_is_not_finite_but_does_not_read_padding(model, x, engine, value):
-    wanted = model.run(x, [9, 5, 9], engine=engine)
+def test_run_refuses_what_is_not_finite_but_does_not_read_padding(gru, x, engine, value):
+    wanted = gru.run(x, [9, 5, 9], engine=engine)
     x[1, 5:] = value
-    np.testing.assert_array_equal(model.run(x, [9, 5, 9], engine=engine), wanted)
+    np.testing.assert_array_equal(gru.run(x, [9, 5, 9], engine=engine), wanted)
     with pytest.raises(RindleError, match=r"nan|inf"):
-        model.run(x, engine=engine)
+        gru.run(x, engine=engine)
 
 
 @pytest.mark.parametrize("engine", ["runtime", "reference"])
-def test_run_codes_refuses_codes_outside_the_format(model, engine):
+def test_run_codes_refuses_codes_outside_the_format(gru, engine):
     codes = np.zeros((1, 4, FEATURES), np.int16)
     codes[0, 2, 1] = -128
     with pytest.raises(RindleError, match="-127"):
-        model.run_codes(codes, engine=engine)
+        gru.run_codes(codes, engine=engine)
 
 
-def test_inputs_far_outside_the_calibrated_range_work_and_are_counted(model, x):
-    seen = model.measure(x * 1e6)
+def test_inputs_far_outside_the_calibrated_range_work_and_are_counted(gru, x):
+    seen = gru.measure(x * 1e6)
     assert np.isfinite(seen.output).all()
     assert seen.saturations["input", "input"] > x.size / 2
-    assert model.measure(x * 0).saturations["input", "input"] == 0
+    assert gru.measure(x * 0).saturations["input", "input"] == 0
 
 
-def test_without_a_batch_there_is_none_in_the_output(model, x):
-    np.testing.assert_array_equal(model.run(x[0]), model.run(x)[0])
-    np.testing.assert_array_equal(model.run(x[0], [4]), model.run(x[:1], [4])[0])
+def test_without_a_batch_there_is_none_in_the_output(gru, x):
+    np.testing.assert_array_equal(gru.run(x[0]), gru.run(x)[0])
+    np.testing.assert_array_equal(gru.run(x[0], [4]), gru.run(x[:1], [4])[0])
 
 
-def test_an_unknown_engine_and_kernel_are_named(model, x, tmp_path, monkeypatch):
+def test_an_unknown_engine_and_kernel_are_named(gru, x, tmp_path, monkeypatch):
     with pytest.raises(RindleError, match="'gpu'; there are runtime and reference"):
-        model.run(x, engine="gpu")
-    rindle.save(model, tmp_path / "m.rindle")
+        gru.run(x, engine="gpu")
+    rindle.save(gru, tmp_path / "m.rindle")
     with pytest.raises(RindleError, match=r"abacus.*portable"):
         rindle.load(tmp_path / "m.rindle", kernel="abacus")
     monkeypatch.setenv("RINDLE_KERNEL", "abacus")
@@ -238,16 +246,16 @@ def test_an_unknown_engine_and_kernel_are_named(model, x, tmp_path, monkeypatch)
         rindle.load(tmp_path / "m.rindle")
 
 
-def test_a_failed_save_leaves_the_older_file(model, tmp_path, monkeypatch):
+def test_a_failed_save_leaves_the_older_file(gru, tmp_path, monkeypatch):
     path = tmp_path / "m.rindle"
     path.write_bytes(b"older")
     with monkeypatch.context() as patched:
         patched.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         with pytest.raises(RindleError, match="No space left"):
-            rindle.save(model, path)
+            rindle.save(gru, path)
     assert path.read_bytes() == b"older" and list(tmp_path.iterdir()) == [path]
-    rindle.save(model, path)
-    assert rindle.load(path).id == model.id
+    rindle.save(gru, path)
+    assert rindle.load(path).id == gru.id
 
 
 # ------------------------------------------------------------------------------------------------- measurements
@@ -275,14 +283,14 @@ def test_measured_activity_is_that_of_the_held_inputs(model, x):
 
 
 @pytest.mark.parametrize("theta", [-1, 0.5, 127, 1000, "3", np.nan, [1, 2], True])
-def test_a_theta_that_cannot_be_is_refused(model, theta):
+def test_a_theta_that_cannot_be_is_refused(gru, theta):
     with pytest.raises(RindleError, match=r"rnn\.l0/x: θ"):
-        model.with_thresholds({"rnn.l0/x": theta})
+        gru.with_thresholds({"rnn.l0/x": theta})
 
 
-def test_an_unknown_input_is_named_with_the_near_one(model):
+def test_an_unknown_input_is_named_with_the_near_one(gru):
     with pytest.raises(RindleError, match=r"'rnn\.l0/y'; did you mean 'rnn\.l0/x'"):
-        model.with_thresholds({"rnn.l0/y": 1})
+        gru.with_thresholds({"rnn.l0/y": 1})
 
 
 @pytest.mark.parametrize(

@@ -211,6 +211,7 @@ def chosen(budget: float):
     return choose_thresholds(model, data, budget, per_octave=1)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("budget", [0.0, 1.0, 8.0])
 def test_a_model_keeps_the_budget_that_it_was_given(budget):
     model, data = validation()

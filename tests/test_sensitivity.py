@@ -146,6 +146,7 @@ def net(name="lstm"):
 SCHEME = {"*": "fixed16 max(1.25)", "weight.*": "int4 mmse", "code.*": "int6 mmse median"}
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("scheme", [SCHEME, "rezk-m1"])
 def test_a_variant_is_what_quantize_makes_with_the_overrides(scheme):
     """Weights, codes, or both at 16 bits; asked again, after others."""
@@ -199,6 +200,7 @@ def labelled(model, rows=24):
         return dataset(x, None, model(torch.from_numpy(x)).argmax(1).numpy())
 
 
+@pytest.mark.fast(0)
 @pytest.mark.filterwarnings("ignore::rindle.RindleWarning")  # 2 bits beside 12 want other steps, numerics (8c)
 def test_the_path_that_was_broken_is_found_and_proposed():
     """One product has 2 bits where all others have 12: it must hurt most, and be kept."""
@@ -259,6 +261,7 @@ def command(call, tmp_path, request):
     sys.modules.pop(name, None)
 
 
+@pytest.mark.fast(0)
 @pytest.mark.filterwarnings("ignore::rindle.RindleWarning")  # 2 by 2 bits beside 16 by 16
 def test_the_verb_writes_overrides_that_quantize_takes(command, call, tmp_path):
     arguments = "--scheme", "rezk-m5", "--budget", "1", "--by", "cell"

@@ -23,6 +23,7 @@ def states_of(model, generator, rows: int) -> dict[str, np.ndarray]:
     return found
 
 
+@pytest.mark.fast(8)
 def test_given_states_give_the_same_integers_in_every_engine(cell, scheme):
     model, generator = quantized(cell, scheme), np.random.default_rng(0)
     x, lengths = sequences(4, 9), np.array([9, 4, 1, 7])

@@ -30,6 +30,7 @@ def study(folder, **how):
     return Study(folder / "study.db", "test", SPACE, GOALS, **how)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_grid_evaluates_every_candidate_once(tmp_path, workers):
     toy, one = Toy(tmp_path / "log"), study(tmp_path)
@@ -64,6 +65,7 @@ def test_the_front_is_that_of_all_pairs(tmp_path):
     assert any(not r.feasible and not r.refused for r in one.records())
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("sampling", [Sampling(6, 4), Sampling(6, 4, mohaq=True)], ids=["default", "mohaq"])
 def test_an_exploration_interrupted_anywhere_ends_where_it_would_have_ended(tmp_path, sampling):
     space = {f"b{k}": (2, 4, 8, 16) for k in range(3)}
@@ -101,6 +103,7 @@ class InMemory(optuna.storages.InMemoryStorage):
         pass
 
 
+@pytest.mark.fast(0)
 def test_nsga2_finds_a_better_front_than_chance(monkeypatch):
     """Of 4^8 candidates 60: selection must be worth something, in hypervolume."""
     monkeypatch.setattr("rindle.search.study._open", lambda *_: InMemory())
@@ -136,6 +139,7 @@ def test_what_a_worker_that_is_killed_was_doing_is_done_by_another(tmp_path):
     assert set(counts) == whole() and sum(counts.values()) <= 24 + 2
 
 
+@pytest.mark.fast(0)
 def test_a_candidate_that_kills_every_worker_is_set_aside(tmp_path):
     deadly = {"w": 4, "a": 4, "layer": "one"}
     one = study(tmp_path)
@@ -168,6 +172,7 @@ def until(condition, seconds=90):
         time.sleep(0.02)
 
 
+@pytest.mark.fast(0)
 def test_two_processes_share_a_study_and_one_is_killed(tmp_path):
     """Each candidate is evaluated once but the one that died with its process, which is evaluated again."""
     toy = Toy(tmp_path / "log")
@@ -239,6 +244,7 @@ def test_hypervolume_of_two_points_by_hand():
     assert hypervolume(records, goals, {"error": 1, "speed": 0}) == 0
 
 
+@pytest.mark.fast(0)
 def test_trials_are_tasks_of_a_local_ray(tmp_path, monkeypatch):
     if not os.environ.get("CI"):
         pytest.importorskip("ray")

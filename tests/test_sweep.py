@@ -86,6 +86,7 @@ def call(folder, monkeypatch, capsys):
 COMMON = ("studied:net", "--calibration", "calibration.npz", "--data", "validation.npz")
 
 
+@pytest.mark.fast(2)
 @pytest.mark.parametrize("scheme, overrides", SCHEMES)
 def test_a_plan_from_what_was_seen_is_that_of_calibrating_anew(first, scheme, overrides):
     anew = rindle.quantize(net(), scheme, sequences(), overrides)
@@ -140,6 +141,7 @@ def test_a_sweep_leaves_what_makes_its_candidates_again(call, folder):
     assert code == 2 and "made of something else" in err
 
 
+@pytest.mark.fast(0)
 def test_a_search_with_limits_thresholds_and_beacons(call, folder):
     """Two processes of their own, as --workers makes them; the region is everywhere, so all but near neighbours are retrained."""
     code, out, err = call(

@@ -167,6 +167,7 @@ def lstm(overrides=None, scale=1.0, scheme="fixed(8,8)"):
     return rindle.quantize(model, scheme, sequences(), overrides)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("form", ["linear 4", "direct 64 range(4)", "plan", "hard"])
 def test_engines_agree(form):
     model = lstm({"table.*": form, "rnn.l1/table.i.sigmoid": "hard(8)"}, scale=8.0)

@@ -20,7 +20,7 @@ SCRIPT = """
 import sys, time
 import torch
 from torch import nn
-from rindle.nn.train import Settings, processes, seed_everything, shuffled, train
+from rindle.tasks.train import Settings, processes, seed_everything, shuffled, train
 
 torch.set_num_threads(1)
 folder, out, pause, dropout = sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4])
@@ -110,6 +110,7 @@ def test_a_killed_run_ends_where_an_unbroken_one_does(script, tmp_path):
     assert all(torch.equal(value, broken["model"][name]) for name, value in whole["model"].items())
 
 
+@pytest.mark.fast(0)
 @pytest.mark.skipif(os.name == "nt", reason="gloo over torchrun is tested on POSIX systems")
 def test_two_processes_take_the_steps_of_one(script, tmp_path):
     """Shares of unequal size included: 13 rows are 7 and 6, 3 are 2 and 1."""
