@@ -1,7 +1,7 @@
 // What each part of a step costs, with each kernel of this CPU: rindle-profile FILE... [--frames N] [--density D]
 // Inputs walk: a share D of the features changes from frame to frame (1 if not given). Times are of one frame of the input,
 // without Python: the least of several slices, in turns between the kernels, and what each kind of kernel function takes of
-// it. A graph that needs whole rows is run node by node; what no kernel does (patches of images, windows, floats) is in no column.
+// it. A graph that needs whole rows is run as one block; what no kernel does (patches of images, windows, floats) is in no column.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -44,6 +44,7 @@ struct Timed<part, Function> {
 Kernel wrapped(const Kernel& kernel) {
     Kernel result = kernel;
     result.multiply = Timed<multiply, &Kernel::multiply>::run;
+    result.multiply_vectors = Timed<multiply, &Kernel::multiply_vectors>::run;
     result.add_columns = Timed<add_columns, &Kernel::add_columns>::run;
     result.hold = Timed<hold, &Kernel::hold>::run;
     result.encode = Timed<encode, &Kernel::encode>::run;
@@ -68,26 +69,32 @@ struct Row {
 struct Runner {
     std::shared_ptr<const Model> model;
     Stream stream;
-    std::vector<std::byte> values;  // of a row, where it is run node by node
+    Block block;                    // a row, where the model needs it whole
     double best = 1e30;
 
-    explicit Runner(std::shared_ptr<const Model> of) : model(of), stream(of) {}
+    explicit Runner(std::shared_ptr<const Model> of) : model(of), stream(of), block(*of) {}
 
-    void input(const Row& row, std::size_t t) {
-        if (model->vocabulary)
-            stream.input(row.ids.data() + t);
-        else
-            stream.input(row.x.data() + t * model->input_size);
-    }
     // Nanoseconds per frame
     double run(const Row& row) {
-        if (model->by_node) values.resize(stream.begin_row(row.frames));
-        const auto start = Clock::now();
-        for (std::size_t t = 0; t < row.frames; ++t) {
-            input(row, t);
-            model->by_node ? stream.keep(values.data(), t) : stream.frame();
+        const auto values = [&](auto&& use) { model->vocabulary ? use(row.ids.data()) : use(row.x.data()); };
+        if (!model->not_causal.empty()) {
+            block.clear();
+            block.add({0, 0, row.frames, true, true});
+            if (!block.reserve(block.bytes())) std::abort();
+            block.place();
         }
-        model->by_node ? stream.run_row(values.data()) : stream.finish(static_cast<std::int64_t>(row.frames));
+        const auto start = Clock::now();
+        values([&](const auto* x) {
+            if (!model->not_causal.empty()) {
+                stream.input(block, 0, x);
+                stream.run(block);
+                return;
+            }
+            for (std::size_t t = 0; t < row.frames; ++t) {
+                stream.input(x + t * model->input_size);
+                stream.step();
+            }
+        });
         return std::chrono::duration<double, std::nano>(Clock::now() - start).count() / static_cast<double>(row.frames);
     }
 };

@@ -98,8 +98,7 @@ rindle_status step(rindle_stream* handle, const In* x, std::size_t x_count, Out*
     const std::size_t refused = first_refused(model, x, x_count);
     if (refused != x_count) return refuse(model, x, refused, "");
     stream.input(x);
-    stream.frame();
-    stream.finish(1);
+    stream.step();
     stream.output(y);
     return RINDLE_OK;
 }
@@ -108,36 +107,6 @@ rindle_status step(rindle_stream* handle, const In* x, std::size_t x_count, Out*
 bool is_product(std::size_t count, std::size_t a, std::size_t b, std::size_t c) noexcept {
     if (a == 0 || b == 0 || c == 0) return count == 0;
     return count % c == 0 && count / c % b == 0 && count / c / b == a;
-}
-
-// One row of `length` frames, frame by frame.
-template <class In, class Out>
-void run_frames(Stream& stream, const In* x, std::size_t length, Out* y) noexcept {
-    const Model& model = stream.model();
-    for (std::size_t t = 0; t < length; ++t) {
-        stream.input(x + t * model.input_size);
-        stream.frame();
-        if (model.output_is_sequence) stream.output(y + t * model.output_size);
-    }
-    stream.finish(static_cast<std::int64_t>(length));
-    if (!model.output_is_sequence) stream.output(y);
-}
-
-// The same, node by node; `row` holds the values of all frames. `made`: frames of the output.
-template <class In, class Out>
-void run_nodes(Stream& stream, const In* x, std::size_t length, Out* y, std::size_t made, std::byte* row) noexcept {
-    const Model& model = stream.model();
-    stream.begin_row(length);
-    for (std::size_t t = 0; t < length; ++t) {
-        stream.input(x + t * model.input_size);
-        stream.keep(row, t);
-    }
-    stream.run_row(row);
-    if (!model.output_is_sequence) return stream.output(y);
-    for (std::size_t t = 0; t < made; ++t) {
-        stream.fetch(row, t);
-        stream.output(y + t * model.output_size);
-    }
 }
 
 // Whether every window has a frame, and none makes too many.
@@ -153,6 +122,40 @@ rindle_status check_windows(const Model& model, std::size_t row, std::size_t len
             return fail(RINDLE_INVALID_ARGUMENT, "the window \"%.256s\" makes %lld frames of the %zu of row %zu: 2^31 or more",
                         model.clocks[i].node.c_str(), static_cast<long long>(made), length, row);
     }
+    return RINDLE_OK;
+}
+
+// Rows whose values have been checked, block by block. `made_most`: frames of the output for `frames` of the input.
+template <class In, class Out>
+rindle_status run_rows(Stream& stream, const In* x, std::size_t batch, std::size_t frames, const std::int32_t* lengths, Out* y,
+                       std::size_t made_most, std::size_t longest) {
+    const Model& model = stream.model();
+    const std::size_t in = model.input_size, out = model.output_size;
+    Block block(model);
+    Rows rows(model, batch, frames, lengths);
+    std::size_t most_bytes = 0;
+    while (rows.next(block)) most_bytes = std::max(most_bytes, block.bytes());
+    if (!block.reserve(most_bytes))
+        return fail(RINDLE_NO_MEMORY, "not enough memory for the values of a row of %zu frames", longest);
+    stream.reset();
+    rows.rewind();
+    std::size_t made = 0;  // frames of the output that the row at hand has so far
+    while (rows.next(block)) {
+        block.place();
+        for (std::size_t i = 0; i < block.pieces().size(); ++i) {
+            const Piece& piece = block.pieces()[i];
+            stream.input(block, i, x + (piece.row * frames + piece.begin) * in);
+        }
+        stream.run(block);
+        for (std::size_t i = 0; i < block.pieces().size(); ++i) {
+            const Piece& piece = block.pieces()[i];
+            Out* const row = y + piece.row * made_most * out;
+            if (piece.first) made = 0;
+            made += stream.output(block, i, row + made * out);
+            if (piece.last) std::fill(row + made * out, row + made_most * out, Out{0});
+        }
+    }
+    stream.reset();
     return RINDLE_OK;
 }
 
@@ -201,26 +204,7 @@ rindle_status run(rindle_stream* handle, const In* x, std::size_t x_count, std::
         return refuse(model, first + frame * in, refused % in, where);
     }
 
-    std::unique_ptr<std::byte[]> values;  // of one row, where it is run node by node
-    if (model.by_node && batch > 0) {
-        const std::size_t bytes = stream.begin_row(longest);
-        if (bytes <= PTRDIFF_MAX) values.reset(new (std::nothrow) std::byte[bytes]);
-        if (!values)
-            return fail(RINDLE_NO_MEMORY, "not enough memory for the values of a row of %zu frames", longest);
-    }
-    for (std::size_t row = 0; row < batch; ++row) {
-        stream.reset();
-        const In* first = x + row * frames * in;
-        Out* const result = y + row * made_most * out;
-        const std::size_t made_here = made(length(row));
-        if (model.by_node)
-            run_nodes(stream, first, length(row), result, made_here, values.get());
-        else
-            run_frames(stream, first, length(row), result);
-        std::fill(result + made_here * out, result + made_most * out, Out{0});
-    }
-    stream.reset();
-    return RINDLE_OK;
+    return guarded([&] { return run_rows(stream, x, batch, frames, lengths, y, made_most, longest); });
 }
 
 }  // namespace

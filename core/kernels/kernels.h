@@ -32,6 +32,8 @@ struct Matrix {
     bool wide;               // int64_t accumulators
     const void* by_row;      // for multiply
     const void* by_column;   // for add_columns; only where the code is held
+
+    std::size_t sums_bytes() const { return static_cast<std::size_t>(rows) * (wide ? sizeof(std::int64_t) : sizeof(std::int32_t)); }
 };
 
 // Vectors side by side, and the accumulators of each. Behind an x may stand anything that can be read, up to kPadding.

@@ -1,5 +1,5 @@
-// From a document to a model: model.cc has the graph, steps.cc what a program node does in a frame; hold.cc
-// then gives it thresholds.
+// From a document to a model: model.cc has the graph, steps.cc what a program node does in a frame; hold.cc then gives it
+// thresholds, and passes.cc finds what of it can be done for many frames at once.
 #pragma once
 
 #include <cstring>
@@ -9,6 +9,8 @@
 namespace rindle {
 
 constexpr std::size_t aligned(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+inline constexpr std::size_t kMostFrames = 60;  // of a block, and in a pass; a long one where no row is cut passes in parts
 
 template <class T>
 constexpr std::size_t padded_bytes(std::size_t count) {
@@ -47,7 +49,6 @@ class Compiler {
     const Stage& stage_of(int node) const { return model_->stages[static_cast<std::size_t>(node)]; }
     std::size_t out_of(int node) const { return node == kModelInput ? model_->input : stage_of(node).out; }
     std::size_t size_of(int node) const { return node == kModelInput ? model_->input_size : stage_of(node).size; }
-    void not_causal(const Node& node, const char* why);
     void stage(const Node& node);
     void concat(const Node& node, Stage& stage);
     void window(const Node& node, Stage& stage);
@@ -70,6 +71,14 @@ class Compiler {
     }
     std::size_t place(int index) const { return places_[static_cast<std::size_t>(index)].offset; }
 
+    // Memory with which a row begins as zero
+    template <class T>
+    std::size_t remember(Stage& stage, std::size_t count) {
+        const std::size_t offset = allocate<T>(count);
+        stage.memory.push_back({offset, count * sizeof(T)});
+        return offset;
+    }
+
     template <class T>
     const T* constant(const std::vector<T>& values) {
         model_->constants.push_back(buffer_of(values));
@@ -83,5 +92,8 @@ class Compiler {
     std::int32_t most_columns_ = 0;
     std::size_t patch_ = 0, group_ = 0, pixel_ = 0;  // room that convolutions need: columns, bytes, channels
 };
+
+// Finds the passes of every stage, once it is known which codes are held.
+void plan_passes(Model& model);
 
 }  // namespace rindle

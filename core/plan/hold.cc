@@ -67,9 +67,9 @@ class Holder {
             if (auto* narrowing = std::get_if<Narrowing>(&step.work))
                 make(*narrowing, stage);
             else if (auto* affine = std::get_if<Affine>(&step.work))
-                read(*affine, true);
+                read(*affine, stage, true);
             else if (auto* convolve = std::get_if<Convolve>(&step.work))
-                read(convolve->affine, false);  // nothing of a convolution is kept from frame to frame
+                read(convolve->affine, stage, false);  // nothing of a convolution is kept from frame to frame
         }
     }
 
@@ -87,17 +87,18 @@ class Holder {
         held.delta = allocate<std::int16_t>(2 * code.size);
         // A program that runs once per row begins with v-hat = 0 each time: its v-hat is never kept.
         model_.state.push_back({held.held, code.size, stage.sequence ? code.limits : Limits{0, 0}});
-        if (!stage.sequence) stage.held.push_back(index);
+        stage.held.push_back({held.held, code.size * sizeof(std::int16_t)});
         model_.held.push_back(std::move(held));
     }
 
-    void read(Affine& affine, bool by_column) {
+    void read(Affine& affine, Stage& stage, bool by_column) {
         for (Affine::Product& product : affine.products) {
             const auto code = static_cast<std::size_t>(product.code);
             product.held = held_[code];
             product.x = product.held < 0 ? model_.codes[code].now : model_.held[static_cast<std::size_t>(product.held)].held;
-            if (product.held >= 0 && by_column)
-                product.matrix.by_column = product.by_column->of(*model_.kernel, product.matrix);
+            if (product.held < 0 || !by_column) continue;
+            product.matrix.by_column = product.by_column->of(*model_.kernel, product.matrix);
+            stage.held.push_back({product.accumulators, product.matrix.sums_bytes()});
         }
     }
 
@@ -132,6 +133,7 @@ void hold(Model& model) {
     model.memory = model.dense_memory;
     Holder holder(model);
     for (Stage& stage : model.stages) holder(stage);
+    plan_passes(model);
     model.state_values = 0;
     for (const Memory& memory : model.state) model.state_values += memory.size;
     if (model.state_values > UINT32_MAX) throw Error(RINDLE_INVALID_FILE, "document: the states have 2^32 values or more");

@@ -7,11 +7,27 @@
 namespace rindle {
 namespace {
 
-// Whether a row has to be there as a whole before this node has a value. (A mean's sums can wait for the end.)
-bool needs_row(const Node& node) {
-    return node.reverse || node.kind == NodeKind::first || node.kind == NodeKind::max ||
-           (node.kind == NodeKind::window && !node.window.causal()) ||
-           (node.is_float() && node.op.kind == FloatKind::attention);
+constexpr std::size_t kBlockBytes = 4 * 1024 * 1024;  // of a block's tracks: a block has fewer frames where these are large
+
+// Why a node has no value before the whole sequence is there; nullptr if it has. The words are those of program/graph.py, which
+// a test compares.
+const char* why_no_stream(const Node& node) {
+    switch (node.kind) {
+        case NodeKind::program: return node.reverse ? "reads the sequence from its end" : nullptr;
+        case NodeKind::first: return "keeps the first frame";
+        case NodeKind::mean: return "averages over the whole sequence";
+        case NodeKind::max: return "is the maximum over the whole sequence";
+        case NodeKind::window:
+            if (node.window.causal()) return nullptr;
+            return node.window.loss() == 0 && node.window.stride == 1 ? "reads frames ahead" : "changes the number of frames";
+        case NodeKind::floating: return node.op.kind == FloatKind::attention ? "weighs the whole sequence" : nullptr;
+        default: return nullptr;
+    }
+}
+
+// Whether a block must have its rows as a whole. (The sums of a mean, a maximum and a first frame can wait for the row's end.)
+bool needs_whole_rows(const Node& node) {
+    return why_no_stream(node) && node.kind != NodeKind::first && node.kind != NodeKind::mean && node.kind != NodeKind::max;
 }
 
 }  // namespace
@@ -30,7 +46,7 @@ std::unique_ptr<Model> Compiler::compile() {
     model_->golden = std::move(document_.golden);
     model_->saturations.push_back({"input", "input", "input", -1});
     model_->vocabulary = document_.vocabulary;
-    model_->by_node = std::any_of(document_.nodes.begin(), document_.nodes.end(), needs_row);
+    model_->whole_rows = std::any_of(document_.nodes.begin(), document_.nodes.end(), needs_whole_rows);
     model_->input = model_->vocabulary ? allocate<std::int32_t>(1) : allocate<std::int16_t>(model_->input_size);
     model_->clocks.push_back({0, {}, "input", 1});
     track(model_->input, model_->vocabulary ? sizeof(std::int32_t) : model_->input_size * sizeof(std::int16_t), 0);
@@ -47,6 +63,9 @@ std::unique_ptr<Model> Compiler::compile() {
     model_->output = stage_of(document_.output).out;
     model_->output_track = stage_of(document_.output).track;
     model_->output_clock = output.sequence ? clock_of(document_.output) : 0;
+    std::size_t frame_bytes = 0;
+    for (const Track& track : model_->tracks) frame_bytes += track.bytes;
+    model_->block_frames = std::clamp<std::size_t>(kBlockBytes / frame_bytes, 1, kMostFrames);
     model_->dense_memory = model_->memory;
     hold(*model_);
     return std::move(model_);
@@ -75,45 +94,28 @@ int Compiler::window_clock(const Node& node) {
     return static_cast<int>(model_->clocks.size()) - 1;
 }
 
-void Compiler::not_causal(const Node& node, const char* why) {
-    if (!model_->not_causal.empty()) return;
-    model_->not_causal = node.name;
-    model_->why_not_causal = why;
-}
-
 void Compiler::stage(const Node& node) {
     Stage stage;
     stage.kind = node.kind;
     stage.sequence = node.sequence;
     stage.reverse = node.reverse;
     stage.size = static_cast<std::size_t>(node.size);
-    for (int input : node.inputs) {
-        if (input == kModelInput)
-            stage.reads.push_back(0);
-        else if (document_.nodes[static_cast<std::size_t>(input)].sequence)
-            stage.reads.push_back(stage_of(input).track);
-    }
+    for (int input : node.inputs) stage.reads.push_back(input == kModelInput ? 0 : stage_of(input).track);
     stage.in = out_of(node.inputs[0]);
-    int clock = node.sequence ? clock_of(node.inputs[0]) : 0;
+    int clock = node.sequence ? clock_of(node.inputs[0]) : kOncePerRow;
+    if (const char* why = why_no_stream(node); why && model_->not_causal.empty()) {
+        model_->not_causal = node.name;
+        model_->why_not_causal = why;
+    }
     switch (node.kind) {
-        case NodeKind::program:
-            program(node, stage);
-            if (node.reverse) not_causal(node, "reads the sequence from its end");
-            break;
-        case NodeKind::last: stage.out = model_->by_node ? allocate<std::int16_t>(stage.size) : stage.in; break;
-        case NodeKind::first:
-            stage.out = allocate<std::int16_t>(stage.size);
-            not_causal(node, "keeps the first frame");
-            break;
+        case NodeKind::program: program(node, stage); break;
+        case NodeKind::last: stage.out = stage.in; break;
         case NodeKind::mean:
-            stage.sums = allocate<std::int64_t>(stage.size);
-            stage.out = allocate<std::int16_t>(stage.size);
-            not_causal(node, "averages over the whole sequence");
-            break;
-        case NodeKind::max:
-            stage.out = allocate<std::int16_t>(stage.size);
-            not_causal(node, "is the maximum over the whole sequence");
-            break;
+            stage.sums = remember<std::int64_t>(stage, stage.size);
+            stage.seen = remember<std::int64_t>(stage, 1);
+            [[fallthrough]];
+        case NodeKind::first:
+        case NodeKind::max: stage.out = allocate<std::int16_t>(stage.size); break;
         case NodeKind::concat: concat(node, stage); break;
         case NodeKind::embedding:
             stage.out = allocate<std::int16_t>(stage.size);
@@ -130,8 +132,7 @@ void Compiler::stage(const Node& node) {
             break;
         case NodeKind::floating: floats(node, stage); break;
     }
-    if (stage.sequence)
-        stage.track = track(stage.out, stage.size * (node.is_float() ? sizeof(float) : sizeof(std::int16_t)), clock);
+    stage.track = track(stage.out, stage.size * (node.is_float() ? sizeof(float) : sizeof(std::int16_t)), clock);
     model_->stages.push_back(std::move(stage));
 }
 
@@ -144,17 +145,16 @@ void Compiler::concat(const Node& node, Stage& stage) {
     }
 }
 
-// Where rows are run node by node, the frames are there already; else a ring keeps the last ones, and is saved with the states.
+// Where rows may be cut, a ring keeps the frames before those at hand, and is saved with the states.
 void Compiler::window(const Node& node, Stage& stage) {
     stage.out = allocate<std::int16_t>(stage.size);
     stage.window = node.window;
-    if (!node.window.causal())
-        not_causal(node, node.window.loss() == 0 && node.window.stride == 1 ? "reads frames ahead" : "changes the number of frames");
-    if (model_->by_node) return;
-    const std::size_t kept = static_cast<std::size_t>(node.window.span()) * size_of(node.inputs[0]);
-    stage.ring = allocate<std::int16_t>(kept);
-    stage.oldest = allocate<std::int64_t>(1);
-    stage.state.push_back({stage.ring, kept, limits_of(node.range), stage.oldest});
+    if (model_->whole_rows) return;
+    stage.kept = static_cast<std::size_t>(node.window.span());
+    const std::size_t values = stage.kept * size_of(node.inputs[0]);
+    stage.ring = remember<std::int16_t>(stage, values);
+    stage.oldest = remember<std::int64_t>(stage, 1);
+    stage.state.push_back({stage.ring, values, limits_of(node.range), stage.oldest});
 }
 
 void Compiler::floats(const Node& node, Stage& stage) {
@@ -173,9 +173,7 @@ void Compiler::floats(const Node& node, Stage& stage) {
         work.in.push_back(in);
     }
     stage.out = allocate<float>(stage.size);
-    if (work.kind != FloatKind::attention) return;
-    stage.sums = allocate<double>(stage.size);
-    not_causal(node, "weighs the whole sequence");
+    if (work.kind == FloatKind::attention) stage.sums = allocate<double>(stage.size);
 }
 
 Buffer::Buffer(std::size_t bytes) : size_(aligned(bytes)) {

@@ -77,6 +77,7 @@ struct Affine {                         // (7)
         int code = -1;                  // index into Model::codes
         std::size_t x = 0;              // int16: the code path, or v-hat of a held one
         int held = -1;                  // index into Model::held
+        bool known = false;             // its code depends on no state: in a block it is multiplied for many frames at once
         std::size_t accumulators = 0;
     };
     struct Share {                      // of one product in one gate
@@ -143,10 +144,33 @@ struct Clock {                          // the frames of the model's input (the 
     std::string node;
     std::int64_t least = 1;             // frames of the input for which there is one
 };
+inline constexpr int kOncePerRow = -1;  // the clock of a vector
 
-struct Track {                          // the frames of a sequence, where a row is run node by node
+struct Track {                          // a node's value, or the model's input, over the frames of a block
     std::size_t place = 0, bytes = 0;   // of the frame at hand
     int clock = 0;
+};
+
+struct Region {                         // of a stream's memory
+    std::size_t offset, bytes;
+};
+
+// A value that a frame of a block keeps from one pass to the next: where it stands in a stream's memory and in the record.
+struct Kept {
+    Region region;
+    std::size_t record;
+};
+
+// What a stage does with all frames of a block before it does more with any of them: some steps, and then the products whose
+// codes these make. The last pass is the one that knows states.
+struct Pass {
+    struct Known {
+        std::size_t step, product;      // of Stage::steps, of its affine
+        std::size_t code, accumulators; // in the record
+    };
+    std::vector<std::size_t> steps;     // of Stage::steps
+    std::vector<Kept> load, save;       // before and after the steps
+    std::vector<Known> products;
 };
 
 struct FloatInput {
@@ -171,29 +195,34 @@ struct Memory {                         // one entry of a saved state
     std::optional<std::size_t> oldest = {};  // of a window's ring: int64, where its first value stands
 };
 
-struct Stage {                          // a node
-    NodeKind kind = NodeKind::program;
-    bool sequence = true;               // runs every frame; else once, after the last
-    bool reverse = false;
-    std::vector<Step> steps;
-    std::vector<Memory> state;          // what a saved state has of it, but for v-hat
-    std::vector<Copy> copies;           // in order: what outlives the frame, then the states' next values; a concat's parts
-    std::size_t in = 0, out = 0;        // of int16, or of float; the same for `last`, unless rows are run node by node
-    std::size_t size = 0;               // of the value
-    std::vector<int> reads;             // tracks: its inputs that are sequences
-    int track = -1;                     // its value, if that is one
-    Buffer rows;                        // embedding: packed; gather: int32 features
-    int bits = 0;                       // of an embedding's codes
-    Window window;
-    std::size_t ring = 0, oldest = 0;   // of a window that streams: int16 frames of its input; int64: where the oldest begins
-    std::size_t sums = 0;               // mean: int64; attention: double
-    FloatWork floats;
-    std::vector<std::size_t> held;      // paths of a program that runs once: forgotten when it has run
-};
-
 struct Initial {                        // codes of a state before the first frame, where they are not zeros
     std::size_t offset;
     std::vector<std::int16_t> codes;
+};
+
+struct Stage {                          // a node
+    NodeKind kind = NodeKind::program;
+    bool sequence = true;               // has a value in every frame; else once, after the last
+    bool reverse = false;
+    std::vector<Step> steps;
+    std::vector<Pass> passes;           // the same steps in a block; at least one
+    std::size_t record = 0;             // bytes that a frame keeps between passes
+    std::size_t most_frames = 0;        // that pass through together
+    std::vector<Memory> state;          // what a saved state has of it, but for v-hat
+    std::vector<Initial> initial;
+    std::vector<Copy> copies;           // in order: what outlives the frame, then the states' next values; a concat's parts
+    std::size_t in = 0, out = 0;        // of int16, or of float; the same for `last`
+    std::size_t size = 0;               // of the value
+    std::vector<int> reads;             // tracks, one for each of its inputs
+    int track = -1;                     // its value
+    Buffer rows;                        // embedding: packed; gather: int32 features
+    int bits = 0;                       // of an embedding's codes
+    Window window;
+    std::size_t ring = 0, oldest = 0;   // of a window: int16 frames of its input before those at hand; int64: where they begin
+    std::size_t kept = 0;               // frames in the ring
+    std::size_t sums = 0, seen = 0;     // mean: int64, and int64 of the frames; attention: double
+    FloatWork floats;
+    std::vector<Region> memory, held;   // what a row begins with as zero: of thresholds, v-hat and what is kept of its products
 };
 
 struct Saturation {
@@ -211,12 +240,14 @@ struct Model {
     Range input_range, output_range;
     bool output_is_sequence = true;
     std::string not_causal;             // name of a node that needs the whole sequence; empty if none
-    const char* why_not_causal = "";
+    const char* why_not_causal = "";    // and why it does
     bool output_is_float = false;
-    bool by_node = false;               // rows are run node by node, not frame by frame
+    bool whole_rows = false;            // a block has rows as a whole: some node reads frames from the end, or ahead
     std::vector<Clock> clocks;          // a parent stands before its child
     std::vector<Track> tracks;          // the first is the input's
     int output_track = -1, output_clock = 0;
+    std::size_t block_frames = 1;       // of a block, where rows may be cut or stand side by side
+    std::size_t records = 0, vectors_scratch = 0;  // bytes that a block needs besides its tracks: of passes, and of the kernel
     Golden golden;
 
     std::vector<Stage> stages;
@@ -224,7 +255,6 @@ struct Model {
     std::vector<Held> held;             // those of them that are held; this and the state are made by hold()
     std::vector<Memory> state;          // in the order of a saved one
     std::size_t state_values = 0;
-    std::vector<Initial> initial;
     std::vector<Saturation> saturations;
     std::vector<Buffer> constants;
     std::size_t input = 0, output = 0;  // int16 places

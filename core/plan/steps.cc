@@ -16,6 +16,10 @@ Buffer shifted(const std::vector<T>& values, int shift) {
     return buffer_of(result);
 }
 
+bool is_state(const Program& program, int path) {
+    return std::any_of(program.states.begin(), program.states.end(), [&](auto& pair) { return pair[0] == path; });
+}
+
 }  // namespace
 
 void Compiler::program(const Node& node, Stage& stage) {
@@ -29,6 +33,8 @@ void Compiler::program(const Node& node, Stage& stage) {
         } else if (const auto input = std::find(program.inputs.begin(), program.inputs.end(), &path - program.paths.data());
                    input != program.inputs.end()) {
             place.offset = out_of(node.inputs[static_cast<std::size_t>(input - program.inputs.begin())]);
+        } else if (is_state(program, static_cast<int>(&path - program.paths.data()))) {
+            place.offset = remember<std::int16_t>(stage, static_cast<std::size_t>(path.size));
         } else {
             place.offset = allocate<std::int16_t>(static_cast<std::size_t>(path.size));
         }
@@ -37,7 +43,7 @@ void Compiler::program(const Node& node, Stage& stage) {
     for (std::size_t i = 0; i < program.states.size(); ++i) {
         const int state = program.states[i][0];
         stage.state.push_back({place(state), size(program, state), limits_of(path(program, state).range)});
-        if (!program.initial[i].empty()) model_->initial.push_back({place(state), program.initial[i]});
+        if (!program.initial[i].empty()) stage.initial.push_back({place(state), program.initial[i]});
     }
     for (std::size_t i = 0; i < program.ops.size(); ++i) stage.steps.push_back(step(node, program.ops[i], i));
     results(program, stage);
@@ -45,11 +51,8 @@ void Compiler::program(const Node& node, Stage& stage) {
 
 // The frame's end. A value that is itself a state's would be overwritten: it is set aside first.
 void Compiler::results(const Program& program, Stage& stage) {
-    const auto is_state = [&](int path) {
-        return std::any_of(program.states.begin(), program.states.end(), [&](auto& pair) { return pair[0] == path; });
-    };
     const auto set_aside = [&](int path) {
-        if (!is_state(path)) return place(path);
+        if (!is_state(program, path)) return place(path);
         const std::size_t aside = allocate<std::int16_t>(size(program, path));
         stage.copies.push_back({place(path), aside, size(program, path)});
         return aside;

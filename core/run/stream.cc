@@ -13,105 +13,101 @@ Stream::Stream(std::shared_ptr<const Model> model)
       entries_(model_->held.size()),
       activity_(model_->held.size()),
       saturations_(model_->saturations.size()),
-      counts_(model_->clocks.size()),
-      begins_(model_->tracks.size()),
       input_reciprocal_(static_cast<float>(1 / model_->input_format.scale)) {
-    begin();
+    reset();
 }
 
 void Stream::reset() noexcept {
     std::memset(memory_.data(), 0, memory_.size());
-    begin();
+    for (const Stage& stage : model_->stages) begin(stage);
     stale_ = false;
 }
 
-void Stream::begin() noexcept {
-    for (const Initial& initial : model_->initial)
+// Initial states, into memory of zeros
+void Stream::begin(const Stage& stage) noexcept {
+    for (const Initial& initial : stage.initial)
         std::memcpy(at<std::int16_t>(initial.offset), initial.codes.data(), initial.codes.size() * sizeof(std::int16_t));
 }
 
 // ---- Input and output
 
-void Stream::input(const float* x) noexcept {
+void Stream::code(const float* x, std::size_t frames, std::byte* to) noexcept {
     const Range& range = model_->input_range;
-    saturations_[0] += model_->kernel->encode(x, input_reciprocal_, {range.lo, range.hi},
-                                              at<std::int16_t>(model_->input), model_->input_size);
+    saturations_[0] += model_->kernel->encode(x, input_reciprocal_, {range.lo, range.hi}, reinterpret_cast<std::int16_t*>(to),
+                                              frames * model_->input_size);
 }
 
-void Stream::input(const std::int16_t* codes) noexcept {
-    std::memcpy(at<std::int16_t>(model_->input), codes, model_->input_size * sizeof *codes);
+void Stream::code(const std::int16_t* codes, std::size_t frames, std::byte* to) noexcept {
+    std::memcpy(to, codes, frames * model_->input_size * sizeof *codes);
 }
 
-void Stream::input(const std::int32_t* id) noexcept { *at<std::int32_t>(model_->input) = *id; }
+void Stream::code(const std::int32_t* ids, std::size_t frames, std::byte* to) noexcept { std::memcpy(to, ids, frames * sizeof *ids); }
 
-void Stream::output(float* y) const noexcept {
+void Stream::value(const std::byte* from, std::size_t frames, float* y) const noexcept {
+    const std::size_t size = frames * model_->output_size;
     if (model_->output_is_float) {
-        std::memcpy(y, at<float>(model_->output), model_->output_size * sizeof *y);
+        std::memcpy(y, from, size * sizeof *y);
         return;
     }
-    const std::int16_t* codes = at<std::int16_t>(model_->output);
+    const auto* codes = reinterpret_cast<const std::int16_t*>(from);
     const double scale = model_->output_format.scale;
-    for (std::size_t i = 0; i < model_->output_size; ++i) y[i] = decode(codes[i], scale);
+    for (std::size_t i = 0; i < size; ++i) y[i] = decode(codes[i], scale);
 }
 
-void Stream::output(std::int16_t* codes) const noexcept {
-    std::memcpy(codes, at<std::int16_t>(model_->output), model_->output_size * sizeof *codes);
+void Stream::value(const std::byte* from, std::size_t frames, std::int16_t* codes) const noexcept {
+    std::memcpy(codes, from, frames * model_->output_size * sizeof *codes);
 }
 
-// ---- Frames
+// ---- A frame
 
-void Stream::frame() noexcept {
+// A block of one frame, which stays at the places themselves. The row may end with it, so that vectors are computed, too.
+void Stream::step() noexcept {
     for (const Stage& stage : model_->stages) {
-        if (stage.kind == NodeKind::mean) {
-            const std::int16_t* x = at<std::int16_t>(stage.in);
-            std::int64_t* sums = at<std::int64_t>(stage.sums);
-            for (std::size_t i = 0; i < stage.size; ++i) sums[i] += x[i];
-        } else if (stage.sequence) {
-            run(stage);
+        if (stage.kind == NodeKind::window) {
+            slide(stage, {at<std::byte>(stage.in), stage.size / static_cast<std::size_t>(stage.window.size) * sizeof(std::int16_t), 1},
+                  {at<std::byte>(stage.out), stage.size * sizeof(std::int16_t), 1});
+            continue;
         }
+        run(stage);
+        if (!stage.sequence) forget(stage);
     }
     stale_ = false;
-}
-
-void Stream::finish(std::int64_t frames) noexcept {
-    for (const Stage& stage : model_->stages) {
-        if (stage.kind == NodeKind::mean) {
-            average(stage, frames);
-        } else if (!stage.sequence) {
-            run(stage);
-            forget(stage);
-        }
-    }
-}
-
-void Stream::average(const Stage& stage, std::int64_t frames) noexcept {
-    const std::int64_t* sums = at<std::int64_t>(stage.sums);
-    std::int16_t* y = at<std::int16_t>(stage.out);
-    for (std::size_t i = 0; i < stage.size; ++i) y[i] = static_cast<std::int16_t>(mean(sums[i], frames));
 }
 
 void Stream::run(const Stage& stage) noexcept {
     switch (stage.kind) {
         case NodeKind::embedding: return look_up(stage);
         case NodeKind::gather: return gather(stage);
-        case NodeKind::window: return slide(stage);
         case NodeKind::floating: return evaluate(stage);
         default: break;
     }
-    for (const Step& step : stage.steps) {
-        const std::size_t outside = std::visit([this](const auto& work) noexcept { return run(work); }, step.work);
-        if (step.saturations >= 0) saturations_[static_cast<std::size_t>(step.saturations)] += outside;
-    }
+    for (const Step& step : stage.steps)
+        count(step, std::visit([this](const auto& work) noexcept { return run(work); }, step.work));
+    copy(stage);
+}
+
+void Stream::copy(const Stage& stage) noexcept {
     for (const Copy& copy : stage.copies)
         std::memcpy(at<std::int16_t>(copy.to), at<std::int16_t>(copy.from), copy.count * sizeof(std::int16_t));
 }
 
+// As before a row.
+void Stream::forget(const Stage& stage) noexcept {
+    for (const std::vector<Region>* regions : {&stage.memory, &stage.held})
+        for (const Region& region : *regions) std::memset(at<std::byte>(region.offset), 0, region.bytes);
+    begin(stage);
+}
+
+template <bool in_block>
 std::size_t Stream::run(const Affine& affine) noexcept {
-    for (const Affine::Product& product : affine.products) accumulate(product);
+    for (const Affine::Product& product : affine.products)
+        if (!in_block || !product.known) accumulate(product);
     std::size_t outside = 0;
     for (const Affine::Gate& gate : affine.gates) outside += finish(affine, gate, at<std::int16_t>(gate.out));
     return outside;
 }
+
+template std::size_t Stream::run<true>(const Affine& affine) noexcept;
 
 // (7) from the accumulators, for the rows of one gate
 std::size_t Stream::finish(const Affine& affine, const Affine::Gate& gate, std::int16_t* out) noexcept {
@@ -179,21 +175,6 @@ std::size_t Stream::run(const Clip& clip) noexcept {
 std::size_t Stream::run(const TableStep& table) noexcept {
     model_->kernel->lookup(table.op, at(table.in), at<std::int16_t>(table.out), table.size);
     return 0;
-}
-
-// A program that ran on a vector has no memory: its v-hat and accumulators go back to zero.
-void Stream::forget(const Stage& stage) noexcept {
-    for (std::size_t index : stage.held) {
-        const Held& held = model_->held[index];
-        std::memset(at<std::int16_t>(held.held), 0, held.size * sizeof(std::int16_t));
-    }
-    if (stage.held.empty()) return;
-    for (const Step& step : stage.steps)
-        if (const auto* affine = std::get_if<Affine>(&step.work))
-            for (const Affine::Product& product : affine->products)
-                std::memset(at<std::byte>(product.accumulators), 0,
-                            static_cast<std::size_t>(product.matrix.rows) *
-                                (product.matrix.wide ? sizeof(std::int64_t) : sizeof(std::int32_t)));
 }
 
 // ---- Saved state

@@ -4,7 +4,7 @@
 #include <atomic>
 #include <memory>
 
-#include "plan/model.h"
+#include "run/block.h"
 
 namespace rindle {
 
@@ -16,22 +16,31 @@ class Stream {
     const Model& model() const noexcept { return *model_; }
     void reset() noexcept;
 
-    // One frame: put the input, run, take the output.
-    void input(const float* x) noexcept;
-    void input(const std::int16_t* codes) noexcept;
-    void input(const std::int32_t* id) noexcept;
-    void frame() noexcept;   // what runs once per frame
-    void finish(std::int64_t frames) noexcept;  // what runs once, after the last of this many frames
-    void output(float* y) const noexcept;
-    void output(std::int16_t* codes) const noexcept;
+    // One frame: put the input, step, take the output, which is what it would be if the row ended there.
+    template <class Value>
+    void input(const Value* x) noexcept {
+        code(x, 1, at<std::byte>(model_->input));
+    }
+    void step() noexcept;
+    template <class Value>
+    void output(Value* y) const noexcept {
+        value(at<std::byte>(model_->output), 1, y);
+    }
 
-    // A whole row, node by node, where the model cannot take frames one by one: begin it, put every input in and keep it, run,
-    // and fetch every output, if that is a sequence, before it is taken. `row` has the bytes that begin_row returns, or SIZE_MAX
-    // where no machine has them; a longer row needs no fewer.
-    std::size_t begin_row(std::size_t frames) noexcept;
-    void keep(std::byte* row, std::size_t t) const noexcept;
-    void run_row(std::byte* row) noexcept;
-    void fetch(const std::byte* row, std::size_t t) const noexcept;
+    // A block of frames: put the inputs of each piece, run, take its outputs (none where the row goes on and ends in a vector).
+    // Pieces that are not a row's first go on where the row was left.
+    template <class Value>
+    void input(const Block& block, std::size_t piece, const Value* x) noexcept {
+        const Frames frames = block.frames(0, piece);
+        code(x, static_cast<std::size_t>(frames.count), frames.first);
+    }
+    void run(const Block& block) noexcept;
+    template <class Value>
+    std::size_t output(const Block& block, std::size_t piece, Value* y) const noexcept {  // how many frames
+        const Frames frames = block.frames(model_->output_track, piece);
+        value(frames.first, static_cast<std::size_t>(frames.count), y);
+        return static_cast<std::size_t>(frames.count);
+    }
 
     // int16 values, in the order of a saved state
     void save(std::byte* values) const noexcept;
@@ -53,24 +62,38 @@ class Stream {
         return place.constant ? place.constant : at<std::int16_t>(place.offset);
     }
 
-    void begin() noexcept;  // initial states into memory of zeros
+    // Frames of inputs to codes, or ids; of codes to outputs
+    void code(const float* x, std::size_t frames, std::byte* to) noexcept;
+    void code(const std::int16_t* codes, std::size_t frames, std::byte* to) noexcept;
+    void code(const std::int32_t* ids, std::size_t frames, std::byte* to) noexcept;
+    void value(const std::byte* from, std::size_t frames, float* y) const noexcept;
+    void value(const std::byte* from, std::size_t frames, std::int16_t* codes) const noexcept;
+
+    // A frame of a node, at its places
     void run(const Stage& stage) noexcept;
-    void average(const Stage& stage, std::int64_t frames) noexcept;
-    // Nodes that are neither programs nor joins, one frame of them
     void look_up(const Stage& stage) noexcept;
     void gather(const Stage& stage) noexcept;
-    void slide(const Stage& stage) noexcept;
     const float* values(const FloatInput& in) noexcept;
     void evaluate(const Stage& stage) noexcept;
-    // The same over a row
-    struct Frames;  // of a track
-    Frames frames(std::byte* row, int track) const noexcept;
-    void run_each(const Stage& stage, std::byte* row) noexcept;
-    void slide_over(const Stage& stage, std::byte* row) noexcept;
-    void average_over(const Stage& stage, std::byte* row) noexcept;
-    void find_largest(const Stage& stage, std::byte* row) noexcept;
-    void attend(const Stage& stage, std::byte* row) noexcept;
+    void copy(const Stage& stage) noexcept;
+    void forget(const Stage& stage) noexcept;
+    void begin(const Stage& stage) noexcept;
+    void count(const Step& step, std::size_t outside) noexcept {
+        if (step.saturations >= 0) saturations_[static_cast<std::size_t>(step.saturations)] += outside;
+    }
+    // Nodes that read several frames for one
+    void slide(const Stage& stage, const Frames& x, const Frames& y) noexcept;
+    void take_first(const Stage& stage, const Frames& x, const Frames& y, bool first) noexcept;
+    void average(const Stage& stage, const Frames& x, const Frames& y) noexcept;
+    void find_largest(const Stage& stage, const Frames& x, const Frames& y, bool first) noexcept;
+    void attend(const Stage& stage, const Frames& scores, const Frames& of_values, const Frames& y) noexcept;
+    // A stage over a block
+    void run_pieces(const Stage& stage, const Block& block) noexcept;
+    void run_frames(const Stage& stage, const Block& block) noexcept;
+    void run_steps(const Stage& stage, const Pass& pass) noexcept;
+    void multiply(const Pass::Known& known, const Stage& stage, std::size_t count, const Block& block) const noexcept;
 
+    template <bool in_block = false>  // where the known products are there already
     std::size_t run(const Affine& affine) noexcept;
     std::size_t run(const Narrowing& narrowing) noexcept;
     std::size_t run(const Elementwise& elementwise) noexcept;
@@ -80,15 +103,12 @@ class Stream {
     void multiply_patches(const Convolve& convolve, std::size_t product, std::size_t y, std::size_t x) noexcept;
     std::size_t finish(const Affine& affine, const Affine::Gate& gate, std::int16_t* out) noexcept;
     void accumulate(const Affine::Product& product) noexcept;
-    void forget(const Stage& stage) noexcept;
 
     std::shared_ptr<const Model> model_;
     Buffer memory_;
     std::vector<std::int32_t> entries_;  // of each held path's list of changes, this frame
     std::vector<Activity> activity_;
     std::vector<std::uint64_t> saturations_;
-    std::vector<std::int64_t> counts_;   // frames of each clock in the row at hand
-    std::vector<std::size_t> begins_;    // bytes in front of each track's frames
     float input_reciprocal_;             // r of (4)
     bool stale_ = false;                 // kept accumulators do not belong to v-hat: set by restore
 };

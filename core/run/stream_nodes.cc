@@ -1,4 +1,6 @@
-// One frame of the nodes that have no program: they look up, choose, remember, or compute in floats.
+// The nodes that have no program: in a frame they look up, choose, or compute in floats; over frames they remember or reduce.
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "kernels/fixed.h"
@@ -33,27 +35,6 @@ void Stream::gather(const Stage& stage) noexcept {
     for (std::size_t i = 0; i < stage.size; ++i) y[i] = x[index[i]];
 }
 
-// (23), causal: the window's frames are `dilation` apart, and its last one is the frame at hand. The ring holds those before it.
-void Stream::slide(const Stage& stage) noexcept {
-    const auto frames = static_cast<std::size_t>(stage.window.size), span = static_cast<std::size_t>(stage.window.span());
-    const std::size_t size = stage.size / frames, ring_size = span * size;
-    const std::size_t step = static_cast<std::size_t>(stage.window.dilation) * size;
-    const std::int16_t* x = at<std::int16_t>(stage.in);
-    std::int16_t *ring = at<std::int16_t>(stage.ring), *y = at<std::int16_t>(stage.out);
-    std::int64_t& oldest = *at<std::int64_t>(stage.oldest);
-    std::size_t from = static_cast<std::size_t>(oldest);
-    for (std::size_t k = 0; k + 1 < frames; ++k, y += size) {
-        std::memcpy(y, ring + from, size * sizeof *y);
-        from += step;  // at most one whole ring
-        if (from >= ring_size) from -= ring_size;
-    }
-    std::memcpy(y, x, size * sizeof *y);
-    if (span == 0) return;
-    std::memcpy(ring + oldest, x, size * sizeof *x);
-    oldest += static_cast<std::int64_t>(size);
-    if (oldest == static_cast<std::int64_t>(ring_size)) oldest = 0;
-}
-
 const float* Stream::values(const FloatInput& in) noexcept {
     float* values = at<float>(in.values);
     if (in.is_float) return values;
@@ -67,6 +48,87 @@ void Stream::evaluate(const Stage& stage) noexcept {
     const float* a = values(work.in[0]);
     const float* b = work.in.size() > 1 ? values(work.in[1]) : nullptr;
     rindle::evaluate(work, a, b, at<float>(stage.out));
+}
+
+// ---- Several frames for one
+
+// (23). Of the frames before those at hand a ring keeps the last ones, where rows may be cut; all others outside are zero.
+void Stream::slide(const Stage& stage, const Frames& x, const Frames& y) noexcept {
+    const Window& window = stage.window;
+    std::byte* ring = at<std::byte>(stage.ring);
+    const std::size_t ring_bytes = stage.kept * x.bytes;
+    const auto kept = static_cast<std::int64_t>(stage.kept);
+    std::size_t oldest = kept ? static_cast<std::size_t>(*at<std::int64_t>(stage.oldest)) * sizeof(std::int16_t) : 0;
+    for (std::int64_t t = 0; t < y.count; ++t)
+        for (std::int64_t k = 0; k < window.size; ++k) {
+            const std::int64_t from = window.stride * t + k * window.dilation - window.before;
+            std::byte* to = y[t] + static_cast<std::size_t>(k) * x.bytes;
+            if (from >= 0 && from < x.count) {
+                std::memcpy(to, x[from], x.bytes);
+            } else if (from < 0 && from + kept >= 0) {
+                const std::size_t behind = oldest + static_cast<std::size_t>(from + kept) * x.bytes;  // below two whole rings
+                std::memcpy(to, ring + (behind < ring_bytes ? behind : behind - ring_bytes), x.bytes);
+            } else {
+                std::memset(to, 0, x.bytes);
+            }
+        }
+    if (kept == 0) return;
+    for (std::int64_t t = 0; t < x.count; ++t) {
+        std::memcpy(ring + oldest, x[t], x.bytes);
+        oldest += x.bytes;
+        if (oldest == ring_bytes) oldest = 0;
+    }
+    *at<std::int64_t>(stage.oldest) = static_cast<std::int64_t>(oldest / sizeof(std::int16_t));
+}
+
+void Stream::take_first(const Stage& stage, const Frames& x, const Frames& y, bool first) noexcept {
+    if (first) std::memcpy(at<std::byte>(stage.out), x[0], x.bytes);
+    if (y.count > 0) std::memcpy(y[0], at<std::byte>(stage.out), y.bytes);
+}
+
+void Stream::average(const Stage& stage, const Frames& x, const Frames& y) noexcept {
+    std::int64_t *sums = at<std::int64_t>(stage.sums), &seen = *at<std::int64_t>(stage.seen);
+    for (std::int64_t t = 0; t < x.count; ++t) {
+        const auto* codes = reinterpret_cast<const std::int16_t*>(x[t]);
+        for (std::size_t i = 0; i < stage.size; ++i) sums[i] += codes[i];
+    }
+    seen += x.count;
+    if (y.count == 0) return;
+    auto* means = reinterpret_cast<std::int16_t*>(y[0]);
+    for (std::size_t i = 0; i < stage.size; ++i) means[i] = static_cast<std::int16_t>(mean(sums[i], seen));
+}
+
+// (24)
+void Stream::find_largest(const Stage& stage, const Frames& x, const Frames& y, bool first) noexcept {
+    std::int16_t* largest = at<std::int16_t>(stage.out);
+    if (first) std::memcpy(largest, x[0], x.bytes);
+    for (std::int64_t t = 0; t < x.count; ++t) {
+        const auto* codes = reinterpret_cast<const std::int16_t*>(x[t]);
+        for (std::size_t i = 0; i < stage.size; ++i) largest[i] = std::max(largest[i], codes[i]);
+    }
+    if (y.count > 0) std::memcpy(y[0], largest, y.bytes);
+}
+
+// The sum over the row's frames of softmax(scores) times values: the largest score first, so that no power overflows.
+void Stream::attend(const Stage& stage, const Frames& scores, const Frames& of_values, const Frames& y) noexcept {
+    const FloatInput &score = stage.floats.in[0], &value = stage.floats.in[1];
+    const auto read = [&](const FloatInput& in, const Frames& from, std::int64_t t) {
+        std::memcpy(at<std::byte>(in.place), from[t], from.bytes);
+        return values(in);
+    };
+    double largest = -HUGE_VAL, total = 0;
+    for (std::int64_t t = 0; t < scores.count; ++t)
+        largest = std::max(largest, static_cast<double>(*read(score, scores, t)));
+    double* sums = at<double>(stage.sums);
+    std::fill(sums, sums + stage.size, 0.0);
+    for (std::int64_t t = 0; t < scores.count; ++t) {
+        const double weight = std::exp(static_cast<double>(*read(score, scores, t)) - largest);
+        const float* v = read(value, of_values, t);
+        total += weight;
+        for (std::size_t i = 0; i < stage.size; ++i) sums[i] += weight * static_cast<double>(v[i]);
+    }
+    auto* sum = reinterpret_cast<float*>(y[0]);
+    for (std::size_t i = 0; i < stage.size; ++i) sum[i] = static_cast<float>(sums[i] / total);
 }
 
 }  // namespace rindle
