@@ -22,9 +22,9 @@
  * one that comes while it works is refused with RINDLE_BUSY. Different streams are independent.
  *
  * Memory: whoever calls new or load calls free. A stream keeps its model alive, so the two may be freed in either order.
- * Pointers that a model returns are valid until it is freed. Nothing allocates after rindle_stream_new, but for a
- * matrix' product, and the run of a model that cannot take frames one by one (it reads sequences from their ends or ahead, or needs them whole): it takes
- * memory for the values of its longest row, and gives it back.
+ * Pointers that a model returns are valid until it is freed. Nothing allocates after rindle_stream_new, but for a matrix'
+ * product, and for run: it takes memory for a block of some 60 frames, or where the model needs rows as a whole (it reads
+ * sequences from their ends or ahead) for all the values of the longest one, and gives it back.
  */
 #ifndef RINDLE_H
 #define RINDLE_H
@@ -141,7 +141,7 @@ RINDLE_API rindle_status rindle_saturation(const rindle_model *model, size_t ind
 
 /* ---- Streams ----------------------------------------------------------------------------------------------------- */
 
-/* A stream at its initial states, with zero counters: all the memory that it will ever use. */
+/* A stream at its initial states, with zero counters: all the memory that its steps will ever use. */
 RINDLE_API rindle_status rindle_stream_new(const rindle_model *model, rindle_stream **stream);
 RINDLE_API void rindle_stream_free(rindle_stream *stream); /* NULL is allowed; not while it works */
 

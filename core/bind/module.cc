@@ -128,43 +128,14 @@ struct Stream {
         return lengths ? lengths->data() : nullptr;
     }
 
-    void run(In<float, 3> x, Out<float> out, std::optional<Lengths> lengths) {
+    // One of the C API's rindle_run*: x [B, T, I], or ids [B, T]
+    template <auto function, class X, int dimensions, class Y>
+    void run(In<X, dimensions> x, Out<Y> out, std::optional<Lengths> lengths) {
         const std::int32_t* rows = lengths_of(lengths, x.shape(0));
         rindle_status status;
         {
             nb::gil_scoped_release release;
-            status = rindle_run(handle, x.data(), x.size(), x.shape(0), x.shape(1), rows, out.data(), out.size());
-        }
-        check(status);
-    }
-
-    void run_codes(In<std::int16_t, 3> x, Out<std::int16_t> out, std::optional<Lengths> lengths) {
-        const std::int32_t* rows = lengths_of(lengths, x.shape(0));
-        rindle_status status;
-        {
-            nb::gil_scoped_release release;
-            status = rindle_run_codes(handle, x.data(), x.size(), x.shape(0), x.shape(1), rows, out.data(), out.size());
-        }
-        check(status);
-    }
-
-    void run_ids(In<std::int32_t, 2> ids, Out<float> out, std::optional<Lengths> lengths) {
-        const std::int32_t* rows = lengths_of(lengths, ids.shape(0));
-        rindle_status status;
-        {
-            nb::gil_scoped_release release;
-            status = rindle_run_ids(handle, ids.data(), ids.size(), ids.shape(0), ids.shape(1), rows, out.data(), out.size());
-        }
-        check(status);
-    }
-
-    void run_ids_codes(In<std::int32_t, 2> ids, Out<std::int16_t> out, std::optional<Lengths> lengths) {
-        const std::int32_t* rows = lengths_of(lengths, ids.shape(0));
-        rindle_status status;
-        {
-            nb::gil_scoped_release release;
-            status = rindle_run_ids_codes(handle, ids.data(), ids.size(), ids.shape(0), ids.shape(1), rows, out.data(),
-                                          out.size());
+            status = function(handle, x.data(), x.size(), x.shape(0), x.shape(1), rows, out.data(), out.size());
         }
         check(status);
     }
@@ -318,17 +289,17 @@ NB_MODULE(_core, m) {
         .def_prop_ro("held_paths", &Model::held_paths, "[(node, path, size)]")
         .def_prop_ro("saturation_places", &Model::saturation_places, "[(node, operation index, operation, path)]");
 
-    nb::class_<Stream>(m, "Stream", nb::type_slots(stream_slots))
+    nb::class_<Stream> stream(m, "Stream", nb::type_slots(stream_slots));
+    const auto run = [&](auto method) {
+        stream.def("run", method, nb::arg("x").noconvert(), nb::arg("out").noconvert(), nb::arg("lengths").noconvert().none() = nb::none());
+    };
+    run(&Stream::run<rindle_run, float, 3, float>);
+    run(&Stream::run<rindle_run_codes, std::int16_t, 3, std::int16_t>);
+    run(&Stream::run<rindle_run_ids, std::int32_t, 2, float>);
+    run(&Stream::run<rindle_run_ids_codes, std::int32_t, 2, std::int16_t>);
+    stream
         .def(nb::init<const Model&>(), "model"_a, nb::keep_alive<1, 2>())
         .def("reset", [](Stream& self) { check(rindle_reset(self.handle)); })
-        .def("run", &Stream::run, nb::arg("x").noconvert(), nb::arg("out").noconvert(),
-             nb::arg("lengths").noconvert().none() = nb::none())
-        .def("run", &Stream::run_codes, nb::arg("x").noconvert(), nb::arg("out").noconvert(),
-             nb::arg("lengths").noconvert().none() = nb::none())
-        .def("run", &Stream::run_ids, nb::arg("x").noconvert(), nb::arg("out").noconvert(),
-             nb::arg("lengths").noconvert().none() = nb::none())
-        .def("run", &Stream::run_ids_codes, nb::arg("x").noconvert(), nb::arg("out").noconvert(),
-             nb::arg("lengths").noconvert().none() = nb::none())
         .def("save", &Stream::save)
         .def("restore", &Stream::restore, "state"_a)
         .def("counters", &Stream::counters, "(frames, changed) of each held path, saturated of each place")

@@ -1,8 +1,10 @@
 // Graphs of version 2: ids, both directions, values joined. By hand.
+#include <algorithm>
 #include <cstdlib>
 #include <string>
 #include <vector>
 
+#include "api/api.h"
 #include "loaded.h"
 
 namespace {
@@ -158,6 +160,34 @@ void too_long() {
     CHECK(y[0] == 1 && y.back() == 1);
 }
 
+// A long row is cut where no node needs it whole, short ones stand side by side: the memory of a run does not grow with its rows.
+void rows_in_blocks() {
+    const std::int32_t lengths[] = {1000, 3, 5, 70};
+    for (bool whole : {false, true}) {
+        SmallModel small = graph("end", R"(, {"name": "end", "kind": "mean", "input": "both"})");
+        if (!whole) small.document = replaced(small.document, ", \"reverse\": true", "");
+        small.set<std::int16_t>("golden.outputs", "I16", "[1,4]", std::vector<std::int16_t>(4));
+        const Loaded loaded(small);
+        const rindle::Model& model = *loaded.model->model;
+        CHECK(model.whole_rows == whole && model.block_frames == 60);
+        rindle::Block block(model);
+        rindle::Rows rows(model, 4, 1000, lengths);
+        std::size_t row = 0, frame = 0, most = 0;
+        while (rows.next(block)) {
+            std::size_t frames = 0;
+            for (const rindle::Piece& piece : block.pieces()) {
+                CHECK(piece.row == row && piece.begin == frame && piece.first == (frame == 0));
+                frame += piece.frames;
+                frames += piece.frames;
+                CHECK(piece.last == (frame == static_cast<std::size_t>(lengths[row])));
+                if (piece.last) ++row, frame = 0;
+            }
+            most = std::max(most, frames);
+        }
+        CHECK(row == 4 && most == (whole ? 1000 : 60));
+    }
+}
+
 void streams_ids() {
     SmallModel model = graph("before");
     model.document = replaced(model.document, ", \"reverse\": true", "");
@@ -184,5 +214,6 @@ void test_graph() {
     values_stay();
     refuses();
     too_long();
+    rows_in_blocks();
     streams_ids();
 }
