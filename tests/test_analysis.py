@@ -201,6 +201,7 @@ def found_between(a, b):
     return {(one.where, one.what) for one in compare(a, b)}
 
 
+@pytest.mark.fast(4)
 def test_a_model_differs_in_nothing_from_itself(artifact):
     assert compare(artifact, artifact) == []
 

@@ -62,6 +62,7 @@ def test_every_engine_gives_the_same_integers(quantized, data):
         np.testing.assert_array_equal(y, quantized[1].run(x, lengths, engine="reference"))
 
 
+@pytest.mark.fast(2)
 def test_a_denoiser_streams_frame_by_frame(name, quantized, data):
     model, (x, *_) = quantized[1], data[1]
     if name not in STREAMED:

@@ -369,6 +369,7 @@ def test_weights_that_are_written_to_count():
         assert_equal(third(x), two(x))
 
 
+@pytest.mark.fast(0)
 def test_memory_of_modules_that_are_gone_is_given_back():
     import gc
 

@@ -47,6 +47,7 @@ def through_bytes(save, load, what):
     return load(file)
 
 
+@pytest.mark.fast(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_compiled_whole(kind):
     module = rindle.quantize_dynamic(net(kind))
@@ -138,6 +139,7 @@ torch.save(module(x)[0], sys.argv[2])
 """
 
 
+@pytest.mark.fast(0)
 def test_another_process(tmp_path):
     module = rindle.quantize_dynamic(net()).rnn
     torch.save((module, x()), tmp_path / "module")

@@ -125,6 +125,7 @@ def test_nsga2_finds_a_better_front_than_chance(monkeypatch):
     assert sum(volume("default", seed) for seed in range(4)) > 1.02 * chance
 
 
+@pytest.mark.fast(0)
 def test_what_a_worker_that_is_killed_was_doing_is_done_by_another(tmp_path):
     deadly = {"w": 4, "a": 4, "layer": "one"}
     toy = Toy(tmp_path / "log", 0.02, deadly, tmp_path / "mercy")

@@ -46,6 +46,7 @@ def some(rng, artifact) -> dict:
     return {name: theta for name, theta in chosen.items() if rng.random() < 0.7}
 
 
+@pytest.mark.fast(0)
 @settings(max_examples=60, deadline=None)
 @given(recipes(), seeds)
 def test_shared_weights_give_the_integers_of_a_model_of_its_own(recipe, seed):

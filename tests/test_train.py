@@ -86,6 +86,7 @@ def finish(process):
     return said
 
 
+@pytest.mark.fast(0)
 def test_a_killed_run_ends_where_an_unbroken_one_does(script, tmp_path):
     """Bit for bit: weights, learning curve, and the dropout drawn on the way."""
     finish(script("whole", "whole.pt", dropout=0.3))
