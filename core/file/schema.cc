@@ -89,9 +89,24 @@ const std::string& Field::text() const {
     return *text;
 }
 
+// Control characters, and those that change the direction of a text or show nothing: U+0000-001F, 007F-009F, 061C, 200B-200F,
+// 2028-202E, 2060-2069 and FEFF, in UTF-8.
+static bool has_hidden(const std::string& name) {
+    const auto byte = [&](std::size_t i) { return i < name.size() ? static_cast<unsigned char>(name[i]) : 0u; };
+    const auto between = [](unsigned value, unsigned low, unsigned high) { return low <= value && value <= high; };
+    for (std::size_t i = 0; i < name.size(); ++i) {
+        const unsigned a = byte(i), b = byte(i + 1), c = byte(i + 2);
+        if (a < 0x20 || a == 0x7F || (a == 0xC2 && between(b, 0x80, 0x9F)) || (a == 0xD8 && b == 0x9C)) return true;
+        if (a == 0xE2 && b == 0x80 && (between(c, 0x8B, 0x8F) || between(c, 0xA8, 0xAE))) return true;
+        if ((a == 0xE2 && b == 0x81 && between(c, 0xA0, 0xA9)) || (a == 0xEF && b == 0xBB && c == 0xBF)) return true;
+    }
+    return false;
+}
+
 const std::string& Field::name() const {
     const std::string& name = text();
     if (name.empty() || name.size() > kMaxName) fail("must have 1..256 bytes");
+    if (has_hidden(name)) fail("must have no control or hidden characters");
     return name;
 }
 

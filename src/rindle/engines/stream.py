@@ -32,6 +32,17 @@ class Stream:
         self._vocabulary = model.vocabulary
         self._clipped: dict[tuple[str, str], int] = {}  # (node, state) -> elements of given states beyond their format
 
+    def __copy__(self):
+        raise RindleError(
+            "a Stream is one running copy; for another make model.stream() and restore(stream.save()) into it"
+        )
+
+    def __deepcopy__(self, memo):
+        return self.__copy__()
+
+    def __reduce__(self):
+        raise RindleError("a Stream is not pickled; keep stream.save(), and restore it into model.stream()")
+
     def step(self, x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """One frame. x: float32 [I], or an id (an integer). Returns float32 [O], in ``out`` if given.
 

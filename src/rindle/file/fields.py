@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from ..errors import RindleError
@@ -27,7 +29,9 @@ class Fields:
         if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
             raise RindleError(f"{self.where}.{key} is {short(value)}; it must be {_KINDS[kind]}")
         if kind is str and not is_name(value):
-            raise RindleError(f"{self.where}.{key} is {short(value)}; a name has 1..{limits.NAME} bytes of UTF-8")
+            raise RindleError(
+                f"{self.where}.{key} is {short(value)}; a name has 1..{limits.NAME} bytes of UTF-8, and no control or hidden characters"
+            )
         if kind is float:
             try:
                 return float(value)
@@ -66,9 +70,14 @@ _KINDS = {
 }
 
 
+# Control characters, and those that change the direction of a text or show nothing: a name must be what it looks like.
+HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+
+
 def is_name(text: str) -> bool:
+    """Whether a text can be a name in a file: 1 to 256 bytes of UTF-8 without control or hidden characters."""
     try:
-        return 0 < len(text.encode()) <= limits.NAME
+        return 0 < len(text.encode()) <= limits.NAME and not HIDDEN.search(text)
     except UnicodeEncodeError:
         return False
 
