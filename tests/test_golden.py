@@ -2,13 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from support import CELLS, assert_agree, assert_equal
+from support import CELLS, KERNELS, assert_agree, assert_equal
 
 import rindle
 from rindle.program.nodes import NODES, ProgramNode
 
 FILES = sorted((Path(__file__).parent / "golden").glob("*.rindle"))
+
+
+SAVED = 5  # frames of the golden vector's first row after which NAME.state was saved
 
 
 def models_of(path):
@@ -45,3 +49,27 @@ def test_the_parts_of_a_file_are_what_they_are_alone():
         name: (one.id, one.data) for name, one in alone.items()
     }
     assert model.id == "f1eb737501808aa4a2ab250a7cf92c0ec53b7cb4d2649db3e0567dc7df466139"
+
+
+def test_there_is_a_state_of_every_file_that_streams():
+    streaming = [
+        path.stem
+        for path in FILES
+        if len(models_of(path)) == 1 and rindle.load(path).artifact.graph.whole_sequence is None
+    ]
+    assert {path.stem for path in FILES[0].parent.glob("*.state")} == set(streaming) and len(streaming) > 15
+
+
+@pytest.mark.parametrize("path", sorted(FILES[0].parent.glob("*.state")), ids=lambda path: path.stem)
+def test_a_released_state_is_what_a_stream_saves_now_and_goes_on_as_it_did(path):
+    for kernel in KERNELS:
+        model = rindle.load(path.with_suffix(".rindle"), kernel=kernel)
+        golden, state = model.artifact.golden, path.read_bytes()
+        before, after = model.stream(), model.stream()
+        for frame in golden.inputs[0, :SAVED]:
+            before.step_codes(frame)
+        assert before.save() == state
+        after.restore(state)
+        found = [after.step_codes(frame) for frame in golden.inputs[0, SAVED : golden.lengths[0]]]
+        wanted = golden.outputs[0, SAVED : golden.lengths[0]] if model.is_sequence else golden.outputs[:1]
+        np.testing.assert_array_equal(found[-len(wanted) :], wanted)
