@@ -74,6 +74,10 @@ def names_of(page: str) -> dict:
     if page == "docs/sensitivity.md":
         x, _, _ = speaker_data(8, 0)
         return {"rindle": rindle, "sequences": x, "net": torch.nn.Sequential(torch.nn.Linear(12, 4)).eval()}
+    if page == "docs/command-line.md":
+        x, _, _ = speaker_data(8, 0)
+        model = rindle.quantize(torch.nn.Sequential(torch.nn.Linear(12, 4)).eval(), "int8", x)
+        return {"rindle": rindle, "encoder": model, "predictor": model, "joiner": model, "x": x}
     return {}
 
 
