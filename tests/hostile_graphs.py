@@ -3,7 +3,7 @@
 import numpy as np
 from hostile import NODES2, SPOILED, at, both, drop, good, good2, named, put
 from hostile_version3 import SPOILED3, good3
-from hostile_version4 import NEEDS
+from hostile_version4 import NEEDS, SPOILED4, good4
 
 E, R, C, F = (
     ("nodes", NODES2.index(name)) for name in ("embedding", "rnn.l0_reverse", "rnn.l0.concat", "rnn.l0_reverse.first")
@@ -89,3 +89,4 @@ RULES = {name: (*rule, good) for name, rule in SPOILED.items()}
 RULES |= {f"2: {name}": (*rule, good2) for name, rule in SPOILED2.items()}
 RULES |= {f"3: {name}": (*rule, good3) for name, rule in SPOILED3.items()}
 RULES |= {f"4: {name}": (*rule, good) for name, rule in NEEDS.items()}
+RULES |= {f"4, levels: {name}": (*rule, good4) for name, rule in SPOILED4.items()}

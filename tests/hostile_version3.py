@@ -40,9 +40,9 @@ def values(*shape) -> np.ndarray:
 def good3() -> bytes:
     """A file with all that is new: its nodes by their places are NODES3."""
     rng, x = np.random.default_rng(3), fixed(16, 12)
-    convolution = random_layer(rng, images, {"I": 24, "H": 8}, [x], "conv")
+    convolution = random_layer(rng, images, {"I": 24, "H": 8}, [x], "conv", level_sets=False)
     h = convolution.formats["h.next"]
-    product = random_layer(rng, gate, {"H": 3}, [h, h], "gate")
+    product = random_layer(rng, gate, {"H": 3}, [h, h], "gate", level_sets=False)
     nodes = (
         WindowNode("window", (INPUT,), Window(2, 2, before=2)),
         ProgramNode("conv", ("window",), convolution),

@@ -65,12 +65,19 @@ def mean(codes):
     return floor(Fraction(sum(codes), len(codes)) + Fraction(1, 2))
 
 
-def unpack(data, bits, rows, columns):
+# name -> what the codes 0, 1, 2, … of a weight are worth
+LEVELS = {"uniform2": (-3, -1, 1, 3)}
+
+
+def unpack(data, bits, rows, columns, levels=None):
     width = -(-columns * bits // 8)
     matrix = []
     for r in range(rows):
         row = int.from_bytes(data[r * width : (r + 1) * width], "little")
         codes = [(row >> (k * bits)) & (2**bits - 1) for k in range(columns)]
+        if levels:
+            matrix.append([levels[code] for code in codes])
+            continue
         matrix.append([code - 2**bits if code >= 2 ** (bits - 1) else code for code in codes])
     return matrix
 
@@ -127,7 +134,9 @@ class Program:
             rows = sum(self.formats[gate]["size"] for gate in term["gates"]) // pixels
             code = env[term["in"]]
             columns = weights_of_a_row(term["conv"], len(code)) if conv else len(code)
-            matrix = unpack(self.file.bytes_of(term["weight"]), term["bits"], rows, columns)
+            levels = LEVELS[term["levels"]] if "levels" in term else None
+            bits = term["bits"] if levels is None else (len(levels) - 1).bit_length()
+            matrix = unpack(self.file.bytes_of(term["weight"]), bits, rows, columns, levels)
             for r, (row, multiplier) in enumerate(zip(matrix, self.file.tensor(term["multiplier"]))):
                 for pixel in range(pixels):
                     read = patch(term["conv"], code, rows, r, pixel) if conv else code
@@ -321,7 +330,7 @@ def run(data, codes, lengths):
                 for t in order:
                     y[t] = program.frame(*frames[t])
                 values[node["name"]] = kind, (y if kind == "sequence" else y[0])
-        output = file.document["outputs"][0] if file.document["version"] > 3 else file.document["output"]
+        (output,) = file.document.get("outputs") or [file.document["output"]]
         outputs.append(values[output][1])
     return (
         outputs,

@@ -19,12 +19,13 @@ from rindle.nn.conversion.convert import convert_layer
 from rindle.nn.numerics import FloatLayer
 from rindle.numbers.codes import Affine, Product, Rescale
 from rindle.numbers.float_ops import ELEMENT_WISE, FloatOp
-from rindle.numbers.formats import Format
+from rindle.numbers.formats import Format, encode, weight_format
+from rindle.numbers.levels import LEVELS
 from rindle.numbers.tables import Table
 from rindle.program.graph import Graph
 from rindle.program.nodes import INPUT, NODES, ProgramNode, Window
 from rindle.program.program import Conv
-from rindle.scheme.rules import Rule
+from rindle.scheme.rules import Rule, parse_rule
 
 KINDS = (
     "affine",
@@ -130,8 +131,10 @@ def _geometry(rng, image_of: dict, sizes: dict, source: str, gate: str, alone: b
     return Conv(image, kernel, stride, dilation, padding, result, int(rng.choice(groups)))
 
 
-def random_layer(rng, equation, sizes: dict[str, int], input_formats: list[Format], name: str):
-    """Random formats and weights, converted. sizes: dimension -> number. Raises RindleError where the draw cannot be converted."""
+def random_layer(rng, equation, sizes: dict[str, int], input_formats: list[Format], name: str, level_sets: bool = True):
+    """Random formats and weights, converted. sizes: dimension -> number. level_sets: False draws integers alone. Raises RindleError
+    where the draw cannot be converted.
+    """
     program = equation.program.with_sizes(**sizes)
     base = int(rng.integers(4, 14))
     formats = dict(zip(program.inputs, input_formats))
@@ -153,6 +156,9 @@ def random_layer(rng, equation, sizes: dict[str, int], input_formats: list[Forma
         grouped = program.term_of(gate, source).conv is not None and program.term_of(gate, source).conv.groups > 1
         codes[gate, source] = usual if rng.random() < 0.8 or grouped else _code(rng, base)
         rules[gate, source] = Rule("int", int(rng.integers(2, 17)) if rng.random() < 0.3 else 8)
+        (own,) = rng.spawn(1)  # so that all else is drawn as if there were none
+        if level_sets and own.random() < 0.15:
+            rules[gate, source] = parse_rule(str(own.choice(list(LEVELS))))
     del_none = {key: fmt for key, fmt in codes.items() if key[0] is not None}
     lowered, code_formats = lower(program, del_none, rules)
     blocks, weights = {}, {}
@@ -166,7 +172,7 @@ def random_layer(rng, equation, sizes: dict[str, int], input_formats: list[Forma
                 block[rng.random(len(block)) < 0.1] = 0.0
                 blocks[f"{gate}.{term.source}"] = torch.from_numpy(block)
             matrix = np.concatenate([blocks[f"{gate}.{term.source}"].numpy() for gate in term.gates])
-            weights[term.key] = _weights(rng, matrix, rules[term.gates[0], term.source].bits)
+            weights[term.key] = _weights(rng, matrix, rules[term.gates[0], term.source])
     blocks |= {path: torch.from_numpy(rng.normal(size=program.sizes[path])) for path in program.vectors}
     with warnings.catch_warnings():
         warnings.simplefilter(
@@ -190,12 +196,13 @@ def _code(rng, base: int) -> Format:
     return integer(bits, 2.0**-frac * rng.uniform(0.6, 1.4), signed=signed)
 
 
-def _weights(rng, matrix, bits: int):
-    top = np.maximum(np.abs(matrix).max(1), 1e-3) / (2 ** (bits - 1) - 1)
+def _weights(rng, matrix, rule: Rule):
+    bits = rule.bits
+    top = np.maximum(np.abs(matrix).max(1), 1e-3) / rule.level_set.hi
     if rng.random() < 0.5:
-        return Format(bits, step=1.0, product=True), top.astype(np.float32)
-    if rng.random() < 0.5:
-        return integer(bits, float(top.max())), None
+        return weight_format(bits, rule.levels), top.astype(np.float32)
+    if rng.random() < 0.5 or rule.levels:
+        return weight_format(bits, rule.levels, float(top.max())), None
     return fixed(bits, int(-np.ceil(np.log2(top.max()))), product=True), None
 
 
@@ -234,6 +241,8 @@ def _wild_affine(rng, layer, op, old: Affine) -> Affine:
         start = sum(layer.program.block_shape(gate)[0] for gate in op.out[:first])
         span = slice(start, start + len(product.weight))
         weight = extreme_codes(rng, product.format, product.weight.shape).astype(np.int64)
+        if product.format.levels:
+            weight = encode(weight, 1, product.format.lo, product.format.hi, product.format.spacing)
         code = layer.formats[term.code]
         reach = np.abs(weight).sum(1).astype(object) * max(-code.lo, code.hi)
         limit = [min(2**22 - 1, int(space // max(a, 1))) for space, a in zip(room[span], reach)]

@@ -19,6 +19,7 @@ from rindle.file.artifact import Artifact
 from rindle.file.container import dumps
 from rindle.nn import simulate
 from rindle.numbers.formats import Format, decode
+from rindle.numbers.levels import Levels, integers
 from rindle.program.nodes import INPUT
 
 # ------------------------------------------------------------------------------------------------------- engines
@@ -113,6 +114,11 @@ def extreme_codes(rng, fmt: Format, shape) -> np.ndarray:
     uniform = rng.integers(fmt.lo, fmt.hi + 1, shape)
     ends = rng.choice([fmt.lo, fmt.hi, 0, 1], shape)
     return np.where(rng.random(shape) < rng.choice([0.1, 0.5, 0.9]), ends, uniform).astype(np.int16)
+
+
+def codes_to(hi: int) -> Levels:
+    """The integers -hi..hi, hi being 2^(b-1) - 1."""
+    return integers(hi.bit_length() + 1)
 
 
 # -------------------------------------------------------------------------------------------------- small models

@@ -11,7 +11,7 @@ import pytest
 from hostile import both, find, good, good2, header, identity, join, parts, put, spoiled
 from hostile_graphs import RULES
 from hostile_version3 import good3
-from hostile_version4 import version4
+from hostile_version4 import good4, version4
 from hypothesis import given
 from hypothesis import strategies as st
 from profiles import examples
@@ -38,7 +38,7 @@ def core_refuses(data: bytes, words):
     assert all(word in message for word in words), message
 
 
-@pytest.mark.parametrize("good", [good, good2, good3])
+@pytest.mark.parametrize("good", [good, good2, good3, good4])
 def test_the_good_files_are_good(good):
     artifact = loads(good())
     assert dumps(artifact) == good()
@@ -61,7 +61,7 @@ def test_the_core_refuses(name):
 
 
 def test_a_file_has_the_oldest_version_that_can_say_it():
-    assert [parts(data)[0]["version"] for data in (good(), good2(), good3())] == [1, 2, 3]
+    assert [parts(data)[0]["version"] for data in (good(), good2(), good3(), good4())] == [1, 2, 3, 4]
     document, tensors = parts(good())
     document["version"] = 2  # which says no more than 1
     document["id"] = identity(document, tensors)
@@ -241,7 +241,7 @@ def both_agree(data: bytes):
         return artifact
 
 
-FILES = st.sampled_from([good, good2])
+FILES = st.sampled_from([good, good2, good4])
 
 
 @examples(300)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support import FEATURES, HIDDEN, Only, TorchModel, sequences
+from support import FEATURES, HIDDEN, Only, TorchModel, codes_to, sequences
 
 import rindle
 from rindle import CELLS, RindleError, RindleWarning, cell, fixed
@@ -31,7 +31,7 @@ def squared_error(values, counts, step, hi):
 @pytest.mark.parametrize("grid", [None, GRID])
 def test_a_row_of_zeros_gets_0(method, grid):
     values = np.array([[0.0, 0.0], [0.0, 3.0]])
-    steps = QUANTIZERS[method].step(values, None, 127, grid, None)
+    steps = QUANTIZERS[method].step(values, None, codes_to(127), grid, None)
     assert steps[0] == 0 and steps[1] > 0
 
 
@@ -39,8 +39,8 @@ def test_a_row_of_zeros_gets_0(method, grid):
 def test_max_fits_the_largest_value(values, hi, margin):
     values = np.array(values)
     top = values.max(1) * (margin or 1.0)
-    np.testing.assert_allclose(QUANTIZERS["max"].step(values, None, hi, None, margin) * hi, top)
-    for limit, step in zip(top, QUANTIZERS["max"].step(values, None, hi, GRID, margin)):
+    np.testing.assert_allclose(QUANTIZERS["max"].step(values, None, codes_to(hi), None, margin) * hi, top)
+    for limit, step in zip(top, QUANTIZERS["max"].step(values, None, codes_to(hi), GRID, margin)):
         if limit > 0:
             assert step in GRID and step * (hi + 1) >= limit
             assert step == GRID[0] or step / 2 * (hi + 1) < limit
@@ -49,7 +49,7 @@ def test_max_fits_the_largest_value(values, hi, margin):
 @given(rows, st.sampled_from([1, 7, 127]), st.floats(1, 100))
 def test_percentile_fits_its_share_of_the_values(values, hi, percentile):
     values = np.array(values)
-    for row, step in zip(values, QUANTIZERS["percentile"].step(values, None, hi, None, percentile)):
+    for row, step in zip(values, QUANTIZERS["percentile"].step(values, None, codes_to(hi), None, percentile)):
         ranked = np.sort(row)
         limit = ranked[int(np.ceil(percentile / 100 * len(row) - 1e-9)) - 1]
         assert step == pytest.approx((limit if limit > 0 else row.max()) / hi)
@@ -57,7 +57,7 @@ def test_percentile_fits_its_share_of_the_values(values, hi, percentile):
 
 @pytest.mark.parametrize("percentile, limit", [(25, 1.0), (25.1, 2.0), (50, 2.0), (75, 3.0), (75.1, 4.0), (100, 4.0)])
 def test_percentiles_of_four_values(percentile, limit):
-    assert QUANTIZERS["percentile"].step(np.array([[3.0, 1.0, 4.0, 2.0]]), None, 1, None, percentile) == limit
+    assert QUANTIZERS["percentile"].step(np.array([[3.0, 1.0, 4.0, 2.0]]), None, codes_to(1), None, percentile) == limit
 
 
 def test_counts_stand_for_repetitions():
@@ -65,7 +65,7 @@ def test_counts_stand_for_repetitions():
     repeated = np.repeat(values, counts, axis=1)
     for name, quantizer in QUANTIZERS.items():
         for grid in (None, GRID):
-            a, b = quantizer.step(values, counts, 7, grid), quantizer.step(repeated, None, 7, grid)
+            a, b = quantizer.step(values, counts, codes_to(7), grid), quantizer.step(repeated, None, codes_to(7), grid)
             np.testing.assert_allclose(a, b, err_msg=name)
 
 
@@ -74,7 +74,9 @@ def test_mmse_has_the_least_squared_error(values, hi):
     """Of all powers of two; off the grid never more than max."""
     values = np.array(values)
     counts = np.ones(values.shape[1])
-    for row, power, step in zip(values, *(QUANTIZERS["mmse"].step(values, None, hi, grid) for grid in (GRID, None))):
+    for row, power, step in zip(
+        values, *(QUANTIZERS["mmse"].step(values, None, codes_to(hi), grid) for grid in (GRID, None))
+    ):
         if row.max() > 0:
             powers = GRID[(row.max() / hi / 300 < GRID) & (row.max() * 4 > GRID)]
             best = min(squared_error(row, counts, one, hi) for one in powers)
@@ -87,14 +89,14 @@ def test_mmse_is_close_to_a_much_finer_search(hi):
     row = np.abs(np.random.default_rng(hi).normal(size=3000))
     counts = np.ones(3000)
     fine = min(squared_error(row, counts, one, hi) for one in np.linspace(0.05, 1.2, 1000) * row.max() / hi)
-    found = squared_error(row, counts, QUANTIZERS["mmse"].step(row[None], None, hi, None)[0], hi)
+    found = squared_error(row, counts, QUANTIZERS["mmse"].step(row[None], None, codes_to(hi), None)[0], hi)
     assert found <= 1.02 * fine
 
 
 def test_mmse_clips_outliers():
     values = np.abs(np.random.default_rng(0).normal(size=(1, 2000)))
     values[0, 0] = 12.0
-    step = QUANTIZERS["mmse"].step(values, None, 7, None)[0]
+    step = QUANTIZERS["mmse"].step(values, None, codes_to(7), None)[0]
     assert 2.5 < step * 7 < 4.5
 
 

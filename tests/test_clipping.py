@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support import FEATURES, HIDDEN, Only, TorchModel, quantized, recurrent, sequences
+from support import FEATURES, HIDDEN, Only, TorchModel, codes_to, quantized, recurrent, sequences
 
 import rindle
 from rindle import RindleError, RindleWarning
@@ -52,7 +52,7 @@ def test_aciq_tells_the_distributions_apart(bits, which):
     values = np.abs(3.0 * draw(size=(2, 40_000)))
     hi = 2 ** (bits - 1) - 1
     limit = PUBLISHED[bits][which == "laplace"] * 3.0
-    np.testing.assert_allclose(aciq.step(values, None, hi) * hi, limit, rtol=0.03)
+    np.testing.assert_allclose(aciq.step(values, None, codes_to(hi)) * hi, limit, rtol=0.03)
 
 
 def plain_divergence(counts, cut, levels):
@@ -89,7 +89,7 @@ def test_kl_takes_the_cut_of_the_least_divergence(hi):
     cuts = np.unique(np.linspace(hi + 1, kl.BINS, kl.CUTS).astype(int))
     best = min(cuts, key=lambda cut: plain_divergence(counts, cut, hi + 1))
     assert hi > 7 or best < kl.BINS
-    step = kl.step(values[None], None, hi)[0]
+    step = kl.step(values[None], None, codes_to(hi))[0]
     assert step * hi == pytest.approx(best / kl.BINS * values.max())
 
 
@@ -97,14 +97,14 @@ def test_kl_takes_the_cut_of_the_least_divergence(hi):
 def test_outliers_are_clipped(method):
     values = np.abs(np.random.default_rng(0).normal(size=(1, 20_000)))
     values[0, 0] = 40.0
-    assert QUANTIZERS[method].step(values, None, 127)[0] * 127 < 20
+    assert QUANTIZERS[method].step(values, None, codes_to(127))[0] * 127 < 20
 
 
 @pytest.mark.parametrize("method", ["aciq", "kl"])
 def test_the_scale_of_the_data_is_the_scale_of_the_step(method):
     values = np.abs(np.random.default_rng(1).normal(size=(3, 500)))
-    steps = QUANTIZERS[method].step(values, None, 7)
-    np.testing.assert_allclose(QUANTIZERS[method].step(8 * values, None, 7), 8 * steps)
+    steps = QUANTIZERS[method].step(values, None, codes_to(7))
+    np.testing.assert_allclose(QUANTIZERS[method].step(8 * values, None, codes_to(7)), 8 * steps)
 
 
 # ------------------------------------------------------------------------------------------- median over sequences

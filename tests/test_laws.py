@@ -36,8 +36,10 @@ from rindle.engines.reference import run
 from rindle.file.artifact import Artifact, Golden
 from rindle.file.container import dumps, loads, model_id
 from rindle.numbers.formats import decode
+from rindle.numbers.levels import LEVELS
 from rindle.program.graph import Graph
 from rindle.program.nodes import INPUT, NODES, FirstNode, LastNode, ProgramNode, WindowNode
+from rindle.program.products import terms_of_node
 from rindle.scheme.rules import Rule
 
 
@@ -131,6 +133,7 @@ def test_random_graphs_have_every_kind_of_node():
         wanted |= {(kind, False, False, ids) for kind in NODES if kind not in ("window", "embedding")}
         wanted |= {(kind, True, False, ids) for kind in ("program", "concat", "window", "gather", "float")}
         wanted |= {("program", True, True, ids)}
+    wanted |= {("levels", name, held) for name in LEVELS for held in (False, True)}
     wanted |= {("inputs", 1), ("inputs", 2), ("groups", True), ("groups", False), ("held convolution", True)}
     wanted |= {("initial states", False), ("initial states", True)}
     for seed in range(200):
@@ -155,6 +158,7 @@ def features(graph, node) -> set:
         found |= {("initial states", node.reverse)} if layer.initial else set()
         found |= {("inputs", len(node.sources))} | ({("held", node.reverse)} if layer.thetas else set())
         found |= {("groups", term.conv.groups > 1) for term in terms}
+        found |= {("levels", one.product.format.levels, one.term.code in layer.thetas) for one in terms_of_node(node)}
         found |= {("held convolution", term.code in layer.thetas) for term in terms}
     return found
 
@@ -204,7 +208,7 @@ def test_engines_agree_on_large_matrices(columns, rows, bits, weight_bits, monke
     monkeypatch.setattr(random_models, "_code", lambda rng, base: fixed(bits, base - 16 + bits, product=True))
     monkeypatch.setattr(random_models, "Rule", lambda kind, _: Rule(kind, weight_bits))
     rng = np.random.default_rng(columns + bits + weight_bits)
-    layer = random_layer(rng, elman, {"I": columns, "H": rows}, [fixed(16, 12)], "n0")
+    layer = random_layer(rng, elman, {"I": columns, "H": rows}, [fixed(16, 12)], "n0", level_sets=False)
     x = extreme_codes(rng, fixed(16, 12), (2, 6, columns))
     for t in range(1, 6):  # 10 %, then 90 % of the frame changes
         same = rng.random(columns) < (0.9 if t % 2 else 0.1)

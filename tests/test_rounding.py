@@ -66,16 +66,16 @@ seeds = st.integers(0, 2**32 - 1)
 def test_inputs_that_are_not_alike_leave_nothing_to_repair(seed, size):
     weights, _, steps, lo, hi = layer(seed)
     nearest, gram = encode(weights, steps, lo, hi), size * np.eye(weights.shape[1])
-    assert (gptq.gptq(weights, gram, steps, lo, hi) == nearest).all()
-    assert (gptq.gptq(weights, gram, steps, lo, hi, actorder=True) == nearest).all()
-    assert (gptq._feedback(weights, gram, steps, lo, hi) == nearest).all()
+    assert (gptq.gptq(weights, gram, steps, (lo, hi)) == nearest).all()
+    assert (gptq.gptq(weights, gram, steps, (lo, hi), actorder=True) == nearest).all()
+    assert (gptq._feedback(weights, gram, steps, (lo, hi)) == nearest).all()
 
 
 @given(seeds, st.booleans(), st.integers(2, 8))
 @examples(30)
 def test_no_row_is_worse_than_the_nearest_codes_and_codes_are_in_range(seed, actorder, bits):
     weights, x, steps, lo, hi = layer(seed, bits=bits)
-    codes = gptq.gptq(weights, x.T @ x, steps, lo, hi, actorder=actorder)
+    codes = gptq.gptq(weights, x.T @ x, steps, (lo, hi), actorder=actorder)
     found, nearest = (error_of(x, weights, q, steps) for q in (codes, encode(weights, steps, lo, hi)))
     assert (found <= nearest * (1 + 1e-9)).all()
     assert found.sum() < 0.8 * nearest.sum()
@@ -86,9 +86,9 @@ def test_no_row_is_worse_than_the_nearest_codes_and_codes_are_in_range(seed, act
 def test_blocks_of_columns_change_nothing(columns, monkeypatch):
     weights, x, steps, lo, hi = layer(5, 4, columns)
     h = x.T @ x + np.eye(columns)
-    whole = gptq._feedback(weights, h, steps, lo, hi)
+    whole = gptq._feedback(weights, h, steps, (lo, hi))
     monkeypatch.setattr(gptq, "BLOCK", 1)
-    assert (gptq._feedback(weights, h, steps, lo, hi) == whole).all()
+    assert (gptq._feedback(weights, h, steps, (lo, hi)) == whole).all()
     assert (whole != encode(weights, steps, lo, hi)).any() or columns == 1
 
 
@@ -101,7 +101,7 @@ def test_feedback_is_algorithm_1_as_it_stands_in_the_paper():
         found[:, j] = encode(left[:, j], steps[:, j], lo[:, j], hi[:, j])
         error = (left[:, j] - found[:, j] * steps[:, j]) / inverse[0, 0]
         left[:, j:] -= np.outer(error, inverse[0])
-    assert (gptq._feedback(weights, h, steps, lo, hi) == found).all()
+    assert (gptq._feedback(weights, h, steps, (lo, hi)) == found).all()
 
 
 @given(seeds)
@@ -110,10 +110,10 @@ def test_a_nearest_column_stays_and_the_others_make_its_error_good(seed):
     weights, x, steps, lo, hi = layer(seed)
     free, gram = np.arange(weights.shape[1]) >= 10, x.T @ x
     nearest = encode(weights, steps, lo, hi)
-    codes = gptq.gptq(weights, gram, steps, lo, hi, free)
+    codes = gptq.gptq(weights, gram, steps, (lo, hi), free)
     assert (codes[:, ~free] == nearest[:, ~free]).all()
     alone = nearest.copy()
-    alone[:, free] = gptq.gptq(weights[:, free], gram[np.ix_(free, free)], *(v[:, free] for v in (steps, lo, hi)))
+    alone[:, free] = gptq.gptq(weights[:, free], gram[np.ix_(free, free)], steps[:, free], (lo[:, free], hi[:, free]))
     found, apart = (error_of(x, weights, q, steps).sum() for q in (codes, alone))
     assert found < apart
 
@@ -129,7 +129,7 @@ def test_the_descent_never_makes_the_error_larger():
     h = x.T @ x
     codes = np.random.default_rng(0).integers(lo, hi + 1)
     before = gptq.row_errors(weights - codes * steps, h)
-    gptq._descend(codes, weights, h, steps, lo, hi, range(weights.shape[1]))
+    gptq._descend(codes, weights, h, steps, (lo, hi), range(weights.shape[1]))
     after = gptq.row_errors(weights - codes * steps, h)
     assert (after <= before * (1 + 1e-9)).all() and after.sum() < 0.5 * before.sum()
     assert (codes >= lo).all() and (codes <= hi).all()

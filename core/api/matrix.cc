@@ -97,8 +97,7 @@ rindle_status rindle_matrix_new(const int8_t* weights, size_t weights_count, siz
         const Kernel& chosen = choose_kernel(kernel);
         Matrix packed = {static_cast<std::int32_t>(rows), static_cast<std::int32_t>(columns), 8, code_bits, false, nullptr, nullptr};
         Buffer by_row(chosen.row_bytes(packed));
-        const std::vector<std::int16_t> codes(weights, weights + weights_count);
-        chosen.pack_rows(packed, codes.data(), by_row.data());
+        chosen.pack_rows(packed, {reinterpret_cast<const std::byte*>(weights), columns, integers(8)}, by_row.data());
         packed.by_row = by_row.data();
         *matrix = new rindle_matrix{&chosen, packed, std::move(by_row)};
         return RINDLE_OK;

@@ -11,14 +11,6 @@ namespace {
 constexpr std::int64_t kVersion = 4;
 constexpr std::int64_t kMaxPathElements = 1 << 24;  // of all programs: bounds a stream's memory
 
-// Within these bounds r of (4) is a normal float32 too.
-double read_scale(const Field& field) {
-    const double scale = field.number();
-    if (!(scale >= 0x1p-64 && scale <= 0x1p64) || static_cast<double>(static_cast<float>(scale)) != scale)
-        field.fail("must be a float32 between 2^-64 and 2^64");
-    return scale;
-}
-
 Table read_table(const std::string& name, const Field& field, Container& tensors) {
     const bool linear = field.has("degree") && field["degree"].integer(0, 1) == 1;
     if (linear)
@@ -164,9 +156,17 @@ void check_id(const Field& field) {
     if (id.size() != 64 || !std::all_of(id.begin(), id.end(), hex)) field.fail("must be 64 lower-case hex digits");
 }
 
+// Within these bounds r of (4) is a normal float32 too.
+double read_scale(const Field& field) {
+    const double scale = field.number();
+    if (!(scale >= 0x1p-64 && scale <= 0x1p64) || static_cast<double>(static_cast<float>(scale)) != scale)
+        field.fail("must be a float32 between 2^-64 and 2^64");
+    return scale;
+}
+
 Format read_format(const Field& field, bool may_be_int, bool may_be_unsigned) {
     Format format;
-    format.bits = static_cast<int>(field["bits"].integer(2, 16));
+    format.bits = static_cast<int>(field["bits"].integer(kLeastBits, kMostBits));
     if (may_be_int && field.has("scale")) {
         if (field.has("frac")) field.fail("has both \"frac\" and \"scale\"");
         format.fixed = false;

@@ -1,5 +1,5 @@
 // What a .rindle file says (docs/format.md), read and completely checked. Names are resolved to indices,
-// weights unpacked to codes; nothing here depends on a kernel.
+// weights kept as they are; nothing here depends on a kernel.
 #pragma once
 
 #include <array>
@@ -9,6 +9,8 @@
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "kernels/levels.h"
 
 namespace rindle {
 
@@ -77,8 +79,9 @@ struct Term {
     int first_gate = 0, gates = 0;
     std::int32_t rows = 0, columns = 0;
     std::optional<Convolution> convolution;
-    int bits = 8;
-    std::vector<std::int16_t> weight;  // [rows, columns]
+    Levels levels = integers(8);
+    std::vector<std::byte> weight;  // [rows, columns], packed as in the file
+    std::vector<std::int64_t> sums;  // of |level|, per row
     std::vector<std::int32_t> multiplier;
     std::int64_t largest = 0;  // of A over the rows: 64-bit accumulators from 2^31 up
 };

@@ -82,14 +82,11 @@ void check_affine(Op& op, const std::vector<Path>& paths, const Field& field) {
         for (int gate = 0; gate < term.first_gate; ++gate)
             row += static_cast<std::size_t>(paths[static_cast<std::size_t>(op.out[static_cast<std::size_t>(gate)])].size / op.pixels);
         const std::int64_t most = paths[static_cast<std::size_t>(term.code)].range.magnitude();
-        const std::int16_t* w = term.weight.data();
-        for (std::int32_t r = 0; r < term.rows; ++r, w += term.columns) {
+        for (std::int32_t r = 0; r < term.rows; ++r) {
             const std::int64_t m = term.multiplier[static_cast<std::size_t>(r)];
             if (m < 0 || m >= 1 << 22)
                 where["multiplier"].fail("row " + std::to_string(r) + " is " + std::to_string(m) + ", must be 0..2^22-1");
-            std::int64_t sum = 0;  // at most 2^20 * 2^15
-            for (std::int32_t k = 0; k < term.columns; ++k) sum += std::abs(w[k]);
-            const std::int64_t a = sum * most;  // A[t,r], at most 2^50
+            const std::int64_t a = term.sums[static_cast<std::size_t>(r)] * most;  // A[t,r], at most 2^50
             term.largest = std::max(term.largest, a);
             std::int64_t& v = worst[row + static_cast<std::size_t>(r)];
             v = m > 0 && a > (kLimit - v) / m ? kLimit : v + a * m;
@@ -100,49 +97,26 @@ void check_affine(Op& op, const std::vector<Path>& paths, const Field& field) {
             field.fail("row " + std::to_string(r) + " can reach 2^52 or more; convert with a smaller shift");
 }
 
-namespace {
-
-// Calls keep(code) for every code, and refuses what no file may hold.
-template <class Keep>
-void for_each_code(std::span<const std::byte> bytes, std::int32_t rows, std::int32_t columns, int bits,
-                   const Field& field, Keep&& keep) {
-    const std::size_t row_bytes = bytes.size() / static_cast<std::size_t>(rows);
-    const std::uint32_t mask = (1U << bits) - 1, sign = 1U << (bits - 1);
-    const std::byte* at = bytes.data();
-    for (std::int32_t r = 0; r < rows; ++r) {
-        const std::byte* const end = at + row_bytes;
-        std::uint32_t buffer = 0;
-        int held = 0;  // bits in the buffer
-        for (std::int32_t k = 0; k < columns; ++k) {
-            while (held < bits) {
-                buffer |= std::to_integer<std::uint32_t>(*at++) << held;
-                held += 8;
-            }
-            const std::uint32_t code = buffer & mask;
-            if (code == sign)
-                field.fail("row " + std::to_string(r) + ", column " + std::to_string(k) + " is -2^" +
-                           std::to_string(bits - 1) + ", which no weight may be");
-            keep(static_cast<std::int16_t>(static_cast<std::int32_t>(code ^ sign) - static_cast<std::int32_t>(sign)));
-            buffer >>= bits;
-            held -= bits;
+std::vector<std::int64_t> check_packed(std::span<const std::byte> bytes, std::int32_t rows, std::int32_t columns,
+                                       const Levels& levels, const Field& field) {
+    const Weights weights = {bytes.data(), bytes.size() / static_cast<std::size_t>(rows), levels};
+    const std::int32_t least = level_of(levels, levels.lowest ^ levels.flip);
+    const std::int64_t spare = static_cast<std::int64_t>(8 * weights.row_bytes) - std::int64_t{columns} * levels.bits;  // 0..7 bits
+    std::vector<std::int64_t> sums;  // each at most 2^20 * 2^15
+    for (std::size_t r = 0; r < static_cast<std::size_t>(rows); ++r) {
+        std::int64_t sum = 0;
+        for (std::size_t k = 0; k < static_cast<std::size_t>(columns); ++k) {
+            const std::int32_t level = level_at(weights, r, k);
+            if (level < least)
+                field.fail("row " + std::to_string(r) + ", column " + std::to_string(k) + " is " + std::to_string(level) +
+                           ", which no weight may be");
+            sum += std::abs(level);
         }
-        if (buffer != 0 || at != end) field.fail("row " + std::to_string(r) + " has bits behind its last code");
+        const auto last = std::to_integer<unsigned>(bytes[(r + 1) * weights.row_bytes - 1]);
+        if (last >> (8 - spare) != 0) field.fail("row " + std::to_string(r) + " has bits behind its last code");
+        sums.push_back(sum);
     }
-}
-
-}  // namespace
-
-std::vector<std::int16_t> unpack_weight(std::span<const std::byte> bytes, std::int32_t rows, std::int32_t columns,
-                                        int bits, const Field& field) {
-    std::vector<std::int16_t> codes;
-    codes.reserve(static_cast<std::size_t>(rows) * static_cast<std::size_t>(columns));
-    for_each_code(bytes, rows, columns, bits, field, [&](std::int16_t code) { codes.push_back(code); });
-    return codes;
-}
-
-void check_packed(std::span<const std::byte> bytes, std::int32_t rows, std::int32_t columns, int bits,
-                  const Field& field) {
-    for_each_code(bytes, rows, columns, bits, field, [](std::int16_t) {});
+    return sums;
 }
 
 }  // namespace rindle

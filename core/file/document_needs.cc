@@ -9,8 +9,9 @@ namespace rindle {
 namespace {
 
 // Sorted. A new feature is a name here, and in FEATURES of src/rindle/file/needs.py; what reads it calls Needs::use.
-constexpr std::array<std::string_view, 2> kFeatures = {
+constexpr std::array<std::string_view, 3> kFeatures = {
     "initial_states",
+    "levels",
     "parts",  // of the file around several models: document_parts.cc
 };
 

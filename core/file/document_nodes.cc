@@ -74,7 +74,7 @@ void read_embedding(Node& node, const Place& place) {
     node.range = element_range(node.format);
     const std::int64_t row_bytes = (std::int64_t{node.size} * node.format.bits + 7) / 8;
     const auto bytes = tensors.take(field["weight"], "U8", {document.vocabulary, row_bytes});
-    check_packed(bytes, document.vocabulary, node.size, node.format.bits, field["weight"]);
+    check_packed(bytes, document.vocabulary, node.size, integers(node.format.bits), field["weight"]);
     node.rows.assign(bytes.begin(), bytes.end());
 }
 

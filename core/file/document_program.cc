@@ -296,13 +296,27 @@ class ProgramReader {
         check_affine(op, program_.paths, field);
     }
 
-    Term read_term(const Op& op, const std::vector<std::int32_t>& first_row, const std::optional<Convolution>& convolution,
-                   const Field& field) {
+    // What the codes of a term's weights are worth. Of its keys this sees to that they are those that a term has.
+    Levels read_levels(const Field& field) const {
+        if (document_.version >= 4 && field.has("levels")) {
+            document_.needs.use("levels", field["levels"]);
+            field.keys({"in", "gates", "weight", "levels", "multiplier"}, {"scale", "scales", "conv"});
+            const std::string& name = field["levels"].name();
+            for (const Levels& levels : kLevels)
+                if (levels.name == name) return levels;
+            field["levels"].fail("\"" + name + "\" is not a level set");
+        }
         if (document_.version < 3)
             field.keys({"in", "gates", "weight", "bits", "multiplier"}, {"frac", "scale", "scales"});
         else
             field.keys({"in", "gates", "weight", "bits", "multiplier"}, {"frac", "scale", "scales", "conv"});
+        return integers(static_cast<int>(field["bits"].integer(kLeastBits, kMostBits)));
+    }
+
+    Term read_term(const Op& op, const std::vector<std::int32_t>& first_row, const std::optional<Convolution>& convolution,
+                   const Field& field) {
         Term term;
+        term.levels = read_levels(field);
         term.code = look_up(names_, field["in"], "a path");
         const Path& code = path(term.code);
         if (code.role != Role::code)
@@ -326,18 +340,20 @@ class ProgramReader {
             field.fail("of an affine all terms have a \"conv\", or none has");
         if (convolution) read_convolution(term, *convolution, field["conv"]);
 
-        term.bits = static_cast<int>(field["bits"].integer(2, 16));
         if (field.has("frac") + field.has("scale") + field.has("scales") != 1)
             field.fail("must have exactly one of \"frac\", \"scale\" and \"scales\"");
         if (field.has("scales")) {
             for (float scale : tensors_.take_numbers<float>(field["scales"], "F32", {term.rows}))
                 if (!(scale > 0) || !std::isfinite(scale)) field["scales"].fail("has a scale that is not positive and finite");
+        } else if (field.has("levels")) {
+            read_scale(field["scale"]);
         } else {
             read_format(field, true, false);
         }
-        const std::int64_t row_bytes = (std::int64_t{term.columns} * term.bits + 7) / 8;
-        term.weight = unpack_weight(tensors_.take(field["weight"], "U8", {term.rows, row_bytes}), term.rows, term.columns,
-                                    term.bits, field["weight"]);
+        const std::int64_t row_bytes = (std::int64_t{term.columns} * term.levels.bits + 7) / 8;
+        const auto bytes = tensors_.take(field["weight"], "U8", {term.rows, row_bytes});
+        term.sums = check_packed(bytes, term.rows, term.columns, term.levels, field["weight"]);
+        term.weight.assign(bytes.begin(), bytes.end());
         term.multiplier = tensors_.take_numbers<std::int32_t>(field["multiplier"], "I32", {term.rows});
         return term;
     }

@@ -22,7 +22,8 @@ using Names = std::unordered_map<std::string, int>;
 Document read_model(const Field& root, Container& tensors);
 void check_id(const Field& field);
 
-// document.cc: from the keys bits, frac, scale, signed of `field`
+// document.cc. A format is read from the keys bits, frac, scale and signed of `field`.
+double read_scale(const Field& field);
 Format read_format(const Field& field, bool may_be_int, bool may_be_unsigned);
 Range element_range(const Format& format);
 Range code_range(const Format& format);
@@ -55,9 +56,8 @@ Program read_program(const Field& field, const std::vector<Source>& inputs, cons
 // document_bounds.cc
 Alignment align(const Op& op, const std::vector<Path>& paths, const Field& field);           // (10)-(15)
 void check_affine(Op& op, const std::vector<Path>& paths, const Field& field);               // (8b)
-std::vector<std::int16_t> unpack_weight(std::span<const std::byte> bytes, std::int32_t rows, std::int32_t columns,
-                                        int bits, const Field& field);
-void check_packed(std::span<const std::byte> bytes, std::int32_t rows, std::int32_t columns, int bits,
-                  const Field& field);
+// Refuses codes that no file may hold. Returns the sum of |level| of each row.
+std::vector<std::int64_t> check_packed(std::span<const std::byte> bytes, std::int32_t rows, std::int32_t columns,
+                                       const Levels& levels, const Field& field);
 
 }  // namespace rindle

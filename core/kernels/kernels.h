@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "kernels/gates.h"
+#include "kernels/levels.h"
 
 namespace rindle {
 
@@ -28,7 +29,7 @@ constexpr std::size_t vectors_scratch_bytes(std::size_t columns) { return kVecto
 // One matrix of an affine, packed by the kernel. Accumulators are int32_t, or int64_t where `wide`.
 struct Matrix {
     std::int32_t rows, columns;
-    int bits, code_bits;     // of a weight, of a code of x
+    int bits, code_bits;     // of a weight's level (width_of), of a code of x
     bool wide;               // int64_t accumulators
     const void* by_row;      // for multiply
     const void* by_column;   // for add_columns; only where the code is held
@@ -114,11 +115,11 @@ inline constexpr std::int32_t kNoList = -1;  // as `entries`: so many changed th
 struct Kernel {
     const char* name;
 
-    // Weights: [rows, columns] codes into the kernel's own layout.
+    // Weights, [rows, columns], from the file's layout into the kernel's own.
     std::size_t (*row_bytes)(const Matrix&) noexcept;
-    void (*pack_rows)(const Matrix&, const std::int16_t* codes, void* by_row) noexcept;
+    void (*pack_rows)(const Matrix&, const Weights&, void* by_row) noexcept;
     std::size_t (*column_bytes)(const Matrix&) noexcept;
-    void (*pack_columns)(const Matrix&, const std::int16_t* codes, void* by_column) noexcept;
+    void (*pack_columns)(const Matrix&, const Weights&, void* by_column) noexcept;
 
     // acc = W x
     void (*multiply)(const Matrix&, const std::int16_t* x, void* accumulators, void* scratch) noexcept;

@@ -54,12 +54,12 @@ size_t column_bytes(const Matrix& m) noexcept {
 
 i32 high_half(i32 w) { return (w + 128) >> 8; }
 
-void pack_rows(const Matrix& m, const i16* codes, void* by_row) noexcept {
+void pack_rows(const Matrix& m, const Weights& weights, void* by_row) noexcept {
     const auto columns = static_cast<size_t>(m.columns);
     const size_t n = padded(m.columns);
     for (size_t r = 0; r < static_cast<size_t>(m.rows); ++r)
         for (size_t k = 0; k < columns; ++k) {
-            const i16 w = codes[r * columns + k];
+            const auto w = static_cast<i16>(level_at(weights, r, k));
             if (stored_as_halves(m)) {
                 static_cast<i16*>(by_row)[2 * r * n + k] = static_cast<i16>(high_half(w));
                 static_cast<i16*>(by_row)[(2 * r + 1) * n + k] = static_cast<i16>(w - 256 * high_half(w));
@@ -71,15 +71,16 @@ void pack_rows(const Matrix& m, const i16* codes, void* by_row) noexcept {
         }
 }
 
-void pack_columns(const Matrix& m, const i16* codes, void* by_column) noexcept {
+void pack_columns(const Matrix& m, const Weights& weights, void* by_column) noexcept {
     const auto columns = static_cast<size_t>(m.columns);
     for (size_t r = 0; r < static_cast<size_t>(m.rows); ++r)
         for (size_t k = 0; k < columns; ++k) {
             const size_t at = k * padded(m.rows) + r;
+            const i32 w = level_at(weights, r, k);
             if (stored_as_bytes(m))
-                static_cast<i8*>(by_column)[at] = static_cast<i8>(codes[r * columns + k]);
+                static_cast<i8*>(by_column)[at] = static_cast<i8>(w);
             else
-                static_cast<i16*>(by_column)[at] = codes[r * columns + k];
+                static_cast<i16*>(by_column)[at] = static_cast<i16>(w);
         }
 }
 

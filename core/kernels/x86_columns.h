@@ -48,10 +48,11 @@ inline Quad interleave(V::I a, V::I b, V::I c, V::I d) {
     return {{V::unpack_low16(p, r), V::unpack_high16(p, r), V::unpack_low16(q, s), V::unpack_high16(q, s)}};
 }
 
+// sum: of the deltas, times the offset of the weights; also below
 template <size_t Lines>
-inline void add_bytes(const Walk<Lines, 4>& walk, const u8* deltas, i32 sum, i32* acc, size_t row, size_t rows) {
+inline void add_chunk_of_bytes(const Walk<Lines, 4>& walk, const u8* deltas, i32 sum, i32* acc, size_t row, size_t rows) {
     V::I sums[Lines][4];
-    const V::I offset = V::set32(V::kWeightOffset * sum);
+    const V::I offset = V::set32(sum);
 #pragma GCC unroll 2
     for (size_t i = 0; i < Lines; ++i)
 #pragma GCC unroll 4
@@ -73,7 +74,7 @@ inline void add_bytes(const Walk<Lines, 4>& walk, const u8* deltas, i32 sum, i32
         for (size_t k = 0; k < 4; ++k) store_rows(acc, row + i * B + k * L, rows, sums[i][k]);
 }
 
-inline void add_nibbles(const Walk<1, 4>& walk, const u8* deltas, i32 sum, i32* acc, size_t row, size_t rows) {
+inline void add_chunk_of_nibbles(const Walk<1, 4>& walk, const u8* deltas, i32 sum, i32* acc, size_t row, size_t rows) {
     V::I low[4], other[4];
 #pragma GCC unroll 4
     for (size_t k = 0; k < 4; ++k) low[k] = other[k] = V::zero();
@@ -85,7 +86,7 @@ inline void add_nibbles(const Walk<1, 4>& walk, const u8* deltas, i32 sum, i32* 
 #pragma GCC unroll 4
         for (size_t k = 0; k < 4; ++k) V::dot4(low[k], other[k], w.part[k], delta);
     }
-    const V::I offset = V::set32(8 * sum);
+    const V::I offset = V::set32(sum);
 #pragma GCC unroll 4
     for (size_t k = 0; k < 4; ++k) {
         const V::I high = V::high_of(low[k], other[k]);
@@ -96,7 +97,7 @@ inline void add_nibbles(const Walk<1, 4>& walk, const u8* deltas, i32 sum, i32* 
 }
 
 template <size_t Lines>
-inline void add_words(const Walk<Lines, 2>& walk, const i16* deltas, i32* acc, size_t row, size_t rows) {
+inline void add_chunk_of_words(const Walk<Lines, 2>& walk, const i16* deltas, i32* acc, size_t row, size_t rows) {
     V::I sums[Lines][2];
 #pragma GCC unroll 4
     for (size_t i = 0; i < Lines; ++i)
@@ -123,7 +124,7 @@ inline void add_words(const Walk<Lines, 2>& walk, const i16* deltas, i32* acc, s
 constexpr i32 kChunkEntries = 512;
 
 template <size_t Lines>
-inline void add_wide(Walk<Lines, 2> walk, const i16* high, const i16* low, i64* acc, size_t row, size_t rows) {
+inline void add_chunk_of_wide(Walk<Lines, 2> walk, const i16* high, const i16* low, i64* acc, size_t row, size_t rows) {
     const i32 all = walk.entries;
     for (i32 first = 0; first < all; first += kChunkEntries) {
         walk.entries = all < first + kChunkEntries ? all : first + kChunkEntries;
@@ -152,42 +153,60 @@ inline void add_wide(Walk<Lines, 2> walk, const i16* high, const i16* low, i64* 
     }
 }
 
+// The lines of a chunk.
+template <size_t Lines, size_t Group>
+inline Walk<Lines, Group> walk_of(const Matrix& m, size_t line, const i32* index, i32 entries) {
+    return {static_cast<const u8*>(m.by_column) + line * static_cast<size_t>(m.columns) * B, index, entries};
+}
+
+void add_nibbles(const Matrix& m, const Width& width, const i32* index, const i16* delta, i32 entries, void* accumulators,
+                 void* scratch) noexcept {
+    const Columns layout(m, width);
+    const auto n = static_cast<size_t>(entries), rows = static_cast<size_t>(m.rows);
+    auto* bytes = static_cast<u8*>(scratch);
+    const i32 sum = width.column_offset * to_bytes(delta, n, n, 0, bytes);
+    for (size_t line = 0; line < layout.lines; ++line)
+        add_chunk_of_nibbles(walk_of<1, 4>(m, line, index, entries), bytes, sum, static_cast<i32*>(accumulators), line * 2 * B, rows);
+}
+
+void add_bytes(const Matrix& m, const Width& width, const i32* index, const i16* delta, i32 entries, void* accumulators,
+               void* scratch) noexcept {
+    const Columns layout(m, width);
+    const auto n = static_cast<size_t>(entries), rows = static_cast<size_t>(m.rows);
+    auto* bytes = static_cast<u8*>(scratch);
+    const i32 sum = width.column_offset * to_bytes(delta, n, n, 0, bytes);
+    for_tiles<2>(layout.lines, [&]<size_t Lines>(size_t line) {
+        add_chunk_of_bytes<Lines>(walk_of<Lines, 4>(m, line, index, entries), bytes, sum, static_cast<i32*>(accumulators), line * B, rows);
+    });
+}
+
+void add_words(const Matrix& m, const Width& width, const i32* index, const i16* delta, i32 entries, void* accumulators,
+               void* scratch) noexcept {
+    const Columns layout(m, width);
+    const auto n = static_cast<size_t>(entries), rows = static_cast<size_t>(m.rows);
+    auto* words = static_cast<i16*>(scratch);
+    for (size_t k = 0; k < n; k += W) V::store(words + k, V::load16(delta + k, least(n - k, W)));
+    for_tiles<4>(layout.lines, [&]<size_t Lines>(size_t line) {
+        add_chunk_of_words<Lines>(walk_of<Lines, 2>(m, line, index, entries), words, static_cast<i32*>(accumulators), line * W, rows);
+    });
+}
+
+void add_wide(const Matrix& m, const Width& width, const i32* index, const i16* delta, i32 entries, void* accumulators,
+              void* scratch) noexcept {
+    const Columns layout(m, width);
+    const auto n = static_cast<size_t>(entries), rows = static_cast<size_t>(m.rows);
+    auto *high = static_cast<i16*>(scratch), *low = high + lines_of(n, W) * W;
+    to_halves(delta, n, n, high, low);
+    for_tiles<2>(layout.lines, [&]<size_t Lines>(size_t line) {
+        add_chunk_of_wide<Lines>(walk_of<Lines, 2>(m, line, index, entries), high, low, static_cast<i64*>(accumulators), line * W, rows);
+    });
+}
+
 void add_columns(const Matrix& m, const i32* index, const i16* delta, i32 entries, void* accumulators,
                  void* scratch) noexcept {
-    const Kind kind = kind_of(m);
-    if (kind == Kind::portable) return kPortable.add_columns(m, index, delta, entries, accumulators, scratch);
-    if (entries == 0) return;
-    const Columns layout(m);
-    const auto rows = static_cast<size_t>(m.rows), columns = static_cast<size_t>(m.columns);
-    const auto n = static_cast<size_t>(entries), padded = lines_of(n, W) * W;
-    const auto* w = static_cast<const u8*>(m.by_column);
-    auto* acc = static_cast<i32*>(accumulators);
-    const auto chunk = [&]<size_t Lines, size_t Group>(size_t line) {
-        return Walk<Lines, Group>{w + line * columns * B, index, entries};
-    };
-    if (kind == Kind::words && m.wide) {
-        auto *high = static_cast<i16*>(scratch), *low = high + padded;
-        to_halves(delta, n, n, high, low);
-        for_tiles<2>(layout.lines, [&]<size_t Lines>(size_t line) {
-            add_wide<Lines>(chunk.template operator()<Lines, 2>(line), high, low, static_cast<i64*>(accumulators), line * W, rows);
-        });
-    } else if (kind == Kind::words) {
-        auto* words = static_cast<i16*>(scratch);
-        for (size_t k = 0; k < n; k += W) V::store(words + k, V::load16(delta + k, least(n - k, W)));
-        for_tiles<4>(layout.lines, [&]<size_t Lines>(size_t line) {
-            add_words<Lines>(chunk.template operator()<Lines, 2>(line), words, acc, line * W, rows);
-        });
-    } else {
-        auto* bytes = static_cast<u8*>(scratch);
-        const i32 sum = to_bytes(delta, n, n, 0, bytes);
-        if (kind == Kind::nibbles)
-            for (size_t line = 0; line < layout.lines; ++line)
-                add_nibbles(chunk.template operator()<1, 4>(line), bytes, sum, acc, line * 2 * B, rows);
-        else
-            for_tiles<2>(layout.lines, [&]<size_t Lines>(size_t line) {
-                add_bytes<Lines>(chunk.template operator()<Lines, 4>(line), bytes, sum, acc, line * B, rows);
-            });
-    }
+    const Width* width = stored_width(m);
+    if (!width) return kPortable.add_columns(m, index, delta, entries, accumulators, scratch);
+    if (entries != 0) width->add_columns(m, *width, index, delta, entries, accumulators, scratch);
 }
 
 // ---- Held paths (20)

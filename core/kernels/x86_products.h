@@ -38,7 +38,7 @@ inline V::I load_weights(const u8* w) {
 }
 
 template <size_t Lines, bool Far>
-inline void multiply_bytes(const u8* w, const u8* x, size_t groups, i32* acc) {
+inline void tile_of_bytes(const u8* w, const u8* x, size_t groups, i32* acc) {
     constexpr size_t kWays = Lines <= kTile / 2 ? 2 : 1;  // enough independent sums to hide a dot product's latency
     V::I sums[kWays][Lines];
 #pragma GCC unroll 8
@@ -65,7 +65,7 @@ inline void multiply_bytes(const u8* w, const u8* x, size_t groups, i32* acc) {
 
 // The same for some vectors, whose codes stand `room` bytes apart: a line of weights is read once for all of them.
 template <size_t Lines, size_t Count>
-inline void multiply_bytes_at_once(const u8* w, const u8* x, size_t room, size_t groups, i32* acc, size_t acc_stride) {
+inline void tile_of_bytes_at_once(const u8* w, const u8* x, size_t room, size_t groups, i32* acc, size_t acc_stride) {
     V::I sums[Count][Lines];
 #pragma GCC unroll 8
     for (size_t i = 0; i < Lines; ++i)
@@ -90,9 +90,9 @@ inline void multiply_bytes_at_once(const u8* w, const u8* x, size_t room, size_t
             V::store(reinterpret_cast<u8*>(acc + i * L) + v * acc_stride, sums[v][i]);
 }
 
-// w = q - 8 for the stored q: acc = sum of q x, minus 8 times the sum of x.
+// sum: of x, times the offset of the weights
 template <size_t Lines, bool Far>
-inline void multiply_nibbles(const u8* w, const u8* x, size_t groups, i32 sum, i32* acc) {
+inline void tile_of_nibbles(const u8* w, const u8* x, size_t groups, i32 sum, i32* acc) {
     V::I low[Lines], other[Lines];
 #pragma GCC unroll 8
     for (size_t i = 0; i < Lines; ++i) low[i] = other[i] = V::zero();
@@ -103,7 +103,7 @@ inline void multiply_nibbles(const u8* w, const u8* x, size_t groups, i32 sum, i
         for (size_t i = 0; i < Lines; ++i) V::dot4(low[i], other[i], load_weights<Far>(w + i * B), codes);
         w += Lines * B;
     }
-    const V::I offset = V::set32(8 * sum);
+    const V::I offset = V::set32(sum);
 #pragma GCC unroll 8
     for (size_t i = 0; i < Lines; ++i) {
         V::store(acc + 2 * i * L, V::sub32(low[i], offset));
@@ -112,7 +112,7 @@ inline void multiply_nibbles(const u8* w, const u8* x, size_t groups, i32 sum, i
 }
 
 template <size_t Lines>
-inline void multiply_words(const u8* w, const i16* x, size_t groups, i32* acc) {
+inline void tile_of_words(const u8* w, const i16* x, size_t groups, i32* acc) {
     V::I sums[Lines];
 #pragma GCC unroll 8
     for (size_t i = 0; i < Lines; ++i) sums[i] = V::zero();
@@ -131,7 +131,7 @@ inline void multiply_words(const u8* w, const i16* x, size_t groups, i32* acc) {
 constexpr size_t kChunkGroups = 256;
 
 template <size_t Lines>
-inline void multiply_wide(const u8* w, const i16* high, const i16* low, size_t groups, i64* acc) {
+inline void tile_of_wide(const u8* w, const i16* high, const i16* low, size_t groups, i64* acc) {
     for (size_t i = 0; i < Lines * L; ++i) acc[i] = 0;
     w += Lines * B;
     for (size_t first = 0; first < groups; first += kChunkGroups) {
@@ -153,72 +153,105 @@ inline void multiply_wide(const u8* w, const i16* high, const i16* low, size_t g
     }
 }
 
-// Up to `Most` vectors: the codes of all are put in order first, and then each tile of weights meets all of them.
+// Up to `Most` vectors of those that a product is of, from `first` on: the codes of all are put in order before each tile of weights
+// meets all of them.
+struct Some {
+    const Vectors& of;
+    size_t first, count;
+    u8* scratch;
+    size_t room;  // bytes of scratch per vector
+
+    const i16* x(size_t i) const { return of.x + (first + i) * of.x_stride; }
+    u8* codes(size_t i) const { return scratch + i * room; }
+    i16* words(size_t i) const { return reinterpret_cast<i16*>(codes(i)); }
+    i32* acc(size_t i) const {
+        return reinterpret_cast<i32*>(static_cast<u8*>(of.accumulators) + (first + i) * of.accumulators_stride);
+    }
+};
+
 template <size_t Most>
-[[gnu::always_inline]] inline void multiply_some(const Matrix& m, const Vectors& v, size_t first, size_t count, void* scratch) {
-    const Kind kind = kind_of(m);
-    const Rows layout(m);
-    const size_t groups = layout.groups, n = static_cast<size_t>(m.columns), padded = groups * layout.columns_per_group;
-    const size_t line_bytes = lines_of(padded, W) * B, room = m.wide ? 2 * line_bytes : line_bytes;  // of a vector's codes
-    const auto codes = [&](size_t i) { return static_cast<u8*>(scratch) + i * room; };
-    const auto words = [&](size_t i) { return reinterpret_cast<i16*>(codes(i)); };
-    const auto x = [&](size_t i) { return v.x + (first + i) * v.x_stride; };
-    const auto acc = [&](size_t i) {
-        return reinterpret_cast<i32*>(static_cast<u8*>(v.accumulators) + (first + i) * v.accumulators_stride);
-    };
-    const size_t line_stride = (groups + 1) * B;
+void multiply_nibbles(const Matrix& m, const Width& width, const Vectors& v, size_t first, size_t count, void* scratch) noexcept {
+    if constexpr (Most == 1) first = 0, count = 1;
+    const Rows layout(m, width);
+    const size_t groups = layout.groups, n = static_cast<size_t>(m.columns), padded = 4 * groups, line_stride = (groups + 1) * B;
+    const Some some = {v, first, count, static_cast<u8*>(scratch), lines_of(padded, W) * B};
     const u8* w = static_cast<const u8*>(m.by_row);  // of the tile at hand
-    if (kind == Kind::words && m.wide) {
-        for (size_t i = 0; i < count; ++i) to_halves(x(i), n, padded, words(i), words(i) + line_bytes / sizeof(i16));
+    i32 sums[Most];
+    for (size_t i = 0; i < count; ++i) sums[i] = width.row_offset * to_bytes(some.x(i), n, padded, 0, some.codes(i));
+    const auto tiles = [&]<bool Far>() __attribute__((always_inline)) {
         for_tiles<kTile / 2>(layout.lines, [&]<size_t Lines>(size_t line) {
             for (size_t i = 0; i < count; ++i)
-                multiply_wide<Lines>(w, words(i), words(i) + line_bytes / sizeof(i16), groups,
-                                     reinterpret_cast<i64*>(acc(i)) + line * L);
+                tile_of_nibbles<Lines, Far>(w, some.codes(i), groups, sums[i], some.acc(i) + line * 2 * L);
             w += Lines * line_stride;
         });
-    } else if (kind == Kind::words) {
-        for (size_t i = 0; i < count; ++i)
-            for (size_t k = 0; k < padded; k += W) V::store(words(i) + k, V::load16(x(i) + k, k < n ? least(n - k, W) : 0));
+    };
+    layout.bytes() < kFar ? tiles.template operator()<false>() : tiles.template operator()<true>();
+}
+
+template <size_t Most>
+void multiply_bytes(const Matrix& m, const Width& width, const Vectors& v, size_t first, size_t count, void* scratch) noexcept {
+    if constexpr (Most == 1) first = 0, count = 1;
+    const Rows layout(m, width);
+    const size_t groups = layout.groups, n = static_cast<size_t>(m.columns), padded = 4 * groups, line_stride = (groups + 1) * B;
+    const Some some = {v, first, count, static_cast<u8*>(scratch), lines_of(padded, W) * B};
+    const u8* w = static_cast<const u8*>(m.by_row);
+    for (size_t i = 0; i < count; ++i) to_bytes(some.x(i), n, padded, width.code_offset, some.codes(i));
+    const auto tiles = [&]<bool Far>() __attribute__((always_inline)) {
         for_tiles<kTile>(layout.lines, [&]<size_t Lines>(size_t line) {
-            for (size_t i = 0; i < count; ++i) multiply_words<Lines>(w, words(i), groups, acc(i) + line * L);
+            size_t i = 0;
+            if constexpr (Most > 1 && V::kAtOnce > 1)
+                for (; i + V::kAtOnce <= count; i += V::kAtOnce)
+                    tile_of_bytes_at_once<Lines, V::kAtOnce>(w, some.codes(i), some.room, groups, some.acc(i) + line * L,
+                                                             v.accumulators_stride);
+            for (; i < count; ++i) tile_of_bytes<Lines, Far>(w, some.codes(i), groups, some.acc(i) + line * L);
             w += Lines * line_stride;
         });
-    } else if (kind == Kind::nibbles) {
-        i32 sums[Most];
-        for (size_t i = 0; i < count; ++i) sums[i] = to_bytes(x(i), n, padded, 0, codes(i));
-        const auto tiles = [&]<bool Far>() __attribute__((always_inline)) {
-            for_tiles<kTile / 2>(layout.lines, [&]<size_t Lines>(size_t line) {
-                for (size_t i = 0; i < count; ++i)
-                    multiply_nibbles<Lines, Far>(w, codes(i), groups, sums[i], acc(i) + line * 2 * L);
-                w += Lines * line_stride;
-            });
-        };
-        layout.bytes() < kFar ? tiles.template operator()<false>() : tiles.template operator()<true>();
-    } else {
-        for (size_t i = 0; i < count; ++i) to_bytes(x(i), n, padded, V::kCodeOffset, codes(i));
-        const auto tiles = [&]<bool Far>() __attribute__((always_inline)) {
-            for_tiles<kTile>(layout.lines, [&]<size_t Lines>(size_t line) {
-                size_t i = 0;
-                if constexpr (Most > 1 && V::kAtOnce > 1)
-                    for (; i + V::kAtOnce <= count; i += V::kAtOnce)
-                        multiply_bytes_at_once<Lines, V::kAtOnce>(w, codes(i), room, groups, acc(i) + line * L, v.accumulators_stride);
-                for (; i < count; ++i) multiply_bytes<Lines, Far>(w, codes(i), groups, acc(i) + line * L);
-                w += Lines * line_stride;
-            });
-        };
-        layout.bytes() < kFar ? tiles.template operator()<false>() : tiles.template operator()<true>();
-    }
+    };
+    layout.bytes() < kFar ? tiles.template operator()<false>() : tiles.template operator()<true>();
+}
+
+template <size_t Most>
+void multiply_words(const Matrix& m, const Width& width, const Vectors& v, size_t first, size_t count, void* scratch) noexcept {
+    if constexpr (Most == 1) first = 0, count = 1;
+    const Rows layout(m, width);
+    const size_t groups = layout.groups, n = static_cast<size_t>(m.columns), padded = 2 * groups, line_stride = (groups + 1) * B;
+    const Some some = {v, first, count, static_cast<u8*>(scratch), lines_of(padded, W) * B};
+    const u8* w = static_cast<const u8*>(m.by_row);
+    for (size_t i = 0; i < count; ++i)
+        for (size_t k = 0; k < padded; k += W) V::store(some.words(i) + k, V::load16(some.x(i) + k, k < n ? least(n - k, W) : 0));
+    for_tiles<kTile>(layout.lines, [&]<size_t Lines>(size_t line) {
+        for (size_t i = 0; i < count; ++i) tile_of_words<Lines>(w, some.words(i), groups, some.acc(i) + line * L);
+        w += Lines * line_stride;
+    });
+}
+
+template <size_t Most>
+void multiply_wide(const Matrix& m, const Width& width, const Vectors& v, size_t first, size_t count, void* scratch) noexcept {
+    if constexpr (Most == 1) first = 0, count = 1;
+    const Rows layout(m, width);
+    const size_t groups = layout.groups, n = static_cast<size_t>(m.columns), padded = 2 * groups, line_stride = (groups + 1) * B;
+    const size_t half = lines_of(padded, W) * W;  // words of a vector's high halves, and of its low ones
+    const Some some = {v, first, count, static_cast<u8*>(scratch), 2 * half * sizeof(i16)};
+    const u8* w = static_cast<const u8*>(m.by_row);
+    for (size_t i = 0; i < count; ++i) to_halves(some.x(i), n, padded, some.words(i), some.words(i) + half);
+    for_tiles<kTile / 2>(layout.lines, [&]<size_t Lines>(size_t line) {
+        for (size_t i = 0; i < count; ++i)
+            tile_of_wide<Lines>(w, some.words(i), some.words(i) + half, groups, reinterpret_cast<i64*>(some.acc(i)) + line * L);
+        w += Lines * line_stride;
+    });
 }
 
 void multiply(const Matrix& m, const i16* x, void* accumulators, void* scratch) noexcept {
-    if (kind_of(m) == Kind::portable) return kPortable.multiply(m, x, accumulators, scratch);
-    multiply_some<1>(m, {x, 0, accumulators, 0, 1}, 0, 1, scratch);
+    const Width* width = stored_width(m);
+    if (!width) return kPortable.multiply(m, x, accumulators, scratch);
+    width->multiply_one(m, *width, {x, 0, accumulators, 0, 1}, 0, 1, scratch);
 }
 
 void multiply_vectors(const Matrix& m, const Vectors& v, void* scratch) noexcept {
-    if (kind_of(m) == Kind::portable) return kPortable.multiply_vectors(m, v, scratch);
+    const Width* width = stored_width(m);
+    if (!width) return kPortable.multiply_vectors(m, v, scratch);
     for (size_t first = 0; first < v.count; first += kVectors)
-        multiply_some<kVectors>(m, v, first, least(kVectors, v.count - first), scratch);
+        width->multiply_some(m, *width, v, first, least(kVectors, v.count - first), scratch);
 }
 
 }  // namespace

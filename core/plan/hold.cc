@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "file/error.h"
+#include "file/tensors.h"
 #include "plan/compiler.h"
 
 namespace rindle {
@@ -11,22 +12,22 @@ namespace {
 
 constexpr std::size_t kIdDigits = 64;
 
-// The codes of a matrix [rows, columns], read back by the kernel itself: W times the k-th unit vector is column k. So no
-// kernel needs a function that unpacks.
-std::vector<std::int16_t> codes_of(const Kernel& kernel, const Matrix& matrix) {
+// The levels of a matrix [rows, columns] as a file holds integers of 16 bits, read back by the kernel itself: W times the k-th unit
+// vector is column k. So no kernel needs a function that unpacks.
+std::vector<std::byte> levels_of(const Kernel& kernel, const Matrix& matrix) {
     const auto rows = static_cast<std::size_t>(matrix.rows), columns = static_cast<std::size_t>(matrix.columns);
     const Buffer x(padded_bytes<std::int16_t>(columns)), scratch(scratch_bytes(columns));
     const Buffer sums(matrix.wide ? padded_bytes<std::int64_t>(rows) : padded_bytes<std::int32_t>(rows));
-    std::vector<std::int16_t> codes(rows * columns);
+    std::vector<std::byte> levels(rows * columns * sizeof(std::int16_t));
     for (std::size_t k = 0; k < columns; ++k) {
         x.as<std::int16_t>()[k] = 1;
         kernel.multiply(matrix, x.as<std::int16_t>(), sums.data(), scratch.data());
         x.as<std::int16_t>()[k] = 0;
         for (std::size_t r = 0; r < rows; ++r)
-            codes[r * columns + k] = static_cast<std::int16_t>(matrix.wide ? sums.as<std::int64_t>()[r]
-                                                                           : sums.as<std::int32_t>()[r]);
+            write_little(levels.data() + (r * columns + k) * sizeof(std::int16_t),
+                         static_cast<std::int16_t>(matrix.wide ? sums.as<std::int64_t>()[r] : sums.as<std::int32_t>()[r]));
     }
-    return codes;
+    return levels;
 }
 
 std::string name_of(const Code& code) { return code.node + "/" + code.path; }
@@ -115,15 +116,18 @@ class Holder {
 
 }  // namespace
 
-void Columns::pack(const Kernel& kernel, const Matrix& matrix, const std::int16_t* codes) {
+void Columns::pack(const Kernel& kernel, const Matrix& matrix, const Weights& weights) {
     Buffer packed(kernel.column_bytes(matrix));
-    kernel.pack_columns(matrix, codes, packed.data());
+    kernel.pack_columns(matrix, weights, packed.data());
     packed_ = std::move(packed);
 }
 
 const void* Columns::of(const Kernel& kernel, const Matrix& matrix) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (packed_.size() == 0) pack(kernel, matrix, codes_of(kernel, matrix).data());
+    if (packed_.size() == 0) {
+        const std::vector<std::byte> levels = levels_of(kernel, matrix);
+        pack(kernel, matrix, {levels.data(), static_cast<std::size_t>(matrix.columns) * sizeof(std::int16_t), integers(16)});
+    }
     return packed_.data();
 }
 

@@ -60,7 +60,7 @@ struct Held : Code {
 // code that the matrix is multiplied with.
 class Columns {
   public:
-    void pack(const Kernel& kernel, const Matrix& matrix, const std::int16_t* codes);
+    void pack(const Kernel& kernel, const Matrix& matrix, const Weights& weights);
     // Packs what has not been packed yet, from the layout by row. For any number of threads.
     const void* of(const Kernel& kernel, const Matrix& matrix);
 

@@ -126,18 +126,20 @@ Affine::Product Compiler::product(const Program& program, const Term& term, int 
     product.code = codes_[static_cast<std::size_t>(term.code)];
     product.x = place(term.code);
     Matrix& matrix = product.matrix;
-    matrix = {term.rows / static_cast<std::int32_t>(groups), term.columns, term.bits, path(program, term.code).format.bits,
+    matrix = {term.rows / static_cast<std::int32_t>(groups), term.columns, width_of(term.levels), path(program, term.code).format.bits,
               term.largest >= std::int64_t{1} << 31, nullptr, nullptr};
     most_columns_ = std::max(most_columns_, term.columns);
     const std::size_t group_bytes = aligned(kernel.row_bytes(matrix));
     product.by_row = Buffer(groups * group_bytes);
-    for (std::size_t g = 0; g < groups; ++g)
-        kernel.pack_rows(matrix,
-                         term.weight.data() + g * static_cast<std::size_t>(matrix.rows) * static_cast<std::size_t>(term.columns),
-                         product.by_row.data() + g * group_bytes);
+    Weights weights = {term.weight.data(), term.weight.size() / static_cast<std::size_t>(term.rows), term.levels};
+    for (std::size_t g = 0; g < groups; ++g) {
+        kernel.pack_rows(matrix, weights, product.by_row.data() + g * group_bytes);
+        weights.bytes += static_cast<std::size_t>(matrix.rows) * weights.row_bytes;
+    }
     matrix.by_row = product.by_row.data();
     product.by_column = std::make_shared<Columns>();
-    if (path(program, term.code).held && !term.convolution) product.by_column->pack(kernel, matrix, term.weight.data());
+    weights.bytes = term.weight.data();
+    if (path(program, term.code).held && !term.convolution) product.by_column->pack(kernel, matrix, weights);
     product.multiplier = buffer_of(term.multiplier);
     product.ratio = shifted(term.multiplier, shift);
     const auto rows = static_cast<std::size_t>(term.rows);

@@ -27,9 +27,8 @@ DynamicMatrix::DynamicMatrix(const Kernel& kernel, const std::int8_t* codes, std
         throw Error(RINDLE_INVALID_ARGUMENT, "a matrix has " + std::to_string(columns) + " columns; quantized dynamically it may have " +
                                                  std::to_string(kMostColumns) + ", whose sums 32 bits hold");
     matrix_ = {static_cast<std::int32_t>(rows), static_cast<std::int32_t>(columns), 8, 8, false, nullptr, nullptr};
-    const std::vector<std::int16_t> wide(codes, codes + rows * columns);
     packed_ = Buffer(kernel.row_bytes(matrix_));
-    kernel.pack_rows(matrix_, wide.data(), packed_.data());
+    kernel.pack_rows(matrix_, {reinterpret_cast<const std::byte*>(codes), columns, integers(8)}, packed_.data());
     matrix_.by_row = packed_.data();
 }
 

@@ -197,7 +197,7 @@ void refused_tensor(const std::string& name, const std::string& dtype, const std
 void tensors() {
     const std::int64_t limit = std::int64_t{1} << 52;
     refused_tensor<std::uint8_t>("cell.weight", "U8", "[2,1]", {0x41, 0}, "weight: row 0 has bits behind its last code");
-    refused_tensor<std::uint8_t>("cell.weight", "U8", "[2,1]", {1, 4}, "weight: row 1, column 0 is -2^2");
+    refused_tensor<std::uint8_t>("cell.weight", "U8", "[2,1]", {1, 4}, "weight: row 1, column 0 is -4, which no weight may be");
     refused_tensor<std::int32_t>("cell.m", "I32", "[2]", {3, 1 << 22}, "multiplier: row 1 is 4194304");
     refused_tensor<std::int32_t>("cell.m", "I32", "[2]", {-1, 3}, "multiplier: row 0 is -1");
     // (8b) in row 0: A = 3*127, M = 3, R = 1

@@ -126,7 +126,7 @@ void refuses() {
     refuses_each(graph("both"), kRules);
     SmallModel code = graph("both"), padding = graph("both"), id = graph("both");
     code.set<std::uint8_t>("rows", "U8", "[3,1]", {1, 4 << 3, 0});
-    refused(code, "nodes[0].weight: row 1, column 1 is -2^2");
+    refused(code, "nodes[0].weight: row 1, column 1 is -4, which");
     padding.set<std::uint8_t>("rows", "U8", "[3,1]", {1, 0x40, 0});
     refused(padding, "nodes[0].weight: row 1 has bits behind");
     id.set<std::int32_t>("golden.inputs", "I32", "[1,1]", {3});

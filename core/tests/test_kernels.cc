@@ -38,26 +38,42 @@ Buffer padded(const std::vector<T>& values) {
     return buffer;
 }
 
+// As the file holds them: little-endian bits, each row from a byte on.
+std::vector<std::byte> file_of(const Codes& stored, int columns, int bits) {
+    const std::size_t row_bytes = (static_cast<std::size_t>(columns) * static_cast<std::size_t>(bits) + 7) / 8;
+    std::vector<std::byte> bytes(stored.size() / static_cast<std::size_t>(columns) * row_bytes);
+    for (std::size_t i = 0; i < stored.size(); ++i)
+        for (std::size_t bit = 0; bit < static_cast<std::size_t>(bits); ++bit) {
+            const std::size_t at = i % static_cast<std::size_t>(columns) * static_cast<std::size_t>(bits) + bit;
+            if (stored[i] >> bit & 1) bytes[i / static_cast<std::size_t>(columns) * row_bytes + at / 8] |= std::byte{1} << at % 8;
+        }
+    return bytes;
+}
+
 struct Packed {
     Matrix matrix;
-    Codes codes;
+    Codes codes;  // levels
     Buffer by_row, by_column;
 
-    Packed(const Kernel& kernel, int rows, int columns, int bits, int code_bits, bool extreme) {
-        const int w = magnitude(bits);
-        codes = random_codes(static_cast<std::size_t>(rows) * static_cast<std::size_t>(columns), -w, w);
-        if (extreme) codes.assign(codes.size(), static_cast<std::int16_t>(w));
+    Packed(const Kernel& kernel, int rows, int columns, const Levels& levels, int code_bits, bool extreme) {
+        const bool integer = levels.flip != 0;
+        const int bits = levels.bits, w = integer ? magnitude(bits) : (1 << bits) - 1;
+        Codes stored = random_codes(static_cast<std::size_t>(rows) * static_cast<std::size_t>(columns), integer ? -w : 0, w);
+        if (extreme) stored.assign(stored.size(), static_cast<std::int16_t>(w));
+        for (std::int16_t q : stored) codes.push_back(static_cast<std::int16_t>(integer ? q : levels.alpha * q + levels.beta));
+        const auto file = file_of(stored, columns, bits);
+        const Weights weights = {file.data(), file.size() / static_cast<std::size_t>(rows), levels};
         std::int64_t largest = 0;
         for (int r = 0; r < rows; ++r) {
             std::int64_t sum = 0;
             for (int k = 0; k < columns; ++k) sum += std::abs(at(r, k, columns));
             largest = std::max(largest, sum * magnitude(code_bits));
         }
-        matrix = {rows, columns, bits, code_bits, largest >= std::int64_t{1} << 31, nullptr, nullptr};
+        matrix = {rows, columns, width_of(levels), code_bits, largest >= std::int64_t{1} << 31, nullptr, nullptr};
         by_row = Buffer(kernel.row_bytes(matrix));
         by_column = Buffer(kernel.column_bytes(matrix));
-        kernel.pack_rows(matrix, codes.data(), by_row.data());
-        kernel.pack_columns(matrix, codes.data(), by_column.data());
+        kernel.pack_rows(matrix, weights, by_row.data());
+        kernel.pack_columns(matrix, weights, by_column.data());
         matrix.by_row = by_row.data();
         matrix.by_column = by_column.data();
     }
@@ -99,18 +115,23 @@ void products_of_vectors(const Kernel& kernel, const Packed& w) {
 
 void products(const Kernel& kernel) {
     struct Shape {
-        int rows, columns, bits, code_bits;
+        int rows, columns;
+        Levels levels;
+        int code_bits;
         bool extreme;
     };
-    std::vector<Shape> shapes = {{3, 1030, 16, 16, true},  {5, 513, 8, 16, true},   {4, 600, 9, 16, true},
-                                 {2, 516, 16, 8, true},    {300, 520, 8, 8, true},  {300, 520, 8, 16, true},
-                                 {520, 300, 4, 16, false}, {2, 2050, 16, 16, false}};
+    std::vector<Shape> shapes = {{3, 1030, integers(16), 16, true},  {5, 513, integers(8), 16, true},   {4, 600, integers(9), 16, true},
+                                 {2, 516, integers(16), 8, true},    {300, 520, integers(8), 8, true},  {300, 520, integers(8), 16, true},
+                                 {520, 300, integers(4), 16, false}, {2, 2050, integers(16), 16, false}};
+    std::vector<Levels> sets(std::begin(kLevels), std::end(kLevels));
+    for (int bits : {2, 4, 8, 9, 16}) sets.push_back(integers(bits));
+    for (const Levels& levels : sets) shapes.push_back({65, 33000, levels, 8, false});  // more columns than byte sums allow
     for (int size : {1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 32, 33, 65})
-        for (int bits : {2, 4, 8, 9, 16})
-            for (int code_bits : {2, 8, 16}) shapes.push_back({size, between(1, 70), bits, code_bits, between(0, 3) == 0});
+        for (const Levels& levels : sets)
+            for (int code_bits : {2, 8, 16}) shapes.push_back({size, between(1, 70), levels, code_bits, between(0, 3) == 0});
 
     for (const Shape& shape : shapes) {
-        const Packed w(kernel, shape.rows, shape.columns, shape.bits, shape.code_bits, shape.extreme);
+        const Packed w(kernel, shape.rows, shape.columns, shape.levels, shape.code_bits, shape.extreme);
         const int most = magnitude(shape.code_bits);
         const auto n = static_cast<std::size_t>(shape.columns);
         const auto theta = random_codes(n, 0, most / 3);

@@ -18,6 +18,7 @@ from ..measure.cost import sizes
 from ..measure.description import Description, describe
 from ..measure.rezk import FORMULAS, check_formula, size_of
 from ..measure.widths import hardware as widths_of
+from ..numbers.levels import LEVELS
 from ..report.hardware import markdown
 from .app import File, Force, Json, MaybeData, Part, app, check_output, notes, opened, plain, progress, show
 
@@ -160,7 +161,8 @@ def _tables(found: Description) -> tuple[Table, ...]:
         paths.add_row(one.path, str(one.size), one.format, one.made_by, error)
     products = Table("product", "weights", "code", "accumulator", "θ", title="products")
     for one in found.products:
-        weights = f"{one.shape[0]} x {one.shape[1]}, {one.bits} bits, {one.scale}"
+        codes = one.levels if one.levels in LEVELS else f"{one.bits} bits"
+        weights = f"{one.shape[0]} x {one.shape[1]}, {codes}, {one.scale}"
         weights += f", convolution {one.kernel[0]} x {one.kernel[1]}" if one.kernel else ""
         theta = "one per element" if isinstance(one.theta, np.ndarray) else "dense" if one.theta is None else one.theta
         products.add_row(one.product, weights, one.code, f"{one.accumulator_bits} bits", str(theta))

@@ -7,7 +7,8 @@ import re
 import numpy as np
 
 from ..errors import RindleError
-from ..numbers.formats import FRAC_LIMIT, Format, unpack
+from ..numbers.formats import FRAC_LIMIT, WIDTHS, Format, unpack_weight
+from ..numbers.levels import LEVELS
 from . import limits
 
 
@@ -124,9 +125,14 @@ class Tensors:
             raise RindleError(f"the file has a tensor {extra[0]!r} that the document does not name")
 
 
-def read_format(entry: Fields, product: bool) -> Format:
-    """Takes bits, frac or scale, and signed from entry."""
-    bits = entry.integer("bits", 2, 16)
+def read_bits(entry: Fields) -> int:
+    """Takes the width of a code of integers."""
+    return entry.integer("bits", WIDTHS[0], WIDTHS[-1])
+
+
+def read_format(entry: Fields, product: bool, levels: str | None = None) -> Format:
+    """Takes bits, frac or scale, and signed from entry. levels: of a weight of that level set, which has its own bits."""
+    bits = LEVELS[levels].bits if levels else read_bits(entry)
     signed = not entry.has("signed")
     if not signed and entry.take("signed", bool):
         raise RindleError(f"{entry.where}.signed is true; it must be false, or left out")
@@ -137,7 +143,7 @@ def read_format(entry: Fields, product: bool) -> Format:
     else:
         scale = {"step": entry.take("scale", float)}
     try:
-        return Format(bits, **scale, signed=signed, product=product or not signed)
+        return Format(bits, **scale, signed=signed, product=product or not signed, levels=levels)
     except RindleError as error:
         raise RindleError(f"{entry.where}: {error}") from None
 
@@ -149,7 +155,7 @@ def write_format(fmt: Format) -> dict:
 
 def unpack_codes(packed: np.ndarray, fmt: Format, columns: int, where: str) -> np.ndarray:
     try:
-        codes = unpack(packed, fmt.bits, columns)
+        codes = unpack_weight(packed, fmt, columns)
     except RindleError as error:
         raise RindleError(f"{where}: {error}") from None
     check_range(codes, fmt, where)

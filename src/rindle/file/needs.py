@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..errors import RindleError
+from ..program.products import terms_of
 from . import limits
 from .fields import Fields, names, short
 
 # name -> whether a model uses it. A model that uses none is written as the oldest version that can say what it is.
 FEATURES: dict[str, Callable] = {
     "initial_states": lambda artifact: any(node.layer.initial for node in artifact.graph.programs),
+    "levels": lambda artifact: any(one.product.format.levels for one in terms_of(artifact.graph)),
     "parts": lambda artifact: False,  # of the file around several models, never of a model: file/parts.py
 }
 

@@ -12,12 +12,23 @@ from ..errors import RindleError
 from ..numbers import bounds
 from ..numbers.bounds import LIMIT, MAX_MULTIPLIER, MAX_SHIFT, check_elementwise
 from ..numbers.codes import Affine, Product, Rescale
-from ..numbers.formats import Format
+from ..numbers.formats import Format, weight_format
+from ..numbers.levels import LEVELS
 from ..numbers.tables import Table
 from ..program.program import ARITY, Conv, Op, Program, Term
 from . import limits
 from .artifact import Layer, check_theta, ordered
-from .fields import Fields, Tensors, check_range, is_name, names, read_format, short, unpack_codes
+from .fields import (
+    Fields,
+    Tensors,
+    check_range,
+    is_name,
+    names,
+    read_bits,
+    read_format,
+    short,
+    unpack_codes,
+)
 from .reading import Reading
 
 
@@ -343,6 +354,15 @@ class _Operations:
                 raise RindleError(f"{item.where}: in {name}, the last element of the result begins behind the image")
         return conv
 
+    def _levels(self, entry: Fields) -> str | None:
+        """The level set of a term's weights, None for integers."""
+        if "levels" not in self.version.needs or not entry.has("levels"):
+            return None
+        name = entry.take("levels", str)
+        if name not in LEVELS:
+            raise RindleError(f"{entry.where}.levels is {short(name)}; it must be one of {', '.join(LEVELS)}")
+        return name
+
     def _term(self, entry: Fields, gates: tuple[str, ...], conv: Conv | None) -> tuple[Term, Product]:
         code = self._path(entry.take("in", str), f"{entry.where}.in", "codes")
         run = names(entry.take("gates", list), f"{entry.where}.gates")
@@ -363,14 +383,15 @@ class _Operations:
                 raise RindleError(f"{entry.where}: a row has {columns} weights; at most {limits.SIZE} are allowed")
         weight_name = entry.take("weight", str)
         row_scales = None
+        levels = self._levels(entry)
         if entry.has("scales"):
-            bits = entry.integer("bits", 2, 16)
+            bits = LEVELS[levels].bits if levels else read_bits(entry)
             row_scales = self.store.take(entry.take("scales", str), f"{entry.where}.scales", np.float32, (rows,))
             if not np.all((row_scales > 0) & np.isfinite(row_scales)):
                 raise RindleError(f"{entry.where}.scales holds a value that is not positive and finite")
-            fmt = Format(bits, step=1.0, product=True)
+            fmt = weight_format(bits, levels)
         else:
-            fmt = read_format(entry, product=True)
+            fmt = read_format(entry, product=True, levels=levels)
             if not fmt.signed:
                 raise RindleError(f"{entry.where}: weights are signed")
         packed = self.store.take(weight_name, f"{entry.where}.weight", np.uint8, (rows, (columns * fmt.bits + 7) // 8))

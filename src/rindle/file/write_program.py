@@ -7,7 +7,7 @@ from dataclasses import asdict
 import numpy as np
 
 from ..numbers.codes import Product
-from ..numbers.formats import pack
+from ..numbers.formats import pack_weight
 from ..numbers.tables import Table
 from ..program.program import Op, Term, refuse_planes
 from .artifact import Layer
@@ -72,15 +72,16 @@ def _write_term(node: str, term: Term, product: Product, tensors: dict) -> dict:
     refuse_planes([term.key], node, "which a file cannot hold")
     fmt = product.format
     name = f"{node}/weight.{term.key}"
-    tensors[name] = pack(product.weight, fmt.bits)
+    tensors[name] = pack_weight(product.weight, fmt)
     tensors[f"{name}.multiplier"] = product.multiplier.astype(np.int32)
     entry = {"in": term.code, "gates": list(term.gates), "weight": name, "multiplier": f"{name}.multiplier"}
     if term.conv is not None:
         entry["conv"] = {k: v if k == "groups" else list(v) for k, v in asdict(term.conv).items()}
+    entry |= {"levels": fmt.levels} if fmt.levels else {"bits": fmt.bits}
     if product.row_scales is None:
-        return entry | write_format(fmt)
+        return entry | ({"frac": fmt.frac} if fmt.is_fixed else {"scale": fmt.step})
     tensors[f"{name}.scales"] = product.row_scales.astype(np.float32)
-    return entry | {"bits": fmt.bits, "scales": f"{name}.scales"}
+    return entry | {"scales": f"{name}.scales"}
 
 
 def _write_table(table: Table, tensors: dict, tables: dict) -> str:

@@ -41,12 +41,13 @@ class PathEntry:
 
 @dataclass(frozen=True)
 class ProductEntry:
-    """shape: of the matrix. bits, scale: of its weights. code: format of what it multiplies. accumulator_bits: signed. theta: None where
+    """shape: of the matrix. bits, levels (the name of their set), scale: of its weights. code: format of what it multiplies. accumulator_bits: signed. theta: None where
     the code is dense. kernel: of a convolution, else None."""
 
     product: str
     shape: tuple[int, int]
     bits: int
+    levels: str
     scale: str
     code: str
     accumulator_bits: int
@@ -111,6 +112,7 @@ def _products(artifact) -> tuple[ProductEntry, ...]:
                 one.name,
                 one.product.weight.shape,
                 one.product.format.bits,
+                one.product.format.level_set.name,
                 scale,
                 str(one.code_format),
                 widths.accumulator,

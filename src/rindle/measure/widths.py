@@ -216,7 +216,9 @@ def _products(graph, rules: dict):
         reaches = bounds.accumulators(product.weight, code)
         row = int(np.argmax(reaches))
         rule = rules.get((one.node.name, f"weight.{term.gates[0]}.{term.source}"))
-        weight = f"int{product.format.bits}, a scale per row" if product.row_scales is not None else str(product.format)
+        weight = (
+            str(product.format) if product.row_scales is None else f"{product.format.level_set.name}, a scale per row"
+        )
         yield ProductNeeds(
             one.name,
             *product.weight.shape,

@@ -13,16 +13,18 @@ import numpy as np
 import torch
 from torch import nn
 
+from .numerics import nearest
+
 
 class _Quantize(torch.autograd.Function):
-    """Codes of v by (3), times the step. The gradients are LSQ's (3) and (5): straight through to v inside the range; to
+    """Codes of v by (3), times the step; of a level set, its levels. The gradients are LSQ's (3) and (5): straight through to v inside the range; to
     the step code − v/step inside it and the end of the range outside, summed over what shares the step, times factor.
     """
 
     @staticmethod
-    def forward(ctx, v, step, lo, hi, factor):
+    def forward(ctx, v, step, lo, hi, factor, spacing):
         u = v / step
-        code = (u + 0.5).floor_().clamp_(lo, hi)
+        code = nearest(u, lo, spacing).clamp_(lo, hi)
         inside = (u > lo) & (u < hi)
         ctx.factor, ctx.learned = factor, torch.is_tensor(step) and step.requires_grad
         ctx.shape = step.shape if ctx.learned else None
@@ -35,14 +37,14 @@ class _Quantize(torch.autograd.Function):
         step = None
         if ctx.learned:
             step = (grad * slope[0]).sum_to_size(ctx.shape) * ctx.factor
-        return grad * inside, step, None, None, None
+        return grad * inside, step, None, None, None, None
 
 
-def quantize(v: torch.Tensor, step, lo, hi, factor: float = 1.0) -> torch.Tensor:
-    """v on the grid of codes lo..hi. step: a number, or a tensor that broadcasts to v and may be learned; factor: LSQ's
-    gradient scale 1/√(n·hi), n being the elements that share a step.
+def quantize(v: torch.Tensor, step, lo, hi, factor: float = 1.0, spacing=1) -> torch.Tensor:
+    """v on the grid of codes lo, lo + spacing, …, hi. step: a number, or a tensor that broadcasts to v and may be learned; factor:
+    LSQ's gradient scale 1/√(n·hi), n being the elements that share a step. lo, hi, spacing: numbers, or tensors that broadcast.
     """
-    return _Quantize.apply(v, step, lo, hi, factor)
+    return _Quantize.apply(v, step, lo, hi, factor, spacing)
 
 
 class Calibrated(nn.Module):
@@ -56,16 +58,28 @@ class Calibrated(nn.Module):
 class WeightSteps(Calibrated):
     """Quantizes a weight matrix [rows, columns], with a step and a range per row.
 
-    start: the calibrated steps, float32 [rows]; hi: the largest codes [rows]; learns: whether a row's step is learned.
-    Steps of ``fixed`` formats, powers of two, stay.
+    start: the calibrated steps, float32 [rows]; hi: the largest codes [rows], -hi being the lowest; learns: whether a row's step is
+    learned; spacing: from one code to the next [rows], 1 throughout if it is left out. Steps of ``fixed`` formats, powers of two, stay.
     """
 
-    def __init__(self, start: np.ndarray, hi: np.ndarray, learns: np.ndarray):
+    def __init__(self, start: np.ndarray, hi: np.ndarray, learns: np.ndarray, spacing: np.ndarray | None = None):
         super().__init__()
         self.register_buffer("start", torch.as_tensor(start, dtype=torch.float32)[:, None])
         self.register_buffer("hi", torch.as_tensor(hi, dtype=torch.float32)[:, None])
         self.register_buffer("learns", torch.as_tensor(learns, dtype=torch.float32)[:, None])
         self.rho = nn.Parameter(torch.zeros(len(start), 1))
+        apart = spacing is not None and (np.asarray(spacing) != 1).any()
+        spacing = torch.as_tensor(spacing, dtype=torch.float32)[:, None] if apart else None
+        self.register_buffer("spacing", spacing, persistent=False)  # the formats say it: checkpoints need not
+
+    def has_codes_of(self, other: WeightSteps) -> bool:
+        """Whether the rows have the same codes."""
+        alike = self.spacing is None if other.spacing is None else self.spacing is not None
+        return (
+            torch.equal(self.hi, other.hi)
+            and alike
+            and (self.spacing is None or torch.equal(self.spacing, other.spacing))
+        )
 
     def steps(self) -> torch.Tensor:
         """[rows, 1]"""
@@ -76,7 +90,7 @@ class WeightSteps(Calibrated):
         scale = 1 / torch.sqrt(weight.shape[1] * self.hi)
         steps = self.steps()
         steps = steps * scale + (steps * (1 - scale)).detach()
-        return quantize(weight, steps, -self.hi, self.hi)
+        return quantize(weight, steps, -self.hi, self.hi, spacing=1 if self.spacing is None else self.spacing)
 
 
 class CodeStep(Calibrated):

@@ -204,9 +204,17 @@ def convolve(conv, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return y.flatten(1)
 
 
+def nearest(u: torch.Tensor, lo, spacing) -> torch.Tensor:
+    """The nearest of all lo + k·spacing, the upper of two, before any range: numbers.levels.nearest for tensors."""
+    if isinstance(spacing, int) and spacing == 1:
+        return (u + 0.5).floor_()
+    offset = lo % spacing
+    return spacing * torch.floor((u - offset) / spacing + 0.5) + offset
+
+
 def fake_quantize(v: torch.Tensor, scale, fmt: Format) -> torch.Tensor:
     """Rounds values to their codes and back, (3); the gradient passes straight through where nothing saturates."""
-    code = torch.floor(v / scale + 0.5)
+    code = nearest(v / scale, fmt.lo, fmt.spacing)
     inside = (code >= fmt.lo) & (code <= fmt.hi)
     rounded = code.clamp(fmt.lo, fmt.hi) * scale
     through = v * inside

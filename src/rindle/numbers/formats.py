@@ -7,18 +7,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import RindleError
+from .levels import LEVELS, Levels, integers, nearest
 
 FRAC_LIMIT = 64
 MIN_STEP = 2.0**-FRAC_LIMIT
+WIDTHS = range(2, 17)  # bits of a code, but of a weight's level set
 
 
 @dataclass(frozen=True)
 class Format:
     """How codes stand for values: ``value = code * scale``, numerics (1) and (2).
 
-    bits: 2..16. Exactly one of frac (``fixed``: the scale is ``2**-frac``) and step (``int``: any positive float32).
+    bits: 2..16, or those of the level set. Exactly one of frac (``fixed``: the scale is ``2**-frac``) and step (``int``: any positive float32).
     signed: False only for a code path of at most 7 bits. product: the path enters a product (a code path or a
     weight), so its range is symmetric; 16-bit element-wise paths use the whole two's complement range.
+    levels: a name of ``LEVELS``, of a weight that is no integer; its codes are then the levels. It has a scale, no frac.
     """
 
     bits: int
@@ -26,10 +29,17 @@ class Format:
     step: float | None = None
     signed: bool = True
     product: bool = False
+    levels: str | None = None
 
     def __post_init__(self):
-        if not 2 <= self.bits <= 16:
-            raise RindleError(f"a format has 2..16 bits, not {self.bits}")
+        if self.levels is None:
+            check_bits(self.bits, "a format")
+        elif self.levels not in LEVELS or self.bits != LEVELS[self.levels].bits:
+            raise RindleError(
+                f"there is no level set {self.levels!r} of {self.bits} bits; there are {', '.join(LEVELS)}"
+            )
+        elif self.step is None or not self.product or not self.signed:
+            raise RindleError(f"{self.levels} is a format of weights alone, and it has a scale")
         if (self.frac is None) == (self.step is None):
             raise RindleError("a format has either a number of fraction bits or a step, and not both")
         if self.frac is not None and not -FRAC_LIMIT <= self.frac <= FRAC_LIMIT:
@@ -52,13 +62,27 @@ class Format:
         return self.frac is not None
 
     @property
+    def level_set(self) -> Levels:
+        """What the codes of a weight of this format are worth."""
+        return integers(self.bits) if self.levels is None else LEVELS[self.levels]
+
+    @property
+    def spacing(self) -> int:
+        """From one code to the next: above 1 in level sets alone."""
+        return self.level_set.alpha
+
+    @property
     def lo(self) -> int:
+        if self.levels is not None:
+            return self.level_set.lo
         if not self.signed:
             return 0
         return -self.hi - (1 if self.bits == 16 and not self.product else 0)
 
     @property
     def hi(self) -> int:
+        if self.levels is not None:
+            return self.level_set.hi
         return 2 ** (self.bits - (1 if self.signed else 0)) - 1
 
     def as_product(self) -> Format:
@@ -66,6 +90,8 @@ class Format:
         return replace(self, product=True)
 
     def __str__(self) -> str:
+        if self.levels is not None:
+            return f"{self.levels}({self.step:.6g})"
         sign = "" if self.signed else "u"
         return f"{sign}fixed({self.bits},{self.frac})" if self.is_fixed else f"{sign}int({self.bits}, {self.step:.6g})"
 
@@ -80,9 +106,22 @@ def integer(bits: int, step: float, signed: bool = True) -> Format:
     return Format(bits, step=float(np.float32(step)), signed=signed, product=True)
 
 
-def encode(values, scale, lo: int, hi: int) -> np.ndarray:
-    """Real values -> int64 codes at conversion, (3). scale: a number, or one per row of a matrix (as a column)."""
-    return np.clip(np.floor(np.asarray(values, np.float64) / scale + 0.5), lo, hi).astype(np.int64)
+def weight_format(bits: int, levels: str | None = None, step: float = 1.0) -> Format:
+    """Of a weight matrix of any scale; with a scale per row, that of the format says nothing, and is 1."""
+    return Format(bits, step=float(np.float32(step)), product=True, levels=levels)
+
+
+def check_bits(bits: int, where: str) -> None:
+    """Raises RindleError for a width that no code of integers has. (Of level sets, see ``LEVELS``.)"""
+    if bits not in WIDTHS:
+        raise RindleError(f"{where} has {WIDTHS[0]}..{WIDTHS[-1]} bits, not {bits}")
+
+
+def encode(values, scale, lo, hi, spacing=1) -> np.ndarray:
+    """Real values -> int64 codes at conversion, (3), of lo, lo + spacing, …, hi. scale: a number, or one per row of a matrix (as a
+    column).
+    """
+    return nearest(np.asarray(values, np.float64) / scale, lo, hi, spacing).astype(np.int64)
 
 
 def encode_counted(values, fmt: Format) -> tuple[np.ndarray, int]:
@@ -106,7 +145,9 @@ def decode(codes: np.ndarray, fmt: Format) -> np.ndarray:
 
 
 def pack(codes: np.ndarray, bits: int) -> np.ndarray:
-    """int [rows, columns] -> uint8 [rows, ceil(columns*bits/8)], little-endian bit order, rows padded to bytes."""
+    """int [rows, columns] -> uint8 [rows, ceil(columns*bits/8)], little-endian bit order, rows padded to bytes. Of each code its lowest
+    bits count, so that signed ones are stored as two's complement.
+    """
     codes = np.ascontiguousarray(codes)
     if bits in (8, 16):
         return codes.astype(f"<i{bits // 8}").view(np.uint8)
@@ -115,14 +156,30 @@ def pack(codes: np.ndarray, bits: int) -> np.ndarray:
 
 
 def unpack(packed: np.ndarray, bits: int, columns: int) -> np.ndarray:
-    """The inverse of :func:`pack`: int8 or int16 [rows, columns]. Raises if a row's unused bits are not zero."""
-    rows = len(packed)
+    """The inverse of :func:`pack` for signed codes: int8 or int16 [rows, columns]. Raises if a row's unused bits are not zero."""
     if bits in (8, 16):
         return np.ascontiguousarray(packed).view(f"<i{bits // 8}")
+    codes = unpack_unsigned(packed, bits, columns)
+    return (codes - ((codes >> (bits - 1)) << bits)).astype(np.int8 if bits < 8 else np.int16)
+
+
+def unpack_unsigned(packed: np.ndarray, bits: int, columns: int) -> np.ndarray:
+    """The same for unsigned codes: int64 [rows, columns]."""
+    rows = len(packed)
     planes = np.unpackbits(packed, axis=1, bitorder="little")
     if planes[:, columns * bits :].any():
         raise RindleError("the unused bits at the end of a packed row are not zero")
     planes = planes[:, : columns * bits].reshape(rows, columns, bits).astype(np.int64)
-    weights = 1 << np.arange(bits, dtype=np.int64)
-    weights[-1] = -weights[-1]
-    return (planes @ weights).astype(np.int8 if bits < 8 else np.int16)
+    return planes @ (1 << np.arange(bits, dtype=np.int64))
+
+
+def pack_weight(levels: np.ndarray, fmt: Format) -> np.ndarray:
+    """Levels of a weight [rows, columns] -> as the file holds them, uint8."""
+    return pack(fmt.level_set.stored(levels), fmt.bits) if fmt.levels else pack(levels, fmt.bits)
+
+
+def unpack_weight(packed: np.ndarray, fmt: Format, columns: int) -> np.ndarray:
+    """The inverse of :func:`pack_weight`."""
+    if fmt.levels:
+        return fmt.level_set.values(unpack_unsigned(packed, fmt.bits, columns)).astype(np.int8)
+    return unpack(packed, fmt.bits, columns)

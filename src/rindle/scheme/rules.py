@@ -10,6 +10,7 @@ A rule is a format and how its scale is calibrated:
     "int8 percentile(99.9)"
     "fixed16 max(1.25)" 16 bits, a power-of-two scale, with 25 % headroom
     "fixed(16,11)"      fraction bits given: nothing is calibrated
+    "uniform2 mmse"     a level set, of weights alone, with a scale per row: see rindle.numbers.levels
 
 Words may follow, those of MODIFIERS: "int4 mmse gptq corrected" (docs/rounding.md).
 
@@ -36,7 +37,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ..errors import RindleError
-from ..numbers.formats import FRAC_LIMIT
+from ..numbers.formats import FRAC_LIMIT, WIDTHS, check_bits
+from ..numbers.levels import LEVELS, Levels, integers
 from ..numbers.tables import TableRule, parse_table
 from .quantizers import QUANTIZERS
 
@@ -63,7 +65,7 @@ def named_scheme(name: str) -> dict[str, str]:
         raise RindleError(f"unknown scheme {name!r}; {hint}")
     form = re.fullmatch(r"\s*fixed\s*(?:\(\s*\d+(?:\s*,\s*\d+)*\s*\)|-\d+(?:-\d+)*)\s*", name)
     bits = [int(number) for number in re.findall(r"\d+", name)]
-    if not form or len(bits) not in (2, 3) or not all(2 <= one <= 16 for one in bits):
+    if not form or len(bits) not in (2, 3) or not all(one in WIDTHS for one in bits):
         raise RindleError(f"the scheme is {name!r}; write {FAMILIES}")
     weight, code, element = (*bits, 16)[:3]
     wide = "max(1.25)" if element == 16 else "mmse"
@@ -72,7 +74,9 @@ def named_scheme(name: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Rule:
-    """kind: "int" or "fixed". frac: given, or None to calibrate by ``method`` with its ``parameter``."""
+    """kind: "int" or "fixed". frac: given, or None to calibrate by ``method`` with its ``parameter``. levels: a name of ``LEVELS``, of
+    kind "int", or None for integers.
+    """
 
     kind: str
     bits: int
@@ -80,13 +84,19 @@ class Rule:
     method: str = "max"
     parameter: float | None = None
     modifiers: frozenset[str] = frozenset()
+    levels: str | None = None
+
+    @property
+    def level_set(self) -> Levels:
+        """What a code of the format is worth."""
+        return integers(self.bits) if self.levels is None else LEVELS[self.levels]
 
     def __str__(self) -> str:
         words = "".join(f" {word}" for word in sorted(self.modifiers))
         if self.frac is not None:
             return f"fixed({self.bits},{self.frac}){words}"
         number = "" if self.parameter is None else f"({self.parameter:g})"
-        return f"{self.kind}{self.bits} {self.method}{number}{words}"
+        return f"{self.levels or f'{self.kind}{self.bits}'} {self.method}{number}{words}"
 
 
 # word -> the kinds of path whose rule it may stand in: "weight", "code", "element" (anything else)
@@ -111,12 +121,16 @@ def parse_rule(text: str, where: str = "a rule") -> Rule:
         hint = "; quote a key that has dots in it" if isinstance(text, dict) else ""
         raise RindleError(f'{where} is {text!r}; write for example "int8 max"{hint}')
     match = re.fullmatch(
-        r"\s*(int|fixed)\s*(?:(\d+)|\(\s*(\d+)\s*,\s*(-?\d+)\s*\))(?:\s+([a-z]+)(?:\((\d+(?:\.\d+)?)\))?)?((?:\s+[a-z]+)*)\s*",
+        rf"\s*(?:({'|'.join(LEVELS)})|(int|fixed)\s*(?:(\d+)|\(\s*(\d+)\s*,\s*(-?\d+)\s*\)))(?:\s+([a-z]+)(?:\((\d+(?:\.\d+)?)\))?)?((?:\s+[a-z]+)*)\s*",
         text,
     )
+    if not match and (known := re.match(rf"\s*({'|'.join(LEVELS)})\s*\(", text)):
+        raise RindleError(
+            f'{where} is {text!r}; {known[1]} has a scale per row and no fraction bits; write "{known[1]} mmse"'
+        )
     if not match:
         raise RindleError(f'{where} is {text!r}; write for example "int8 max", "fixed16 mmse" or "fixed(16,11)"')
-    kind, plain, bits, frac, method, parameter, words = match.groups()
+    levels, kind, plain, bits, frac, method, parameter, words = match.groups()
     words = words.split()
     if method in MODIFIERS and parameter is None:
         method, words = None, [method, *words]
@@ -127,12 +141,13 @@ def parse_rule(text: str, where: str = "a rule") -> Rule:
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(QUANTIZERS)}"
         raise RindleError(f"{where}: unknown calibration {method!r}; {hint}")
     rule = Rule(
-        kind,
-        int(plain or bits),
+        kind or "int",
+        LEVELS[levels].bits if levels else int(plain or bits),
         None if frac is None else int(frac),
         method or "max",
         None if parameter is None else float(parameter),
         frozenset(words),
+        levels,
     )
     for word in words:
         if word not in MODIFIERS:
@@ -142,8 +157,12 @@ def parse_rule(text: str, where: str = "a rule") -> Rule:
     if frac is not None and "median" in words:
         raise RindleError(f"{where} is {text!r}; nothing of given fraction bits is calibrated, so there is no median")
     lowest, highest = QUANTIZERS[rule.method].PARAMETER
-    if not 2 <= rule.bits <= 16:
-        raise RindleError(f"{where} is {text!r}; a format has 2..16 bits")
+    if not levels:
+        check_bits(rule.bits, f"{where} is {text!r}; a format")
+    if getattr(QUANTIZERS[rule.method], "NEEDS_ZERO", False) and not rule.level_set.has_zero:
+        raise RindleError(
+            f'{where} is {text!r}; {rule.method} is for codes with a 0, which {levels} lacks; write "{levels} mmse"'
+        )
     if rule.frac is not None and abs(rule.frac) > FRAC_LIMIT:
         raise RindleError(f"{where} is {text!r}; a format has -{FRAC_LIMIT}..{FRAC_LIMIT} fraction bits")
     if rule.parameter is not None and not lowest < rule.parameter <= highest:
@@ -249,6 +268,10 @@ def resolve(scheme, overrides, keys: dict[str, list[str]]) -> dict[tuple[str, st
                 raise RindleError(
                     f"{layer}/{path}: {word!r} stands at rules of {' and '.join(sorted(MODIFIERS[word]))} paths"
                 )
+        if kind != "weight" and rules[layer, path].levels:
+            raise RindleError(
+                f"{layer}/{path} is {rules[layer, path]}; a level set is for weights alone, so give it an int or fixed format"
+            )
         element_wise = kind == "element"
         if element_wise and rules[layer, path].kind != "fixed":
             raise RindleError(f"{layer}/{path} is element-wise, and so it must be fixed, not {rules[layer, path]}")

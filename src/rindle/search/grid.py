@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..errors import RindleError
+from ..numbers.formats import check_bits
 from ..scheme.rules import named_scheme
 from .workers import Candidate, Space
 
@@ -25,9 +26,8 @@ def grid_space(
     for family in families:
         if family not in FAMILIES:
             raise RindleError(f"unknown family {family!r}; there are {', '.join(FAMILIES)}")
-    wrong = [bits for bits in (*weights, *activations) if not 2 <= bits <= 16]
-    if wrong:
-        raise RindleError(f"{wrong[0]} bits cannot be swept; a format has 2..16")
+    for bits in (*weights, *activations):
+        check_bits(bits, "the sweep: a format")
     space: Space = (
         {"scheme": schemes} if schemes else {"family": families, "weights": weights, "activations": activations}
     )

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 
 from ..errors import RindleError
+from ..numbers.formats import check_bits
 from .workers import Candidate, Space
 
 THETA = "θ "
@@ -45,9 +46,8 @@ def space_of(
     """
     if grain not in GRAINS:
         raise RindleError(f"unknown grain {grain!r}; there are {', '.join(GRAINS)}")
-    wrong = [bits for bits in (*weights, *codes) if not 2 <= bits <= 16]
-    if wrong:
-        raise RindleError(f"{wrong[0]} bits cannot be searched; a format has 2..16")
+    for bits in (*weights, *codes):
+        check_bits(bits, "the search: a format")
     if any(not 0 <= theta < 1 for theta in thetas):
         raise RindleError(f"the thresholds {thetas} are shares of the codes' range; give 0 up to less than 1")
     kinds = {"both": weights} if tied else {"weight": weights, "code": codes}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...numbers import bounds
+from ...numbers.levels import Levels
 from .arrays import Names, comment, planes, smallest, words
 from .expressions import INT32, finished, times
 
@@ -56,15 +57,23 @@ class Matrix:
     @property
     def shape(self) -> str:
         """What functions of planes must know besides."""
-        return "" if self.bits >= 8 else f"{self.bits}, " if self.wide else f"{self.bits}, {self.narrow}, "
+        if self.bits >= 8:
+            return ""
+        alpha, beta = self.levels.alpha, self.levels.beta
+        return f"{self.bits}, {alpha}, {beta}, " if self.wide else f"{self.bits}, {alpha}, {self.narrow}, "
 
     @property
     def ctype(self) -> str:
         return "int64_t" if self.wide else "int32_t"
 
     @property
+    def levels(self) -> Levels:
+        """What a stored q of fewer than 8 bits is worth: a sum of levels is alpha times that of q, plus beta times the sum of the code."""
+        return self.product.format.level_set
+
+    @property
     def starts(self) -> bool:
-        """Whether its sums begin with -2^(bits-1) times the sum of the code: weights are stored as w + 2^(bits-1)."""
+        """Whether its sums begin with beta times the sum of the code."""
         return self.bits < 8 and not self.wide
 
     @property
@@ -82,7 +91,7 @@ class Products:
 
     def call(self, m: Matrix, rows: int, first: str, code: str, start: str, acc: str) -> str:
         """acc = so many rows of the weights, from ``first`` on, times code. start: of weights below 8 bits."""
-        key = m.bits, m.columns, m.wide, m.narrow
+        key = m.bits, m.columns, m.wide, m.narrow, m.levels
         if key not in self._known:
             self._known[key] = self._function(m)
         start = f"{start}, " if m.starts else ""
@@ -90,7 +99,8 @@ class Products:
 
     def _function(self, m: Matrix) -> str:
         wide = "_wide" if m.wide else "" if m.narrow or m.bits >= 8 else "_16"
-        name = self._names.take(f"rows_{m.bits}_bits_{m.columns}{wide}")
+        codes = m.product.format.levels or f"{m.bits}_bits"
+        name = self._names.take(f"rows_{codes}_{m.columns}{wide}")
         start, take = ("start, ", "int32_t start, ") if m.starts else ("", "")
         self.text.append(
             f"static RINDLE_APART void {name}(int32_t rows, const {m.weight_type} *w, const int16_t *x, {take}{m.ctype} *acc)\n"
@@ -110,10 +120,11 @@ class AffineWriter:
     def _matrix(self, op, index: int) -> Matrix:
         term, product = op.terms[index], self.layer.constants[op.out[0]].products[index]
         fmt = self.layer.formats[term.code]
-        bits, largest = product.format.bits, bounds.largest(fmt)
+        bits, largest, levels = product.format.bits, bounds.largest(fmt), product.format.level_set
         reach = int(bounds.accumulators(product.weight, fmt).max())
-        # With w + 2^(b-1) for w, the sums on the way are larger.
-        on_the_way = 3 * 2 ** (bits - 1) * product.weight.shape[1] * largest if bits < 8 else 0
+        # Of the stored q, the sums on the way are larger.
+        most = levels.alpha * (2**bits - 1) + abs(levels.beta)
+        on_the_way = most * product.weight.shape[1] * largest if bits < 8 else 0
         return Matrix(term, product, bits, max(reach, on_the_way) >= INT32, int(largest <= 273))
 
     def _of_code(self, code: str) -> list[Matrix]:
@@ -176,7 +187,8 @@ class AffineWriter:
     def _weights(self, m: Matrix, codes: np.ndarray) -> str:
         name = f"{self.writer.name}_{m.term.key}"
         if m.bits < 8:
-            return self.writer.constants.add(name, planes(codes, m.bits), "uint32_t", "weights")
+            q = m.levels.stored(codes) ^ m.levels.flip
+            return self.writer.constants.add(name, planes(q, m.bits), "uint32_t", "weights")
         return self.writer.constants.codes(name, codes, m.bits, "weights")
 
     # -- affines
@@ -205,15 +217,13 @@ class AffineWriter:
             self._rows(op, matrices, base, first, rows, gates, starts)
 
     def _starts(self, matrices) -> dict[int, str]:
-        """-2^(bits-1) times the sum of a code, of weights that are stored as w + 2^(bits-1)."""
+        """beta times the sum of a code, of weights that are stored as q."""
         starts = {}
         for m in matrices:
             if m.starts:
                 starts[id(m)] = name = self.writer.locals.take(f"{self.writer.words[m.term.code]}_start")
                 size = self.writer.size(m.term.code)
-                self.writer.lines.append(
-                    f"const int32_t {name} = {-(2 ** (m.bits - 1))} * rindle_sum({size}, {m.code});"
-                )
+                self.writer.lines.append(f"const int32_t {name} = {m.levels.beta} * rindle_sum({size}, {m.code});")
         return starts
 
     def _runs(self, op) -> list[tuple[int, int, list[str]]]:
@@ -309,7 +319,7 @@ class AffineWriter:
             inner = [f"rindle_patch(&{geometry}, line, column, {source}, {patch});"]
             start = ""
             if m.starts:
-                start = f"{-(2 ** (m.bits - 1))} * rindle_sum({m.columns}, {patch})"
+                start = f"{m.levels.beta} * rindle_sum({m.columns}, {patch})"
             if m.order:
                 inner.append(f"rindle_order_{m.order}({m.columns}, {patch});")
             skip = "" if one else f" + group * {rows * m.stride}"

@@ -94,9 +94,9 @@ def words(columns: int, bits: int) -> int:
     return sum(-(-columns * (bits & width) // 32) for width in PLANES)
 
 
-def planes(codes: np.ndarray, bits: int) -> np.ndarray:
-    """Weights [rows, columns] below 8 bits as uint32 [rows, words], in the layout that products.c explains."""
-    left, parts = np.asarray(codes, np.int64) + 2 ** (bits - 1), []
+def planes(q: np.ndarray, bits: int) -> np.ndarray:
+    """Unsigned codes [rows, columns] of fewer than 8 bits as uint32 [rows, words], in the layout that products.c explains."""
+    left, parts = np.asarray(q, np.int64), []
     for width in (width for width in PLANES if bits & width):
         part, left = left & (2**width - 1), left >> width
         part = np.pad(part, ((0, 0), (0, -part.shape[1] % (32 // width))))

@@ -144,7 +144,7 @@ static inline RINDLE_INTO void rindle_rows_16(int32_t rows, const int16_t *w, in
     }
 }
 
-/* Weights below 8 bits are stored as q = w + 2^(bits-1), in planes of 4, 2 and 1 bits, as the digits of their width say: 6 bits are a
+/* Weights below 8 bits are stored as q, of which each is worth alpha q + beta (integers: q - 2^(bits-1)), in planes of 4, 2 and 1 bits, as the digits of their width say: 6 bits are a
    plane of 4 and, worth 2^4, one of 2. A word of a plane has 32 columns of one bit, 16 of two or 8 of four, which is
    32 >> (bits >> 1): column 2i at bit bits * i of its low half and 2i + 1 there in its high half, so that a shift and a mask leave two columns as two lanes of 16 bits. A row has all its words of
    one plane, then those of the next. narrow: no code x is beyond 273, so that the lanes of 15 x over 8 columns stay within 16 bits. */
@@ -264,8 +264,8 @@ static inline RINDLE_INTO void rindle_four_words(const uint32_t *words, int32_t 
 }
 #endif
 
-/* acc[r] = start, or what it was before, + 2^low times the product with one plane. */
-static inline RINDLE_INTO void rindle_plane(int32_t rows, const uint32_t *w, int32_t stride, int32_t n, int bits, int narrow, int low, const int16_t *x, const int32_t *start, int32_t *acc)
+/* acc[r] = start, or what it was before, + worth times the product with one plane. */
+static inline RINDLE_INTO void rindle_plane(int32_t rows, const uint32_t *w, int32_t stride, int32_t n, int bits, int narrow, int worth, const int16_t *x, const int32_t *start, int32_t *acc)
 {
     const uint32_t mask = rindle_mask(bits);
     const int32_t eights = n - (n & 7), fours = rows - (rows & 3);
@@ -290,37 +290,37 @@ static inline RINDLE_INTO void rindle_plane(int32_t rows, const uint32_t *w, int
             c += (int32_t)rindle_part(v + 2 * stride, bits, k) * x[k];
             d += (int32_t)rindle_part(v + 3 * stride, bits, k) * x[k];
         }
-        acc[r] = (start ? *start : acc[r]) + a * (1 << low);
-        acc[r + 1] = (start ? *start : acc[r + 1]) + b * (1 << low);
-        acc[r + 2] = (start ? *start : acc[r + 2]) + c * (1 << low);
-        acc[r + 3] = (start ? *start : acc[r + 3]) + d * (1 << low);
+        acc[r] = (start ? *start : acc[r]) + a * worth;
+        acc[r + 1] = (start ? *start : acc[r + 1]) + b * worth;
+        acc[r + 2] = (start ? *start : acc[r + 2]) + c * worth;
+        acc[r + 3] = (start ? *start : acc[r + 3]) + d * worth;
     }
     for (r = fours; r < rows; ++r) {
         int32_t sum = 0;
         for (k = 0; k < n; ++k) sum += (int32_t)rindle_part(w + r * stride, bits, k) * x[k];
-        acc[r] = (start ? *start : acc[r]) + sum * (1 << low);
+        acc[r] = (start ? *start : acc[r]) + sum * worth;
     }
 }
 
-/* start = -2^(bits-1) times the sum of x. */
-static inline RINDLE_INTO void rindle_rows_planes(int32_t rows, const uint32_t *w, int32_t n, int bits, int narrow, const int16_t *x, int32_t start, int32_t *acc)
+/* A level is alpha q + beta; start = beta times the sum of x. */
+static inline RINDLE_INTO void rindle_rows_planes(int32_t rows, const uint32_t *w, int32_t n, int bits, int alpha, int narrow, const int16_t *x, int32_t start, int32_t *acc)
 {
     const int32_t stride = rindle_stride(n, bits);
     const int32_t *first = &start;
-    int low = 0;
+    int worth = alpha;
     if (bits & 4) {
-        rindle_plane(rows, w, stride, n, 4, narrow, low, x, first, acc);
+        rindle_plane(rows, w, stride, n, 4, narrow, worth, x, first, acc);
         w += rindle_words(n, 4);
-        low += 4;
+        worth *= 16;
         first = 0;
     }
     if (bits & 2) {
-        rindle_plane(rows, w, stride, n, 2, narrow, low, x, first, acc);
+        rindle_plane(rows, w, stride, n, 2, narrow, worth, x, first, acc);
         w += rindle_words(n, 2);
-        low += 2;
+        worth *= 4;
         first = 0;
     }
-    if (bits & 1) rindle_plane(rows, w, stride, n, 1, narrow, low, x, first, acc);
+    if (bits & 1) rindle_plane(rows, w, stride, n, 1, narrow, worth, x, first, acc);
 }
 
 /* The same with sums of 64 bits, where 2^31 could be reached. */
@@ -342,11 +342,11 @@ static inline void rindle_rows64_16(int32_t rows, const int16_t *w, int32_t n, c
     }
 }
 
-static inline void rindle_rows64_planes(int32_t rows, const uint32_t *w, int32_t n, int bits, const int16_t *x, int64_t *acc)
+static inline void rindle_rows64_planes(int32_t rows, const uint32_t *w, int32_t n, int bits, int alpha, int beta, const int16_t *x, int64_t *acc)
 {
     int32_t r, k;
     for (r = 0; r < rows; ++r, w += rindle_stride(n, bits)) {
         acc[r] = 0;
-        for (k = 0; k < n; ++k) acc[r] += (rindle_code(w, n, bits, k) - (1 << (bits - 1))) * x[k];
+        for (k = 0; k < n; ++k) acc[r] += (alpha * rindle_code(w, n, bits, k) + beta) * x[k];
     }
 }

@@ -13,6 +13,7 @@ from torch import nn
 from ...cells import CELLS
 from ...errors import RindleError
 from ...numbers.formats import encode
+from ...numbers.levels import integers
 from ...scheme.quantizers import QUANTIZERS
 from ..capture.stacks import Direction, Stack, arrange, take, walk
 from ..modules import blocks_of
@@ -38,7 +39,7 @@ def quantized(weight: torch.Tensor, what: str) -> tuple[torch.Tensor, torch.Tens
         )
     if not np.isfinite(values).all():
         raise RindleError(f"{what} holds NaN or infinity, for which there is no scale; give finite weights")
-    steps = np.asarray(QUANTIZERS["max"].step(np.abs(values), None, 127, None, None), np.float32)
+    steps = np.asarray(QUANTIZERS["max"].step(np.abs(values), None, integers(8)), np.float32)
     steps[~(steps > 0)] = 1.0
     codes = encode(values, steps[:, None].astype(np.float64), -127, 127).astype(np.int8)
     return torch.from_numpy(codes).to(weight.device), torch.from_numpy(steps).to(weight.device)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ...errors import RindleError, RindleWarning
-from ...numbers.formats import FRAC_LIMIT, MIN_STEP, Format, integer
+from ...numbers.formats import FRAC_LIMIT, MIN_STEP, Format, integer, weight_format
 from ...numbers.tables import TableRule
 from ...program.graph import Graph
 from ...program.nodes import INPUT, ProgramNode
@@ -414,7 +414,7 @@ def _format(rule: Rule, values: np.ndarray, counts, product: bool, where: str) -
 
 def _step(rule: Rule, values: np.ndarray, counts) -> float:
     grid = GRID if rule.kind == "fixed" else None
-    (step,) = QUANTIZERS[rule.method].step(values[None], counts, 2 ** (rule.bits - 1) - 1, grid, rule.parameter)
+    (step,) = QUANTIZERS[rule.method].step(values[None], counts, rule.level_set, grid, rule.parameter)
     return float(step)
 
 
@@ -439,17 +439,17 @@ def _weight_format(rule: Rule, matrix: np.ndarray, where: str) -> tuple[Format, 
     magnitude = np.abs(matrix)
     if rule.kind == "fixed":
         return _format(rule, magnitude.ravel(), None, True, where), None
-    steps = QUANTIZERS[rule.method].step(magnitude, None, 2 ** (rule.bits - 1) - 1, None, rule.parameter)
+    steps = QUANTIZERS[rule.method].step(magnitude, None, rule.level_set, None, rule.parameter)
     steps = np.asarray(steps, np.float32)
-    empty = ~(steps > 0)
+    empty, of_zeros = ~(steps > 0), 1.0 if rule.level_set.has_zero else MIN_STEP  # whatever the levels, next to nothing
     if empty.any():
         warnings.warn(
-            f"{where} has {empty.sum()} rows of zeros, the first is {int(np.argmax(empty))}; their scale is set to 1",
+            f"{where} has {empty.sum()} rows of zeros, the first is {int(np.argmax(empty))}; their scale is set to {of_zeros:.3g}",
             RindleWarning,
             stacklevel=2,
         )
-        steps[empty] = 1.0
-    return Format(rule.bits, step=1.0, product=True), steps
+        steps[empty] = of_zeros
+    return weight_format(rule.bits, rule.levels), steps
 
 
 def lower(

@@ -136,10 +136,11 @@ def _encoded(name: str, op, term, rows: slice, blocks: dict, plan: LayerPlan) ->
     codes = plan.codes.get(term.key)
     if codes is None:
         refuse_planes([term.key], name, "which have no nearest codes")
-        codes = encode(matrix, scale[:, None], fmt.lo, fmt.hi)
+        codes = encode(matrix, scale[:, None], fmt.lo, fmt.hi, fmt.spacing)
     ratio, reach = np.zeros(len(y_scale)), np.zeros(len(y_scale))
     reach[rows] = bounds.accumulators(codes, code)
-    ratio[rows] = np.where(reach[rows] > 0, scale * code.scale / y_scale[rows], 0.0)
+    used = (reach[rows] > 0) & (fmt.level_set.has_zero | matrix.any(1))  # without a 0, a row of zeros has M = 0
+    ratio[rows] = np.where(used, scale * code.scale / y_scale[rows], 0.0)
     return _Term(codes, fmt, steps, rows, ratio, reach)
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from ...errors import RindleWarning
-from ...numbers.formats import Format
+from ...numbers.formats import weight_format
 
 ENOUGH = 2**11  # an M from here on is fine enough, (8b)
 REMARKABLE = 1.5  # a step that grows by more is warned of
@@ -32,7 +32,7 @@ def with_exact_steps(name: str, op, plan, shift: int):
         if term.key in plan.codes or np.allclose(raised, scale, rtol=2.0**-22, atol=0):
             continue
         changed = True
-        weights[term.key] = Format(fmt.bits, step=1.0, product=True), raised.astype(np.float32)
+        weights[term.key] = weight_format(fmt.bits, fmt.levels), raised.astype(np.float32)
         growth = float((raised / scale).max())
         if growth > REMARKABLE:
             warnings.warn(

@@ -35,12 +35,12 @@ def weight_steps(direction: Direction, own: str, weights: dict) -> WeightSteps:
     blocks = {str(key): value for key, value in weights_by_gate(direction, weights).items()}
     rows = direction.rows(own)
     total = max(span.stop for span in rows.values())
-    start, hi, learns = np.ones(total, np.float32), np.ones(total, np.float32), np.zeros(total, np.float32)
+    start, hi, learns, spacing = (np.full(total, value, np.float32) for value in (1, 1, 0, 1))
     for block, span in rows.items():
         fmt, steps = blocks[block]
         start[span], hi[span] = fmt.scale if steps is None else steps, fmt.hi
-        learns[span] = not fmt.is_fixed
-    return WeightSteps(start, hi, learns)
+        learns[span], spacing[span] = not fmt.is_fixed, fmt.spacing
+    return WeightSteps(start, hi, learns, spacing)
 
 
 def weights_by_gate(direction: Direction, weights: dict) -> dict[TermKey, tuple[Format, np.ndarray | None]]:
@@ -92,7 +92,7 @@ class Quantization(Calibrated):
         for direction in stack.directions:
             for own in direction.matrices:
                 made = weight_steps(direction, own, formats[direction.name])
-                if own in self.weights and not torch.equal(self.weights[own].hi, made.hi):  # shared by both directions
+                if own in self.weights and not self.weights[own].has_codes_of(made):  # shared by both directions
                     raise RindleError(f"both directions share {own}, so their weights need the same formats")
                 self.weights[own] = made
         for name, plan in self.plans.items():

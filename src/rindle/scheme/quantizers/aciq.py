@@ -17,19 +17,20 @@ import numpy as np
 from .maximum import cover
 
 PARAMETER = (0, 0)
+NEEDS_ZERO = True  # the noise is that of steps from 0 on
 
 
-def step(values, counts, hi, grid=None, parameter=None):
+def step(values, counts, levels, grid=None, parameter=None):
     mass = np.ones(values.shape[1]) if counts is None else counts
     deviation = np.sqrt((mass * values**2).sum(axis=1) / mass.sum())
     spread = (mass * values).sum(axis=1) / mass.sum()
-    top, bits = values.max(axis=1), math.log2(hi + 1)
+    top, bits = values.max(axis=1), math.log2(levels.hi + 1)
     steps, errors = [], []
     for limit in (deviation * normal_limit(bits), spread * laplace_limit(bits)):
-        one = cover(np.minimum(limit, top), hi, grid)
+        one = cover(np.minimum(limit, top), levels, grid)
         safe = np.where(one > 0, one, 1.0)[:, None]
         steps.append(one)
-        errors.append((mass * (np.minimum(np.floor(values / safe + 0.5), hi) * safe - values) ** 2).sum(axis=1))
+        errors.append((mass * (levels.nearest(values / safe) * safe - values) ** 2).sum(axis=1))
     return np.where(errors[0] <= errors[1], *steps)
 
 

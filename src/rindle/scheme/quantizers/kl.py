@@ -11,17 +11,19 @@ import numpy as np
 from .maximum import cover
 
 PARAMETER = (0, 0)
+NEEDS_ZERO = True  # what a cut leaves is merged into one bin per code, from 0 on
 BINS, CUTS = 2048, 128
 
 
-def step(values, counts, hi, grid=None, parameter=None):
+def step(values, counts, levels, grid=None, parameter=None):
     top = values.max(axis=1)
-    if hi + 1 >= BINS:  # as many codes as bins: nothing is gained by a cut
-        return cover(top, hi, grid)
+    codes = levels.hi + 1
+    if codes >= BINS:  # as many codes as bins: nothing is gained by a cut
+        return cover(top, levels, grid)
     histogram = _histogram(values, counts, top)
-    cuts = np.unique(np.linspace(hi + 1, BINS, CUTS).astype(int))
-    divergences = np.array([divergence(histogram, cut, hi + 1) for cut in cuts])
-    return cover(cuts[divergences.argmin(axis=0)] / BINS * top, hi, grid)
+    cuts = np.unique(np.linspace(codes, BINS, CUTS).astype(int))
+    divergences = np.array([divergence(histogram, cut, codes) for cut in cuts])
+    return cover(cuts[divergences.argmin(axis=0)] / BINS * top, levels, grid)
 
 
 def divergence(histogram: np.ndarray, cut: int, levels: int) -> np.ndarray:

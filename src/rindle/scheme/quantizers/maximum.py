@@ -5,12 +5,13 @@ import numpy as np
 PARAMETER = (0, 1000)
 
 
-def step(values, counts, hi, grid=None, parameter=None):
-    return cover(values.max(axis=1) * (parameter or 1.0), hi, grid)
+def step(values, counts, levels, grid=None, parameter=None):
+    return cover(values.max(axis=1) * (parameter or 1.0), levels, grid)
 
 
-def cover(limits, hi, grid):
+def cover(limits, levels, grid):
     """The smallest allowed step with which codes reach each limit; on a grid, to within one code."""
+    hi = levels.hi
     if grid is None:
         return limits / hi
     index = np.searchsorted(grid * (hi + 1), limits)

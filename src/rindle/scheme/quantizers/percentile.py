@@ -7,7 +7,7 @@ from .maximum import cover
 PARAMETER = (0, 100)
 
 
-def step(values, counts, hi, grid=None, parameter=None):
+def step(values, counts, levels, grid=None, parameter=None):
     share = (99.9 if parameter is None else parameter) / 100
     order = np.argsort(values, axis=1)
     ranked = np.take_along_axis(values, order, axis=1)
@@ -16,4 +16,4 @@ def step(values, counts, hi, grid=None, parameter=None):
     index = (reached < share * reached[:, -1:]).sum(axis=1)
     limits = ranked[np.arange(len(ranked)), np.minimum(index, values.shape[1] - 1)]
     # a percentile of 0 is not a scale when something is not 0
-    return cover(np.where(limits > 0, limits, values.max(axis=1)), hi, grid)
+    return cover(np.where(limits > 0, limits, values.max(axis=1)), levels, grid)

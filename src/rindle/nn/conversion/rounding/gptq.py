@@ -134,13 +134,13 @@ def _round_affine(plan: Plan, name: str, op: Op, gram: Gram) -> tuple[float, flo
         if not chosen:
             continue
         parts = [[block_of(layer, blocks, term, gate) for gate in gates] for term in terms]
-        weights, steps, lows, highs = (np.hstack([np.vstack(one) for one in column]) for column in _columns(parts))
+        weights, steps, *grid = (np.hstack([np.vstack(one) for one in column]) for column in _columns(parts))
         free = np.concatenate([np.full(part[0][0].shape[1], t in chosen) for t, part in zip(terms, parts)])
         words = frozenset().union(*(words_of(plan, name, t) for t in chosen))
         h = gram.of(list(terms), "corrected" in words)
-        codes = gptq(weights, h, steps, lows, highs, free, "actorder" in words)
+        codes = gptq(weights, h, steps, grid, free, "actorder" in words)
         error += row_errors(weights - codes * steps, h).sum()
-        nearest += row_errors(weights - encode(weights, steps, lows, highs) * steps, h).sum()
+        nearest += row_errors(weights - encode(weights, steps, *grid) * steps, h).sum()
         ends = np.cumsum([part[0][0].shape[1] for part in parts])[:-1]
         for term, part in zip(terms, np.split(codes, ends, axis=1)):
             rows = np.cumsum([layer.program.block_shape(gate)[0] for gate in gates])[:-1]
@@ -152,17 +152,17 @@ def _round_affine(plan: Plan, name: str, op: Op, gram: Gram) -> tuple[float, flo
 
 
 def block_of(layer: LayerPlan, blocks: dict, term, gate: str) -> tuple[np.ndarray, ...]:
-    """A gate's rows of a term: weights, their steps, the lowest and the highest code, each [rows, columns]."""
+    """A gate's rows of a term: weights, their steps, the lowest and the highest code and the distance of two, each [rows, columns]."""
     weights = blocks[f"{gate}.{term.source}"].detach().double().numpy()
     fmt, steps = layer.weights[term.key]
     start = sum(layer.program.block_shape(g)[0] for g in term.gates[: term.gates.index(gate)])
     own = fmt.scale if steps is None else steps[start : start + len(weights), None].astype(np.float64)
-    return weights, *(np.broadcast_to(value, weights.shape) for value in (own, fmt.lo, fmt.hi))
+    return weights, *(np.broadcast_to(value, weights.shape) for value in (own, fmt.lo, fmt.hi, fmt.spacing))
 
 
 def _columns(parts: list) -> list:
     """[term][gate][kind] -> [kind][term][gate]."""
-    return [[[block[kind] for block in term] for term in parts] for kind in range(4)]
+    return [[[block[kind] for block in term] for term in parts] for kind in range(5)]
 
 
 def row_errors(error: np.ndarray, gram: np.ndarray) -> np.ndarray:
@@ -170,16 +170,17 @@ def row_errors(error: np.ndarray, gram: np.ndarray) -> np.ndarray:
     return ((error @ gram) * error).sum(1)
 
 
-def gptq(weights, gram, steps, low, high, free=None, actorder: bool = False) -> np.ndarray:
+def gptq(weights, gram, steps, grid, free=None, actorder: bool = False) -> np.ndarray:
     """Codes int64 [R, C] of which ‖(W − Q)X‖² is small, and in no row larger than that of the nearest ones.
 
-    weights: [R, C]; gram: XᵀX [C, C]; steps, low, high: [R, C], the value of code 1 and the range of codes; free: bool [C],
+    weights: [R, C]; gram: XᵀX [C, C]; steps: [R, C], the value of code 1; grid: the lowest code, the
+    highest and the distance of two, [R, C] each; free: bool [C],
     False where the nearest code stays, whose error the others make good. actorder: columns with large inputs first.
     """
     free = np.ones(weights.shape[1], bool) if free is None else free
     h = 2 * gram
     h[np.diag_indices_from(h)] += DAMPING * np.diag(h).mean() or 1.0
-    codes = encode(weights, steps, low, high)
+    codes = encode(weights, steps, *grid)
     nearest, kept, left = codes.copy(), np.flatnonzero(~free), np.flatnonzero(free)
     if actorder:
         left = left[np.argsort(-np.diag(h)[left], kind="stable")]
@@ -188,13 +189,13 @@ def gptq(weights, gram, steps, low, high, free=None, actorder: bool = False) -> 
     if len(kept):  # the least squares of what stays: the target that the others have then
         stays = weights[:, kept] - codes[:, kept] * steps[:, kept]
         target = target + np.linalg.solve(h_left, h[np.ix_(left, kept)] @ stays.T).T
-    codes[:, left] = _feedback(target, h_left, steps[:, left], low[:, left], high[:, left])
-    _descend(codes, weights, h, steps, low, high, left)
+    codes[:, left] = _feedback(target, h_left, steps[:, left], [one[:, left] for one in grid])
+    _descend(codes, weights, h, steps, grid, left)
     better = row_errors(weights - codes * steps, gram) <= row_errors(weights - nearest * steps, gram)
     return np.where(better[:, None], codes, nearest)
 
 
-def _feedback(target, h, steps, low, high) -> np.ndarray:
+def _feedback(target, h, steps, grid) -> np.ndarray:
     """Algorithm 1: column by column, with the Cholesky factor U of H⁻¹ = UᵀU."""
     left, u = target.copy(), np.linalg.cholesky(np.linalg.inv(h)).T
     codes = np.zeros(target.shape, np.int64)
@@ -202,14 +203,14 @@ def _feedback(target, h, steps, low, high) -> np.ndarray:
         block = slice(start, min(start + BLOCK, target.shape[1]))
         errors = np.zeros((len(target), block.stop - start))
         for j in range(start, block.stop):
-            codes[:, j] = encode(left[:, j], steps[:, j], low[:, j], high[:, j])
+            codes[:, j] = encode(left[:, j], steps[:, j], *(one[:, j] for one in grid))
             errors[:, j - start] = (left[:, j] - codes[:, j] * steps[:, j]) / u[j, j]
             left[:, j : block.stop] -= np.outer(errors[:, j - start], u[j, j : block.stop])
         left[:, block.stop :] -= errors @ u[block, block.stop :]
     return codes
 
 
-def _descend(codes, weights, h, steps, low, high, columns) -> None:
+def _descend(codes, weights, h, steps, grid, columns) -> None:
     """Each code in turn becomes the best one while all others stay: e_j − (e H)_j / H_jj is then the error of its target."""
     error = weights - codes * steps
     gradient = error @ h
@@ -217,7 +218,7 @@ def _descend(codes, weights, h, steps, low, high, columns) -> None:
         before = codes.copy()
         for j in columns:
             wanted = weights[:, j] - error[:, j] + gradient[:, j] / h[j, j]
-            codes[:, j] = encode(wanted, steps[:, j], low[:, j], high[:, j])
+            codes[:, j] = encode(wanted, steps[:, j], *(one[:, j] for one in grid))
             change = weights[:, j] - codes[:, j] * steps[:, j] - error[:, j]
             if change.any():
                 error[:, j] += change

@@ -2,7 +2,7 @@
 frames is that of the float layer.
 
 As AdaRound and BRECQ reconstruct a layer (Nagel et al. 2020, arXiv 2004.10568; Li et al. 2021, arXiv 2102.05426), by the
-signed gradient of Cheng et al. 2023 (SignRound, arXiv 2309.05516): W̃ = s·clip(⌊W/s + V + ½⌋), V in [−½, ½], V ← V − η·sign(∂L/∂V).
+signed gradient of Cheng et al. 2023 (SignRound, arXiv 2309.05516): W̃ = s·clip(⌊W/s + V + ½⌋), V in [−½, ½] of the distance of two codes, V ← V − η·sign(∂L/∂V).
 The forward pass is always the rounded one, so that there is no penalty to be tuned. The gradient goes through the
 fake-quantized recurrence.
 """
@@ -81,7 +81,7 @@ def learn_layer(plan: Plan, name: str, rows: Rows, settings) -> dict:
         fmt, steps = layer.weights[term.key]
         scale = fmt.scale if steps is None else steps[:, None].astype(np.float64)
         matrix, offset = (v.double().numpy() for v in (_matrix(exact, term), best[term.key]))
-        layer.codes[term.key] = encode(matrix + offset * scale, scale, fmt.lo, fmt.hi)
+        layer.codes[term.key] = encode(matrix + offset * scale * fmt.spacing, scale, fmt.lo, fmt.hi, fmt.spacing)
     return {"loss": least / first if first else 1.0, "steps": settings.steps, "seed": settings.seed}
 
 
@@ -96,7 +96,7 @@ def _with_offsets(exact: FloatLayer, layer: LayerPlan, offsets: dict[TermKey, to
         value, (fmt, steps) = _matrix(exact, term), layer.weights[term.key]
         scale = fmt.scale if steps is None else torch.as_tensor(steps, dtype=value.dtype)[:, None]
         v = offsets.get(term.key)
-        value = fake_quantize(value if v is None else value + v * scale, scale, fmt)
+        value = fake_quantize(value if v is None else value + v * scale * fmt.spacing, scale, fmt)
         sizes = [program.block_shape(f"{gate}.{term.source}")[0] for gate in term.gates]
         blocks |= {f"{gate}.{term.source}": part for gate, part in zip(term.gates, value.split(sizes))}
     return Training(FloatLayer(program, blocks, exact.initial), layer, {})
