@@ -66,7 +66,7 @@ def mean(codes):
 
 
 # name -> what the codes 0, 1, 2, … of a weight are worth
-LEVELS = {"uniform2": (-3, -1, 1, 3)}
+LEVELS = {"binary": (-1, 1), "uniform2": (-3, -1, 1, 3)}
 
 
 def unpack(data, bits, rows, columns, levels=None):

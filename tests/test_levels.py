@@ -27,7 +27,7 @@ from rindle.scheme.quantizers import QUANTIZERS
 from rindle.scheme.rules import parse_rule
 
 # what the sets are, once more
-WANTED = {"uniform2": [-3, -1, 1, 3]}
+WANTED = {"binary": [-1, 1], "uniform2": [-3, -1, 1, 3]}
 
 
 def scheme_of(name: str, words: str = "mmse") -> dict:

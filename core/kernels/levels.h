@@ -18,6 +18,7 @@ struct Levels {
 
 // What is no integer. A set is a line here and one in its twin.
 inline constexpr Levels kLevels[] = {
+    {"binary", 1, 2, -1, 0, 0},
     {"uniform2", 2, 2, -3, 0, 0},
 };
 

@@ -62,7 +62,7 @@ class Levels:
 
 
 # A set is a line here and one in its twin.
-LEVELS = {one.name: one for one in (Levels("uniform2", 2, 2, -3),)}
+LEVELS = {one.name: one for one in (Levels("binary", 1, 2, -1), Levels("uniform2", 2, 2, -3))}
 
 
 @lru_cache
