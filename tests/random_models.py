@@ -14,7 +14,8 @@ from rindle import RindleError, cell, fixed, integer
 from rindle.engines.golden import with_golden, with_thresholds
 from rindle.errors import RindleWarning
 from rindle.file.artifact import Artifact, Golden
-from rindle.nn.calibrate.plan import LayerPlan, lower
+from rindle.nn.calibrate.lower import lower
+from rindle.nn.calibrate.plan import LayerPlan
 from rindle.nn.conversion.convert import convert_layer
 from rindle.nn.numerics import FloatLayer
 from rindle.numbers.codes import Affine, Product, Rescale

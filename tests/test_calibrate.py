@@ -13,7 +13,8 @@ import rindle
 from rindle import CELLS, RindleError, RindleWarning, cell, fixed
 from rindle.nn.calibrate.groups import batches
 from rindle.nn.calibrate.histogram import BINS, Histogram
-from rindle.nn.calibrate.plan import GRID, lower
+from rindle.nn.calibrate.lower import lower
+from rindle.nn.calibrate.plan import GRID
 from rindle.numbers.formats import Format
 from rindle.scheme.paths import bounds_of
 from rindle.scheme.quantizers import QUANTIZERS

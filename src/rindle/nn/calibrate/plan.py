@@ -13,7 +13,7 @@ from ...numbers.formats import FRAC_LIMIT, MIN_STEP, Format, integer, weight_for
 from ...numbers.tables import TableRule
 from ...program.graph import Graph
 from ...program.nodes import INPUT, ProgramNode
-from ...program.program import Op, Program, Term, TermKey, check_integer, refuse_planes
+from ...program.program import Program, TermKey, check_integer, refuse_planes
 from ...scheme import rezk as presets
 from ...scheme.paths import bounds_of, keys_of, saturating
 from ...scheme.quantizers import QUANTIZERS
@@ -21,6 +21,7 @@ from ...scheme.rules import Rule, fitting, resolve
 from ..numerics import Real, in_double, run_real, values_of
 from .groups import Group, groups, kept, readable, row_of
 from .histogram import Histogram
+from .lower import lower
 from .median import WORD, Medians, median_of
 from .origins import agree, origin_format, readers
 from .wide import Held, collect, widened
@@ -450,43 +451,3 @@ def _weight_format(rule: Rule, matrix: np.ndarray, where: str) -> tuple[Format, 
         )
         steps[empty] = of_zeros
     return weight_format(rule.bits, rule.levels), steps
-
-
-def lower(
-    program: Program, codes: dict[tuple[str, str], Format], weights: dict[tuple[str, str], Rule]
-) -> tuple[Program, dict[str, Format]]:
-    """Splits products so that each term has one code format and one weight rule.
-
-    codes, weights: (gate, source) -> its format or rule. A source whose gates all use one format keeps its one
-    code path; otherwise each format gets a code path named after its gates. Returns the program and its codes' formats.
-    """
-    users: dict[str, dict[Format, list[str]]] = {}  # code path -> format -> gates
-    for op in program.affines:
-        for term in op.terms:
-            for gate in term.gates:
-                gates = users.setdefault(term.code, {}).setdefault(codes[gate, term.source], [])
-                gates.append(gate)
-    names: dict[tuple[str, Format], str] = {}
-    for code, by_format in users.items():
-        for fmt, gates in by_format.items():
-            names[code, fmt] = code if len(by_format) == 1 else f"{code}.{'+'.join(gates)}"
-    ops: list[Op] = []
-    for op in program.ops:
-        if op.out[0] in users:
-            ops += [replace(op, out=(names[op.out[0], fmt],)) for fmt in users[op.out[0]]]
-            continue
-        terms: list[Term] = []
-        for term in op.terms:
-            previous = None
-            for gate in term.gates:
-                key = codes[gate, term.source], weights[gate, term.source]
-                if key == previous:
-                    terms[-1] = replace(terms[-1], gates=(*terms[-1].gates, gate))
-                else:
-                    terms.append(replace(term, code=names[term.code, key[0]], gates=(gate,)))
-                previous = key
-        ops.append(replace(op, terms=tuple(terms)))
-    sizes = {path: size for path, size in program.sizes.items() if path not in users}
-    sizes |= {name: program.sizes[code] for (code, _), name in names.items()}
-    lowered = replace(program, ops=tuple(ops), sizes=sizes, codes=tuple(names.values()))
-    return lowered, {name: fmt for (_, fmt), name in names.items()}

@@ -17,6 +17,7 @@ from ...scheme.rezk import is_preset
 from ...scheme.rules import load_overrides, resolve
 from ..back.drop_in import drop_in
 from ..calibrate.groups import batches
+from ..calibrate.lower import lower
 from ..calibrate.plan import (
     Given,
     LayerPlan,
@@ -25,7 +26,6 @@ from ..calibrate.plan import (
     choose_formats,
     choose_layers,
     choose_origins,
-    lower,
     medians_of,
     plan_weights,
 )
