@@ -15,10 +15,11 @@ from .reference import run
 class Computed(Golden):
     """A golden vector whose outputs the reference computes when they are first read."""
 
-    def __init__(self, artifact: Artifact, inputs: np.ndarray, lengths: np.ndarray):
-        wide = np.int32 if artifact.graph.vocabulary else np.int16
-        parts = {"inputs": inputs.astype(wide), "lengths": lengths.astype(np.int32)}
-        self.__dict__.update(parts, _artifact=replace(artifact, golden=None))
+    def __init__(self, inputs: np.ndarray, lengths: np.ndarray, outputs: np.ndarray | None = None, artifact=None):
+        """artifact: whose outputs they are, where they are not given; ``dataclasses.replace`` gives them."""
+        self.__dict__.update(inputs=inputs, lengths=lengths, _artifact=artifact)
+        if outputs is not None:
+            self.__dict__["outputs"] = outputs
 
     @cached_property
     def outputs(self) -> np.ndarray:
@@ -29,7 +30,9 @@ class Computed(Golden):
 
 def with_golden(artifact: Artifact, inputs: np.ndarray, lengths: np.ndarray) -> Artifact:
     """A copy of the artifact whose golden outputs are those of these input codes [B, T, I], or ids [B, T]. lengths: int [B]."""
-    return replace(artifact, golden=Computed(artifact, inputs, lengths))
+    wide = np.int32 if artifact.graph.vocabulary else np.int16
+    alone = replace(artifact, golden=None)
+    return replace(artifact, golden=Computed(inputs.astype(wide), lengths.astype(np.int32), artifact=alone))
 
 
 def with_thresholds(artifact: Artifact, thresholds: dict, unit: str = "code") -> Artifact:
