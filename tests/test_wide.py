@@ -8,9 +8,11 @@ import torch
 from torch import nn
 
 import rindle
-from rindle import RindleWarning
+from rindle import RindleError, RindleWarning
+from rindle.nn.calibrate.plan import replan
 from rindle.nn.calibrate.wide import ELEMENTS, FRAMES, Sample
 from rindle.nn.quantize import calibrated
+from rindle.scheme.rules import parse_rule
 
 SPREAD = torch.tensor([33, 4, 2.5, 2, 1.6, 1.2, 1.1, 1, 0.95, 0.87])
 
@@ -138,3 +140,10 @@ def test_a_sample_is_evenly_spread_and_bounded():
     for _ in range(4):
         wide.add(torch.zeros(3, ELEMENTS // 2))
     assert wide.kept <= 2
+
+
+def test_a_calibration_that_kept_no_frames_says_so():
+    net, x = spread_net()
+    plan = calibrated(net, "fixed16", x).plan
+    with pytest.raises(RindleError, match="kept no frames for it; calibrate with that rule, or leave the word out"):
+        replan(plan, {("fc", "code.y.x"): parse_rule("int8 mmse wide")})
